@@ -1,0 +1,205 @@
+"""The metrics: names, specs, and where their `evaluate` modules lie.
+
+    from leaderboard import metrics
+
+    metrics.get("rouge-l")                       # a Metric
+    evaluate.load(metrics.path("rouge"))         # the same numbers, as a module of `evaluate`
+
+To add one, write a class in a module here and put it into `_plain` or `_neural`.
+A metric is accepted when it agrees with somebody else's implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, RowMetric, TextMetric
+from milannotations.errors import InputError, did_you_mean
+
+__all__ = [
+    "ALLREF",
+    "Metric",
+    "MetricSpec",
+    "PairMetric",
+    "RowMetric",
+    "TextMetric",
+    "build",
+    "catalogue",
+    "expand",
+    "get",
+    "path",
+]
+
+ALLREF = "-allref"
+"""Suffix of the score against all of a unit's references; without it, matched references."""
+
+DEFAULT = (
+    "retrieval-tfidf-auc",
+    "retrieval-tfidf-top1",
+    "rouge-l",
+    "rouge-l-allref",
+    "rouge-l-max-allref",
+    "rouge-1",
+    "rouge-2",
+    "bleu-4",
+    "bleu-4-allref",
+    "no-overlap",
+    "distinct",
+    "top10-share",
+    "length",
+)
+NEURAL = (
+    "retrieval-embedding-auc",
+    "retrieval-embedding-top1",
+    "embedding",
+    "bertscore",
+    "bertscore-idf",
+)
+SETS = ("default", "lexical", "neural", "all")
+
+
+def _plain() -> list[Metric]:
+    """Return the metrics that need no model. Making one costs nothing; fitting may."""
+    from leaderboard.metrics import diversity, milan2022, overlap, vectors
+
+    tfidf = vectors.Tfidf()
+    shared = overlap.BleuStatistics()
+    orders = range(1, overlap.MAX_ORDER + 1)
+    return [
+        vectors.Retrieval(tfidf, "auc"),
+        vectors.Retrieval(tfidf, "top1"),
+        tfidf,
+        *(overlap.Rouge(kind, how) for kind in ("l", "1", "2") for how in ("mean", "max")),
+        *(overlap.CorpusBleu(order, shared) for order in reversed(orders)),
+        *(overlap.SentenceBleu(order, shared) for order in reversed(orders)),
+        overlap.NoOverlap(),
+        diversity.Distinct(),
+        diversity.TopShare(),
+        diversity.Length(),
+        *(milan2022.Bleu2022(order, shared) for order in (None, *orders)),
+        *(milan2022.Rouge2022(kind, part) for kind in milan2022.KINDS for part in milan2022.PARTS),
+    ]
+
+
+def _neural(model: str | None) -> list[Metric]:
+    """Return the metrics of one text model; those of a kind share what they encode."""
+    from leaderboard.metrics import bertscore, milan2022, vectors
+    from leaderboard.metrics.models import TextModel
+
+    embedding = vectors.Embedding(TextModel.parse(model, sentences=True))
+    tokens = bertscore.TokenVectors(TextModel.parse(model))
+    return [
+        vectors.Retrieval(embedding, "auc"),
+        vectors.Retrieval(embedding, "top1"),
+        embedding,
+        *(
+            bertscore.BertScore(tokens, idf=idf, rescaled=rescaled, how=how)
+            for idf in (False, True)
+            for rescaled in (False, True)
+            for how in ("mean", "max")
+        ),
+        *(milan2022.BertScore2022(tokens, part) for part in milan2022.PARTS),
+    ]
+
+
+def catalogue() -> list[MetricSpec]:
+    """Return the spec of every metric; those that need a model under the default one.
+
+    Where no model is at hand, the model metrics are left out.
+    """
+    try:
+        neural = _neural(None)
+    except InputError:
+        neural = []
+    return [metric.spec for metric in [*_plain(), *neural]]
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Return metric names with the sets (`default`, `lexical`, `neural`, `all`) written out.
+
+    Example:
+        >>> expand(["rouge-l", "default"])[:2]
+        ['rouge-l', 'retrieval-tfidf-auc']
+    """
+    lexical = [metric.spec.name for metric in _plain() if not metric.spec.name.endswith("-2022")]
+    sets = {
+        "default": list(DEFAULT),
+        "lexical": [*lexical, "rouge-l-allref", "rouge-l-max-allref", "bleu-4-allref"],
+        "neural": list(NEURAL),
+    }
+    sets["all"] = [*sets["lexical"], *sets["neural"]]
+    return list(
+        dict.fromkeys(one for name in names for one in sets.get(name.strip().lower(), [name]))
+    )
+
+
+def build(names: Iterable[str]) -> dict[str, Metric]:
+    """Return the metric of each name, under its full name (with model, with `-allref`).
+
+    Args:
+        names: such as `rouge-l`, `rouge-l-allref`, `bertscore-idf`,
+            `embedding@path/to/folder`, `bertscore@path/to/folder:6`.
+
+    Raises:
+        InputError: an unknown name; a model metric without a model at hand.
+
+    Example:
+        >>> list(build(["rouge-l", "rouge-l-allref"]))
+        ['rouge-l', 'rouge-l-allref']
+    """
+    plain = {metric.spec.name: metric for metric in _plain()}
+    neural: dict[str | None, dict[str, Metric]] = {}
+    built: dict[str, Metric] = {}
+    for name in names:
+        suffix = ALLREF if name.endswith(ALLREF) else ""
+        base, _, model = name.strip().removesuffix(ALLREF).partition("@")
+        base = base.lower()
+        if base in plain and not model:
+            metric = plain[base]
+        else:
+            key = model or None
+            if key not in neural and _is_neural(base):
+                neural[key] = {m.spec.name.partition("@")[0]: m for m in _neural(key)}
+            if base not in neural.get(key, {}):
+                raise _unknown(name, plain)
+            metric = neural[key][base]
+        if suffix and isinstance(metric, TextMetric):
+            raise InputError(f"'{base}' looks at no reference, so there is no '{name}'.")
+        built[metric.spec.name + suffix] = metric
+    return built
+
+
+def get(name: str) -> Metric:
+    """Return the metric of a name (see `build`); `-allref` is for the harness to heed.
+
+    Example:
+        >>> get("rouge-l").spec.direction
+        'higher'
+    """
+    return next(iter(build([name]).values()))
+
+
+def path(name: str) -> str:
+    """Return the folder that `evaluate.load` takes for a metric or a family of metrics.
+
+    Example:
+        >>> path("rouge-l").endswith("leaderboard/metrics/rouge")
+        True
+    """
+    here = Path(__file__).parent
+    if (here / name / f"{name}.py").is_file():
+        return str(here / name)
+    return str(here / get(name).spec.family)
+
+
+def _is_neural(base: str) -> bool:
+    return base.startswith(("bertscore", "embedding", "retrieval-embedding"))
+
+
+def _unknown(name: str, plain: Iterable[str]) -> InputError:
+    known = [*plain, *NEURAL, *SETS]
+    return InputError(
+        f"No metric '{name}'.{did_you_mean(name, known)} See: milan list metrics. "
+        f"Sets: {', '.join(SETS)}. A model is written behind @: bertscore@path/to/folder:LAYER."
+    )

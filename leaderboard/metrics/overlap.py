@@ -1,0 +1,351 @@
+"""BLEU and ROUGE, for all pairs at once.
+
+Clipped n-gram counts become dot products: the second "the" of a text is another
+feature than the first, so that a text is a set of (n-gram, occurrence) features
+and the clipped overlap of two texts is the size of an intersection; the
+maximum over several references is their union. Tokens, smoothing and formulas
+are those of sacrebleu and rouge-score, and tests hold them to those packages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from leaderboard.metrics.base import (
+    Floats,
+    MetricSpec,
+    PairMetric,
+    ReferenceSets,
+    RowMetric,
+    distinct,
+    reduce_sets,
+)
+from leaderboard.metrics.text import Cache
+
+MAX_ORDER = 4
+
+
+class NgramSets:
+    """Texts as sets of (n-gram, occurrence) features, and all pairs' intersections.
+
+    Args:
+        tokenize: text to tokens.
+        n: order of the n-grams.
+    """
+
+    def __init__(self, tokenize: Callable[[str], list[str]], n: int) -> None:
+        self._n = n
+        self._tokenize = tokenize
+        self._ids: dict[tuple[Any, ...], int] = {}
+        self._cache = Cache(lambda new: [self._features(text) for text in new])
+
+    def _features(self, text: str) -> frozenset[int]:
+        tokens = self._tokenize(text)
+        grams = Counter(zip(*(tokens[i:] for i in range(self._n)), strict=False))
+        return frozenset(
+            self._ids.setdefault((gram, occurrence), len(self._ids))
+            for gram, count in grams.items()
+            for occurrence in range(count)
+        )
+
+    def sets(self, texts: Sequence[str]) -> list[frozenset[int]]:
+        """Return the features of each text; as many as it has n-grams."""
+        return self._cache.get(texts)
+
+    def unions(self, references: ReferenceSets) -> list[frozenset[int]]:
+        """Return the features of each set of texts: the maximum count of each n-gram."""
+        return [frozenset().union(*self.sets(texts)) for texts in references]
+
+    def matrix(self, sets: Sequence[frozenset[int]]) -> Any:
+        """Return sets as rows of a sparse 0/1 matrix; wait until all texts have been seen."""
+        from scipy.sparse import csr_matrix
+
+        indices = np.fromiter((i for features in sets for i in features), dtype=np.int32)
+        ends = np.cumsum([0, *map(len, sets)])
+        shape = (len(sets), max(len(self._ids), 1))
+        return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=shape)
+
+    def intersections(
+        self, left: Sequence[frozenset[int]], right: Sequence[frozenset[int]]
+    ) -> Floats:
+        """Return the sizes of all intersections, left x right."""
+        return (self.matrix(left) @ self.matrix(right).T).toarray().astype(np.float64)
+
+
+@cache
+def rouge_tokens(text: str) -> list[str]:
+    """Return rouge-score's default tokens: lower-cased runs of a-z and 0-9, no stemming."""
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    return list(DefaultTokenizer(use_stemmer=False).tokenize(text))
+
+
+@cache
+def bleu_tokens(text: str) -> list[str]:
+    """Return sacrebleu's default tokens ("13a")."""
+    return _tokenizer_13a()(text.rstrip()).split()
+
+
+@cache
+def _tokenizer_13a() -> Callable[[str], str]:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return Tokenizer13a()
+
+
+class Rouge(PairMetric):
+    """ROUGE F-measure of rouge-score: `rouge-1`, `rouge-2`, `rouge-l`, each also `-max`.
+
+    Args:
+        kind: "1", "2" or "l".
+        how: mean over a unit's references, or their maximum.
+    """
+
+    def __init__(self, kind: Literal["1", "2", "l"], how: Literal["mean", "max"]) -> None:
+        self._kind, self._how = kind, how
+        self.spec = MetricSpec(
+            name=f"rouge-{kind}" + ("-max" if how == "max" else ""),
+            family="rouge",
+            title=f"ROUGE-{kind.upper()} F, "
+            + ("mean over references" if how == "mean" else "best reference"),
+            low=0.0,
+            high=1.0,
+            direction="higher",
+            source="Lin 2004; agrees with rouge-score",
+        )
+        self._ngrams = None if kind == "l" else NgramSets(rouge_tokens, int(kind))
+        self._letters: dict[str, str] = {}
+        self._spelled = Cache(lambda new: [self._spell(text) for text in new])
+
+    def signature(self) -> str:
+        return (
+            f"{self.spec.name}|tok:rouge-score-{version('rouge-score')}|stem:no"
+            f"|refs:{self._how}|case:lc"
+        )
+
+    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        left, at = distinct(predictions)
+        right, columns = distinct([text for texts in references for text in texts])
+        scores = self.similarity(left, right)
+        return reduce_sets(scores, columns, [len(texts) for texts in references], self._how)[at]
+
+    def similarity(self, left: Sequence[str], right: Sequence[str]) -> Floats:
+        """Return the F-measure of all pairs of texts: 2 x overlap / (length + length)."""
+        if self._ngrams is None:
+            spelled = [self._spelled.get(side) for side in (left, right)]
+            overlap = _common_subsequences(*spelled)
+            sizes = [np.array([len(text) for text in side], np.float64) for side in spelled]
+        else:
+            sets = [self._ngrams.sets(side) for side in (left, right)]
+            overlap = self._ngrams.intersections(*sets)
+            sizes = [np.array([len(features) for features in side], np.float64) for side in sets]
+        total = sizes[0][:, None] + sizes[1][None, :]
+        return np.divide(2 * overlap, total, out=np.zeros_like(overlap), where=total > 0)
+
+    def _spell(self, text: str) -> str:
+        """Write a text with one letter a token, for string algorithms to compare."""
+        return "".join(
+            self._letters.setdefault(token, chr(0x10000 + len(self._letters)))
+            for token in rouge_tokens(text)
+        )
+
+
+def _common_subsequences(left: Sequence[str], right: Sequence[str]) -> Floats:
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cdist
+
+    if len(left) == 0 or len(right) == 0:
+        return np.zeros((len(left), len(right)))
+    return cdist(left, right, scorer=LCSseq.similarity, dtype=np.uint16).astype(np.float64)
+
+
+class NoOverlap(PairMetric):
+    """`no-overlap`: 1 where no word of the prediction is in any reference, else 0."""
+
+    spec = MetricSpec(
+        name="no-overlap",
+        family="rouge",
+        title="share of units whose description shares no word with any reference",
+        low=0.0,
+        high=1.0,
+        direction="lower",
+        source="ROUGE-1 of exactly 0",
+    )
+
+    def __init__(self) -> None:
+        self._rouge = Rouge("1", "max")
+
+    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        return (self._rouge.pairs(predictions, references) == 0).astype(np.float64)
+
+
+def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
+    """Return BLEU (0 to 100) from sufficient statistics, with exponential smoothing.
+
+    Args:
+        statistics: (..., 2 + 2n): hypothesis length, reference length, then the
+            clipped matches and the totals of the n-gram orders 1 to n.
+        effective_order: leave out orders that the hypothesis is too short for
+            (sentence BLEU).
+
+    Source: Papineni et al. 2002; equals `sacrebleu.BLEU.compute_bleu`.
+
+    Example:
+        >>> float(bleu(np.array([4.0, 4, 4, 3, 2, 1, 4, 3, 2, 1])).round(6))
+        100.0
+    """
+    n = (statistics.shape[-1] - 2) // 2
+    length, reference = statistics[..., 0], statistics[..., 1]
+    correct, total = statistics[..., 2 : 2 + n], statistics[..., 2 + n :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        penalty = np.where(length < reference, np.exp(1 - reference / length), 1.0)
+        penalty = np.where(length > 0, penalty, 0.0)
+        halvings = np.cumsum((correct == 0) & (total > 0), axis=-1)
+        precision = np.where(correct > 0, correct, 0.5**halvings) / total
+        logs = np.log(precision)
+    if effective_order:
+        order = np.maximum((total > 0).sum(axis=-1), 1)
+        score = np.exp(np.where(total > 0, logs, 0.0).sum(axis=-1) / order)
+    else:
+        score = np.where((total > 0).all(axis=-1), np.exp(logs.mean(axis=-1)), 0.0)
+    return np.where((correct > 0).any(axis=-1), 100 * penalty * score, 0.0)
+
+
+class BleuStatistics:
+    """Lengths and clipped n-gram matches, shared by every BLEU of one harness run."""
+
+    def __init__(self) -> None:
+        self._grams = [NgramSets(bleu_tokens, n) for n in range(1, MAX_ORDER + 1)]
+
+    def lengths(self, texts: Sequence[str]) -> Floats:
+        return np.array([len(bleu_tokens(text)) for text in texts], np.float64)
+
+    def reference_lengths(self, references: ReferenceSets) -> Floats:
+        """Return each set's lengths in rising order, (set, reference), inf behind the last."""
+        table = np.full((len(references), max(map(len, references), default=1)), np.inf)
+        for row, texts in enumerate(references):
+            table[row, : len(texts)] = np.sort(self.lengths(texts))
+        return table
+
+    def rows(self, predictions: Sequence[str], references: ReferenceSets, order: int) -> Floats:
+        """Return the statistics of each prediction with its own set, as `bleu` takes them."""
+        texts, at = distinct(predictions)
+        sets, own = distinct([tuple(sorted(texts)) for texts in references])
+        lengths = self.lengths(texts)[at]
+        closest = _closest(lengths, self.reference_lengths(sets)[own])
+        correct = []
+        for grams in self._grams[:order]:
+            features, unions = grams.sets(texts), grams.unions(sets)
+            left, right = grams.matrix(features)[at], grams.matrix(unions)[own]
+            correct.append(np.asarray(left.multiply(right).sum(axis=1), np.float64).ravel())
+        return np.concatenate(
+            [np.stack([lengths, closest, *correct], axis=1), _totals(lengths, order)], axis=1
+        )
+
+    def pairs(self, texts: Sequence[str], references: ReferenceSets, order: int) -> Floats:
+        """Return sentence BLEU of every text with every set of references."""
+        lengths, table = self.lengths(texts), self.reference_lengths(references)
+        logs = np.zeros((len(texts), len(references)))
+        zeros, any_match = np.zeros_like(logs), np.zeros_like(logs, dtype=bool)
+        for n, grams in enumerate(self._grams[:order]):
+            matches = grams.intersections(grams.sets(texts), grams.unions(references))
+            total = np.maximum(lengths - n, 0)[:, None]
+            none = matches == 0
+            any_match |= ~none
+            zeros += none
+            # a count of zero is halved once for itself and once for each zero before it
+            with np.errstate(divide="ignore"):
+                term = np.where(none, -zeros * np.log(2), np.log(matches)) - np.log(total)
+            logs += np.where(total > 0, term, 0.0)
+        present = np.clip(lengths, 1, order)[:, None]
+        sizes, at = np.unique(lengths, return_inverse=True)
+        closest = np.stack([_closest(np.full(len(table), size), table) for size in sizes])[at]
+        with np.errstate(divide="ignore"):
+            penalty = np.minimum(1 - closest / lengths[:, None], 0.0)
+        return np.where(any_match, 100 * np.exp(penalty + logs / present), 0.0)
+
+
+def _closest(lengths: Floats, table: Floats) -> Floats:
+    """Return the reference length closest to each length; the shorter one of two."""
+    nearest = np.abs(table - lengths[:, None]).argmin(axis=1)
+    return np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
+
+
+def _totals(lengths: Floats, order: int) -> Floats:
+    """Return the number of n-grams of each order, (text, order)."""
+    return np.maximum(lengths[:, None] - np.arange(order), 0)
+
+
+class CorpusBleu(RowMetric):
+    """`bleu-1` .. `bleu-4`: corpus BLEU up to that n-gram order, 0 to 100.
+
+    Its rows are sufficient statistics (hypothesis length, closest reference
+    length, clipped matches, totals); the score of any resample of units is that
+    of their sum.
+
+    Args:
+        order: longest n-grams.
+        statistics: shared by the BLEUs that are computed together.
+    """
+
+    def __init__(self, order: int, statistics: BleuStatistics) -> None:
+        self._order, self._statistics = order, statistics
+        self.spec = MetricSpec(
+            name=f"bleu-{order}",
+            family="bleu",
+            title=f"corpus BLEU, n-grams to {order}",
+            low=0.0,
+            high=100.0,
+            direction="higher",
+            source="Papineni et al. 2002; agrees with sacrebleu",
+            corpus=True,
+        )
+
+    def signature(self) -> str:
+        return _signature(self.spec.name, self._order, "no")
+
+    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        return self._statistics.rows(predictions, references, self._order)
+
+    def aggregate(self, sums: Floats, counts: Floats) -> Floats:
+        return np.where(counts > 0, bleu(sums), np.nan)
+
+
+class SentenceBleu(PairMetric):
+    """`bleu-1-unit` .. `bleu-4-unit`: sentence BLEU of each unit, 0 to 100.
+
+    Orders that a short description does not have are left out (sacrebleu's
+    `effective_order`), zero matches are smoothed exponentially.
+    """
+
+    def __init__(self, order: int, statistics: BleuStatistics) -> None:
+        self._order, self._statistics = order, statistics
+        self.spec = MetricSpec(
+            name=f"bleu-{order}-unit",
+            family="bleu",
+            title=f"sentence BLEU of each unit, n-grams to {order}",
+            low=0.0,
+            high=100.0,
+            direction="higher",
+            source="Papineni et al. 2002; agrees with sacrebleu.sentence_bleu",
+        )
+
+    def signature(self) -> str:
+        return _signature(self.spec.name, self._order, "yes")
+
+    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        texts, at = distinct(predictions)
+        return self._statistics.pairs(texts, references, self._order)[at]
+
+
+def _signature(name: str, order: int, effective: str) -> str:
+    return (
+        f"{name}|nrefs:var|case:lc|eff:{effective}|tok:13a|smooth:exp|order:{order}"
+        f"|sacrebleu:{version('sacrebleu')}"
+    )

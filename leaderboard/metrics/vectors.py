@@ -1,0 +1,199 @@
+"""Texts as vectors: TF-IDF, sentence embeddings, and retrieval with either."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from leaderboard import statistics
+from leaderboard.metrics.base import (
+    Floats,
+    MetricSpec,
+    PairMetric,
+    ReferenceSets,
+    distinct,
+)
+from leaderboard.metrics.models import TextModel
+from leaderboard.metrics.text import Cache
+
+
+class VectorMetric(PairMetric):
+    """Cosine similarity of a prediction with each reference, mean over the references.
+
+    The mean of dot products is the dot product with the mean, so all pairs are
+    one matrix product.
+    """
+
+    def __init__(self) -> None:
+        self._cache = Cache(self._encode)
+
+    @abstractmethod
+    def _encode(self, texts: list[str]) -> Any:
+        """Return one vector of length 1 per text (rows of an array or a sparse matrix)."""
+
+    def vectors(self, texts: Sequence[str]) -> Floats:
+        return np.stack(self._cache.get(texts)).astype(np.float64)
+
+    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        self._cache.rows([*predictions, *(text for texts in references for text in texts)])
+        means = np.stack([self.vectors(texts).mean(axis=0) for texts in references])
+        # equal predictions must be equal to the last bit, so each is multiplied once
+        texts, at = distinct(predictions)
+        scores: Floats = self.vectors(texts) @ means.T
+        return scores[at]
+
+
+class Tfidf(VectorMetric):
+    """`tfidf`: cosine of scikit-learn's default TF-IDF vectors.
+
+    Fitted once on all references of the config, each reference one document.
+    """
+
+    spec = MetricSpec(
+        name="tfidf",
+        family="tfidf",
+        title="cosine of TF-IDF vectors, mean over references",
+        low=0.0,
+        high=1.0,
+        direction="higher",
+        source="scikit-learn's TfidfVectorizer",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._vectorizer: Any = None
+        self._digest = "unfitted"
+
+    def fit(self, corpus: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._cache = Cache(self._encode)
+        self._vectorizer = TfidfVectorizer()
+        try:
+            self._vectorizer.fit(corpus)
+        except ValueError:  # no word of two letters in all references: nothing matches
+            self._vectorizer.fit(["nothing"])
+        table = sorted(self._vectorizer.vocabulary_.items())
+        digest = hashlib.sha256(repr(table).encode())
+        digest.update(self._vectorizer.idf_.astype("<f8").round(12).tobytes())
+        self._digest = digest.hexdigest()[:12]
+
+    def signature(self) -> str:
+        return f"{self.spec.name}|scikit-learn:{version('scikit-learn')}|idf:{self._digest}"
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self._vectorizer.transform(texts)
+
+    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        from scipy.sparse import csr_matrix, vstack
+
+        texts, at = distinct(predictions)
+        known, columns = distinct([text for texts in references for text in texts])
+        # averaging is a matrix too: one row a reference set, 1/size at its references
+        weights = [1 / len(texts) for texts in references for _ in texts]
+        ends = np.cumsum([0, *map(len, references)])
+        average = csr_matrix((weights, columns, ends), shape=(len(references), len(known)))
+        means = average @ vstack(self._cache.get(known)).tocsr()
+        scores = (vstack(self._cache.get(texts)).tocsr() @ means.T).toarray()
+        return scores[at]
+
+
+class Embedding(VectorMetric):
+    """`embedding@MODEL`: cosine of sentence embeddings, mean over references.
+
+    Any sentence-transformers model or folder.
+    """
+
+    def __init__(self, model: TextModel) -> None:
+        super().__init__()
+        self._model = model
+        self.spec = MetricSpec(
+            name=f"embedding@{model.label}",
+            family="embedding",
+            title="cosine of sentence embeddings, mean over references",
+            low=-1.0,
+            high=1.0,
+            direction="higher",
+            source="Reimers and Gurevych 2019; sentence-transformers",
+            needs="model",
+        )
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return self._model.sentence_encoder()
+
+    def signature(self) -> str:
+        return (
+            f"{self.spec.name}|sentence-transformers:{version('sentence-transformers')}"
+            f"|weights:{self._model.digest}"
+        )
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self._encoder.encode(
+            texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False
+        )
+
+
+class Retrieval(PairMetric):
+    """How well a prediction finds its own unit among the units of the layer.
+
+    A monotone view of another metric's S: `auc` is the share of other candidates
+    that fit worse (ties half), `top1` the chance that none of 99 drawn candidates
+    fits better (ties split).
+
+    Args:
+        base: the metric that compares texts.
+        what: "auc" or "top1".
+    """
+
+    def __init__(self, base: PairMetric, what: Literal["auc", "top1"]) -> None:
+        self._base, self._what = base, what
+        family, _, model = base.spec.name.partition("@")
+        self.spec = replace(
+            base.spec,
+            name=f"retrieval-{family}-{what}" + (f"@{model}" if model else ""),
+            family="retrieval",
+            title={
+                "auc": f"chance that another unit of the layer fits worse, by {family}",
+                "top1": f"chance to find the unit among 100 of its layer, by {family}",
+            }[what],
+            low=0.0,
+            high=1.0,
+            source=f"this suite, over {base.spec.source}",
+            chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[what],
+        )
+
+    def fit(self, corpus: Sequence[str]) -> None:
+        self._base.fit(corpus)
+
+    def signature(self) -> str:
+        return f"{self.spec.name}|{self._base.signature()}"
+
+    def pairs(
+        self,
+        predictions: Sequence[str],
+        references: ReferenceSets,
+        groups: Sequence[int] | None = None,
+    ) -> Floats:
+        """Return the score of every prediction for every candidate as its target.
+
+        Args:
+            predictions: n texts.
+            references: the candidates' references, those of the whole layer.
+            groups: candidates with the same number are duplicates of one another
+                and never each other's distractors; None where there are none.
+        """
+        texts, at = distinct(predictions)
+        scores = self._base.pairs(texts, references)
+        rank = statistics.retrieval_auc if self._what == "auc" else statistics.retrieval_top1
+        return rank(scores, groups)[at]
+
+    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        return np.diagonal(self.pairs(predictions, references)).copy()

@@ -1,0 +1,359 @@
+"""What a system scores under a metric: unit by unit, or on a corpus, and above shuffle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leaderboard import statistics as stats
+from leaderboard.metrics.base import Floats, Metric, PairMetric, RowMetric, TextMetric
+from leaderboard.metrics.vectors import Retrieval
+from leaderboard.references import References
+
+Answers = Sequence[str | None]
+Sets = Sequence[tuple[str, ...]]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a score depends on beside its input. All of it is in the record.
+
+    Attributes:
+        seed: of every draw.
+        draws: bootstrap resamples.
+        level: of the intervals.
+        derangements: shuffles of metrics that cannot afford all pairs (even).
+        constants: strings scored as floors, beside the commonest reference. The
+            default one outscores every method and every person by raw overlap on the
+            published annotations.
+    """
+
+    seed: int = 0
+    draws: int = 1000
+    level: float = 0.95
+    derangements: int = 20
+    constants: tuple[str, ...] = ("animals and objects",)
+
+
+class Outcome(Protocol):
+    """A system under a metric: what it scored on which units, and above shuffle."""
+
+    scored: Mask
+    lifted: Mask
+
+    def mean(self, units: Mask) -> float: ...
+    def means(self, units: Mask, weights: Floats) -> Floats: ...
+    def lift(self, units: Mask) -> float: ...
+    def lifts(self, units: Mask, weights: Floats) -> Floats: ...
+    def mean_all(self, units: Mask, worst: float) -> float: ...
+
+
+@dataclass
+class UnitOutcome:
+    """Values of units (n,), nan where not scored; so with the lifts."""
+
+    values: Floats
+    above: Floats
+    neighbour: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> Mask:
+        return ~np.isnan(self.values)
+
+    @property
+    def lifted(self) -> Mask:
+        return ~np.isnan(self.above)
+
+    def mean(self, units: Mask) -> float:
+        return float(self.values[units & self.scored].mean())
+
+    def means(self, units: Mask, weights: Floats) -> Floats:
+        return _resampled(self.values, units, weights)
+
+    def lift(self, units: Mask) -> float:
+        return float(self.above[units & self.lifted].mean())
+
+    def lifts(self, units: Mask, weights: Floats) -> Floats:
+        return _resampled(self.above, units, weights)
+
+    def mean_all(self, units: Mask, worst: float) -> float:
+        return float(np.where(self.scored, self.values, worst)[units].mean())
+
+
+@dataclass
+class CorpusOutcome:
+    """Rows of a corpus metric (n, m), and the same with shuffled answers (derangement, n, m).
+
+    `unanswered` are the rows of an empty answer, which `mean_all` counts.
+    """
+
+    metric: RowMetric
+    rows: Floats
+    shuffled: Floats
+    unanswered: Floats
+
+    @property
+    def scored(self) -> Mask:
+        return ~np.isnan(self.rows[:, 0])
+
+    @property
+    def lifted(self) -> Mask:
+        return ~np.isnan(self.shuffled[0, :, 0])
+
+    def _score(self, rows: Floats, units: Mask, weights: Floats) -> Floats:
+        """Return the score of each resample: of rows (n, m), or of (derangement, n, m) at once."""
+        chosen = np.flatnonzero(units)
+        drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
+        counts = drawn.sum(axis=1)
+        if rows.ndim == 2:
+            return self.metric.aggregate(drawn @ rows[chosen], counts)
+        several = np.moveaxis(rows[:, chosen], 0, 1)  # (unit, derangement, m)
+        sums = drawn @ several.reshape(len(chosen), -1)
+        shaped = sums.reshape(len(drawn), *several.shape[1:])
+        return self.metric.aggregate(shaped, counts[:, None])
+
+    def mean(self, units: Mask) -> float:
+        return float(self.means(units, np.ones((1, len(units))))[0])
+
+    def means(self, units: Mask, weights: Floats) -> Floats:
+        return self._score(self.rows, units & self.scored, weights)
+
+    def lift(self, units: Mask) -> float:
+        return float(self.lifts(units, np.ones((1, len(units))))[0])
+
+    def lifts(self, units: Mask, weights: Floats) -> Floats:
+        chosen = units & self.lifted
+        own = self._score(self.rows, chosen, weights)
+        return own - self._score(self.shuffled, chosen, weights).mean(axis=1)
+
+    def mean_all(self, units: Mask, worst: float) -> float:
+        rows = np.where(self.scored[:, None], self.rows, self.unanswered)
+        return float(self._score(rows, units, np.ones((1, len(units))))[0])
+
+
+@dataclass
+class MeanOutcome:
+    """The mean of corpus outcomes, over which reference was left out."""
+
+    parts: list[CorpusOutcome]
+
+    @property
+    def scored(self) -> Mask:
+        return np.any([part.scored for part in self.parts], axis=0)
+
+    @property
+    def lifted(self) -> Mask:
+        return np.any([part.lifted for part in self.parts], axis=0)
+
+    def mean(self, units: Mask) -> float:
+        return float(np.mean([part.mean(units) for part in self.parts]))
+
+    def means(self, units: Mask, weights: Floats) -> Floats:
+        return np.mean([part.means(units, weights) for part in self.parts], axis=0)
+
+    def lift(self, units: Mask) -> float:
+        return float(np.mean([part.lift(units) for part in self.parts]))
+
+    def lifts(self, units: Mask, weights: Floats) -> Floats:
+        return np.mean([part.lifts(units, weights) for part in self.parts], axis=0)
+
+    def mean_all(self, units: Mask, worst: float) -> float:
+        return float(np.mean([part.mean_all(units, worst) for part in self.parts]))
+
+
+def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
+    chosen = np.flatnonzero(units & ~np.isnan(values))
+    drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
+    return stats.resampled_means(values[chosen], drawn)
+
+
+@dataclass
+class Judge:
+    """Puts answers and a view of the references through a metric.
+
+    Attributes:
+        references: all units of the config.
+        scope: units that are to be described (split, layers).
+        answered: units the method answered; lift is computed among these.
+        settings: seeds and numbers of draws.
+    """
+
+    references: References
+    scope: Mask
+    answered: Mask
+    settings: Settings
+
+    @cached_property
+    def everything(self) -> Sets:
+        return self.references.texts
+
+    @cached_property
+    def without(self) -> list[Sets]:
+        """Return the references without the k-th, for each k; empty where none would be left."""
+        texts = self.references.texts
+        most = max(map(len, texts), default=0)
+        return [
+            [t[:k] + t[k + 1 :] if len(t) > max(k, 1) else () for t in texts] for k in range(most)
+        ]
+
+    @cached_property
+    def people(self) -> list[Answers]:
+        """Return the k-th reference of each unit, for each k, where others remain."""
+        texts = self.references.texts
+        return [
+            [t[k] if left else None for t, left in zip(texts, sets, strict=True)]
+            for k, sets in enumerate(self.without)
+        ]
+
+    def judge(self, metric: Metric, answers: Answers, allref: bool) -> Outcome:
+        """Return how `answers` (one a unit) do, on matched references or on all of them."""
+        if isinstance(metric, TextMetric):
+            return self._texts(metric, answers)
+        views = [self.everything] if allref else self.without
+        return self._mean([self._view(metric, answers, sets) for sets in views])
+
+    def person(self, metric: Metric) -> Outcome | None:
+        """Return how people do against each other; None where no unit has two references."""
+        if not self.without:
+            return None
+        if isinstance(metric, TextMetric):
+            return self._mean([self._texts(metric, answers) for answers in self.people])
+        return self._mean(
+            [
+                self._view(metric, answers, sets)
+                for answers, sets in zip(self.people, self.without, strict=True)
+            ]
+        )
+
+    def _mean(self, parts: Sequence[UnitOutcome | CorpusOutcome]) -> Outcome:
+        corpora = [part for part in parts if isinstance(part, CorpusOutcome)]
+        if corpora:
+            return corpora[0] if len(corpora) == 1 else MeanOutcome(corpora)
+        units = [part for part in parts if isinstance(part, UnitOutcome)]
+        neighbour: dict[str, list[float]] = {}
+        for part in units:
+            for order, value in part.neighbour.items():
+                neighbour.setdefault(order, []).append(value)
+        n = len(self.references.units)
+        return UnitOutcome(
+            _known_mean([part.values for part in units], n),
+            _known_mean([part.above for part in units], n),
+            {order: float(np.mean(values)) for order, values in neighbour.items()},
+        )
+
+    def _texts(self, metric: TextMetric, answers: Answers) -> UnitOutcome:
+        n = len(answers)
+        rows = [i for i in range(n) if self.scope[i] and answers[i] is not None]
+        values = np.full(n, np.nan)
+        values[rows] = metric.values([answers[i] or "" for i in rows])
+        return UnitOutcome(values, np.full(n, np.nan))
+
+    def _view(self, metric: Metric, answers: Answers, sets: Sets) -> UnitOutcome | CorpusOutcome:
+        if metric.fits_on == "evaluated":
+            metric.fit([text for i, texts in enumerate(sets) if self.scope[i] for text in texts])
+        if isinstance(metric, PairMetric):
+            return self._all_pairs(metric, answers, sets)
+        if isinstance(metric, RowMetric):
+            return self._derangements(metric, answers, sets)
+        raise TypeError(f"{metric.spec.name} is no kind of metric that can be scored")
+
+    def _rows(self, members: Iterable[int], answers: Answers, sets: Sets) -> NDArray[np.intp]:
+        """Return the units of a layer that have both an answer and references."""
+        return np.array(
+            [i for i in members if self.scope[i] and sets[i] and answers[i] is not None],
+            dtype=np.intp,
+        )
+
+    def _all_pairs(self, metric: PairMetric, answers: Answers, sets: Sets) -> UnitOutcome:
+        n = len(answers)
+        values, above = np.full(n, np.nan), np.full(n, np.nan)
+        beside: dict[str, list[Floats]] = {"index": [], "file": []}
+        for members in self.references.layers.values():
+            rows = self._rows(members, answers, sets)
+            if len(rows) == 0:
+                continue
+            candidates = np.array([i for i in members if sets[i]], dtype=np.intp)
+            own = np.searchsorted(candidates, rows)
+            texts = [answers[i] or "" for i in rows]
+            among = [sets[i] for i in candidates]
+            if isinstance(metric, Retrieval):
+                groups = [self.references.duplicate_groups[i] for i in candidates]
+                repeated = len(set(groups)) < len(groups)
+                scores = metric.pairs(texts, among, groups if repeated else None)
+            else:
+                scores = metric.pairs(texts, among)
+            values[rows] = scores[np.arange(len(rows)), own]
+            inside = self.answered[rows]
+            if inside.sum() < stats.MIN_LAYER:
+                continue
+            square = scores[np.ix_(inside, own[inside])]
+            above[rows[inside]] = stats.lift(square)
+            indices = [self.references.units[i].unit for i in rows[inside]]
+            shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()
+            if np.isnan(shuffled):
+                continue
+            for order, ranked in (("index", np.argsort(indices)), ("file", np.arange(len(square)))):
+                beside[order].append(square[ranked, np.roll(ranked, -1)] - shuffled)
+        return UnitOutcome(
+            values,
+            above,
+            {order: float(np.concatenate(rows).mean()) for order, rows in beside.items() if rows},
+        )
+
+    def _derangements(
+        self, metric: RowMetric, answers: Answers, sets: Sets
+    ) -> UnitOutcome | CorpusOutcome:
+        """Score each answer with its own references and with those that derangements give it."""
+        n, count = len(answers), self.settings.derangements
+        layers = [self._rows(members, answers, sets) for members in self.references.layers.values()]
+        rows = np.concatenate(layers)
+        targets = [rows]
+        drawn: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+        for number, layer in enumerate(layers):
+            inside = layer[self.answered[layer]]
+            if len(inside) >= stats.MIN_LAYER:
+                seed = (self.settings.seed, number)
+                drawn.append((inside, stats.derangements(len(inside), count, seed)))
+        sources = [rows]
+        for inside, permutations in drawn:
+            sources.append(np.tile(inside, count))
+            targets.append(inside[permutations].ravel())
+        source, target = np.concatenate(sources), np.concatenate(targets)
+        # one call, so that a pair of strings met twice is compared once
+        made = metric.rows([answers[i] or "" for i in source], [sets[i] for i in target])
+        made = made.reshape(len(source), -1)
+        own = np.full((n, made.shape[1]), np.nan)
+        own[rows] = made[: len(rows)]
+        shuffled = np.full((count, n, made.shape[1]), np.nan)
+        above = np.full(n, np.nan)
+        start = len(rows)
+        for inside, permutations in drawn:
+            part = made[start : start + permutations.size].reshape(count, len(inside), -1)
+            shuffled[:, inside] = part
+            start += permutations.size
+            if not metric.spec.corpus:
+                above[inside] = stats.lift_sampled(own[inside, 0], part[:, :, 0], permutations)
+        if not metric.spec.corpus:
+            return UnitOutcome(own[:, 0], above)
+        unanswered = np.zeros_like(own)
+        if len(rows):
+            present = [i for i in range(n) if sets[i]]
+            unanswered[present] = metric.rows([""] * len(present), [sets[i] for i in present])
+        return CorpusOutcome(metric, own, shuffled, unanswered)
+
+
+def _known_mean(parts: Sequence[Floats], n: int) -> Floats:
+    """Return the mean over parts of what is known of each unit; nan where nothing is."""
+    if not parts:
+        return np.full(n, np.nan)
+    stacked = np.stack(parts)
+    known = ~np.isnan(stacked)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    return np.divide(total, count, out=np.full(n, np.nan), where=count > 0)

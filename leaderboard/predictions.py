@@ -1,0 +1,263 @@
+"""Predictions: one description (or several senses, or none) of each unit, in a file.
+
+The one hand-over between describing and scoring, and what people submit:
+`network,layer,unit,description[,rank][,score][,status]`, CSV or parquet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leaderboard.layouts import recognise
+from leaderboard.metrics.text import normalise
+from milannotations import catalog
+from milannotations.errors import InputError, some
+from milannotations.files import Table, check_is_file, replacing, sha256
+from milannotations.schema import Unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("network", "layer", "unit", "description", "rank", "score", "status")
+STATUSES = ("ok", "abstained", "failed")
+MAX_DESCRIPTION = 10_000
+"""Characters of a description; more is a broken file."""
+
+_NOT_TEXT = {"nan", "none", "null", "<na>", "n/a"}
+"""What programs write for a missing value. Counted as failures, never scored as text."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One sense of one unit."""
+
+    unit: Unit
+    description: str
+    rank: int = 1
+    score: float | None = None
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Checked predictions, in file order; the key (unit, rank) is unique.
+
+    Attributes:
+        rows: every sense of every unit.
+        sources: the files they came from, with their sha256.
+        layouts: name of the layout of each file.
+        n_not_text: descriptions such as "nan", read as failures.
+    """
+
+    rows: tuple[Prediction, ...]
+    sources: tuple[tuple[str, str], ...] = ()
+    layouts: tuple[str, ...] = ()
+    n_not_text: int = 0
+    _first: dict[Unit, Prediction] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seen: dict[tuple[Unit, int], None] = {}
+        repeated = []
+        for row in self.rows:
+            if (row.unit, row.rank) in seen:
+                repeated.append(row.unit)
+            seen[row.unit, row.rank] = None
+        if repeated:
+            raise InputError(
+                f"Described twice: {some(dict.fromkeys(repeated))}. "
+                "One row a unit is expected (or one a rank)."
+            )
+        first = {row.unit: row for row in self.rows if row.rank == 1}
+        headless = [row.unit for row in self.rows if row.unit not in first]
+        if headless:
+            raise InputError(f"No rank 1 for {some(dict.fromkeys(headless))}; ranks count from 1.")
+        object.__setattr__(self, "_first", first)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def units(self) -> list[Unit]:
+        return list(self._first)
+
+    def first(self, unit: Unit) -> Prediction | None:
+        """Return the rank-1 answer for a unit, or None if there is no row for it."""
+        return self._first.get(unit)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with the columns of the file."""
+        import pandas as pd
+
+        rows = [
+            (*row.unit, row.description, row.rank, row.score, row.status) for row in self.rows
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write CSV (or parquet, by the ending), whole or not at all."""
+        frame = self.to_pandas()
+        with replacing(path) as temporary:
+            if Path(path).suffix == ".parquet":
+                frame.to_parquet(temporary, index=False)
+            else:
+                frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.17g")
+
+
+def read(
+    *files: str | os.PathLike[str],
+    network: str | None = None,
+    layer: str | None = None,
+) -> Predictions:
+    """Return the predictions of one method from one file or several parts.
+
+    Args:
+        files: CSV (layouts: `leaderboard.layouts`) or parquet; `layer1=path` names
+            the layer of a file that has no layer column.
+        network: for files without a network column; elsewhere it must agree.
+        layer: for files without a layer column.
+
+    Raises:
+        InputError: an unknown layout; a network or layer that is neither in the file
+            nor given; a unit described twice; a unit or score that is no number; not
+            UTF-8; a directory.
+    """
+    if not files:
+        raise InputError("No file of predictions was given.")
+    rows: list[Prediction] = []
+    sources, layouts = [], []
+    n_not_text = 0
+    for file in files:
+        named, path = _split_layer(os.fspath(file))
+        source = check_is_file(path)
+        if source.suffix == ".parquet":
+            columns, cells = _parquet_cells(source)
+        else:
+            table = Table(source)
+            columns, cells = table.columns, table
+        layout = recognise(columns, path)
+        for line, row_cells in cells:
+            where = f"{path}, row {line}"
+            row = layout.adapt(row_cells, where)
+            if named and row.get("layer", named) != named:
+                raise InputError(f"{where}: layer '{row['layer']}' in a file given as {named}.")
+            if row["description"].strip().lower() in _NOT_TEXT:
+                row["description"] = ""
+                n_not_text += 1
+            rows.append(_prediction(row, where, network, named or layer))
+        sources.append((path, sha256(source)))
+        layouts.append(layout.name)
+    if not rows:
+        raise InputError(f"{files[0]} has a header and no rows.")
+    return Predictions(tuple(rows), tuple(sources), tuple(layouts), n_not_text)
+
+
+def of_frame(
+    frame: pd.DataFrame, *, network: str | None = None, layer: str | None = None
+) -> Predictions:
+    """Return the predictions in a DataFrame with the columns of any known layout.
+
+    Raises:
+        InputError: as `read`.
+    """
+    layout = recognise([str(name) for name in frame.columns], "the DataFrame")
+    rows = []
+    known = frame.astype(object).where(frame.notna(), None)  # pandas writes NaN for "not there"
+    for position, cells in enumerate(_text_cells(known.to_dict("records"))):
+        where = f"the DataFrame, row {position}"
+        rows.append(_prediction(layout.adapt(cells, where), where, network, layer))
+    if not rows:
+        raise InputError("The DataFrame of predictions has no rows.")
+    return Predictions(tuple(rows), layouts=(layout.name,))
+
+
+def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
+    """Return predictions with one text per unit; an empty text is a failure.
+
+    Example:
+        >>> made = of_texts([Unit("n", "conv1", 0), Unit("n", "conv1", 1)], ["red", ""])
+        >>> [row.status for row in made.rows]
+        ['ok', 'failed']
+    """
+    return Predictions(
+        tuple(
+            Prediction(unit, text, status="ok" if normalise(text) else "failed")
+            for unit, text in zip(units, texts, strict=True)
+        )
+    )
+
+
+def _split_layer(file: str) -> tuple[str | None, str]:
+    """Return (layer, path) of `layer=path`; a file of that very name comes first."""
+    layer, equals, path = file.partition("=")
+    if not equals or not layer or Path(file).exists() or "/" in layer:
+        return None, file
+    return layer, path
+
+
+def _parquet_cells(path: Path) -> tuple[list[str], Iterable[tuple[int, dict[str, str]]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
+    return table.column_names, enumerate(_text_cells(table.to_pylist()))
+
+
+def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
+    """Yield rows as a CSV would hold them: null is an empty cell, 3.0 in a unit column is 3."""
+    for record in records:
+        cells = {}
+        for name, value in record.items():
+            if value is None or (value != value and name != "score"):  # NaN is not itself
+                text = ""
+            elif isinstance(value, float) and value.is_integer() and name != "score":
+                text = str(int(value))
+            else:
+                text = str(value)
+            cells[str(name)] = text
+        yield cells
+
+
+def _prediction(
+    row: dict[str, Any], where: str, network: str | None, layer: str | None
+) -> Prediction:
+    """Check a row and complete it with what was given beside the file."""
+    at_network, at_layer = row.get("network") or network, row.get("layer") or layer
+    if not at_network:
+        raise InputError(f"{where}: no network in the file; give it with --network.")
+    if not at_layer:
+        raise InputError(
+            f"{where}: no layer in the file; give it with --layer, or as layer1=FILE for each file."
+        )
+    at_network = catalog.canonical(at_network)
+    if network and at_network != catalog.canonical(network):
+        raise InputError(f"{where}: the file says network '{at_network}', not '{network}'.")
+    unit = Unit(at_network, at_layer, row["unit"])
+    rank = row.get("rank", 1)
+    if rank < 1:
+        raise InputError(f"{where}: rank {rank}; ranks count from 1.")
+    description = row["description"]
+    if len(description) > MAX_DESCRIPTION:
+        raise InputError(
+            f"{where}: a description of {len(description):,} characters; "
+            f"{MAX_DESCRIPTION:,} is the most."
+        )
+    said = bool(normalise(description))
+    status = row.get("status") or ("ok" if said else "failed")
+    if status not in STATUSES:
+        raise InputError(f"{where}: status '{status}'; expected one of {', '.join(STATUSES)}.")
+    if said and status != "ok":
+        raise InputError(
+            f"{where}: status is {status}, yet there is a description: {description[:40]!r}."
+        )
+    if not said and status == "ok":
+        status = "failed"
+    return Prediction(unit, description if said else "", rank, row.get("score"), status)
+
+

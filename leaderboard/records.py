@@ -1,0 +1,407 @@
+"""Records: what was asked, what was resolved, what ran it, on what, and what came out.
+
+A record is a folder: `record.json` (strict JSON, sorted keys), `units.parquet`
+(network, layer, unit, metric, value, lift) and `predictions.csv`. Two identical
+runs differ only in `id`, `created` and `seconds`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from milannotations.errors import InputError
+from milannotations.files import check_is_file, replacing, sha256
+
+if TYPE_CHECKING:
+    from leaderboard.predictions import Prediction, Predictions
+    from leaderboard.scoring import Score
+    from leaderboard.summary import Summary
+
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "bert-score",
+    "datasets",
+    "numpy",
+    "pandas",
+    "rapidfuzz",
+    "rouge-score",
+    "sacrebleu",
+    "scikit-learn",
+    "scipy",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+)
+FOOTNOTE = (
+    "Intervals are bootstrap intervals over units: conditional on these annotators and "
+    "these images. One person is scored against the others and is no ceiling: whoever "
+    "writes the consensus can beat it."
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(_Strict):
+    """A score. Unknown is null; `mean` is over what was answered, `mean_all` over all units."""
+
+    mean: FiniteFloat | None
+    mean_all: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    lift: FiniteFloat | None
+    lift_low: FiniteFloat | None
+    lift_high: FiniteFloat | None
+    n_scored: int
+    n_units: int
+
+
+class Comparison(_Strict):
+    """Method minus one person on matched references, paired by unit."""
+
+    difference: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    p: FiniteFloat
+    p_holm: FiniteFloat
+    n: int
+
+
+class Curve(_Strict):
+    """Mean value of the most confident share of answers."""
+
+    coverage: list[FiniteFloat]
+    mean: list[FiniteFloat]
+    area: FiniteFloat | None
+    n: int
+
+
+class MetricEntry(_Strict):
+    """Spec and signature of a metric, as used."""
+
+    title: str
+    family: str
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    direction: str | None
+    source: str
+    corpus: bool
+    chance: FiniteFloat | None
+    needs: str
+    signature: str
+
+
+class Edition(_Strict):
+    """What the descriptions were held against."""
+
+    edition: str
+    config: str
+    split: str
+    layers: list[str]
+    n_units: int
+    n_descriptions: int
+    digest: str
+
+
+class Answered(_Strict):
+    """What was in the files of predictions, by unit in question."""
+
+    files: list[dict[str, str]]
+    layouts: list[str]
+    n_ok: int
+    n_failed: int
+    n_abstained: int
+    n_missing: int
+    n_not_text: int
+    n_distinct: int
+
+
+class Record(_Strict):
+    """Everything that a reader needs to trust, repeat or refute a score."""
+
+    schema_version: int
+    id: str
+    created: str
+    kind: str
+    method: str
+    asked: dict[str, Any]
+    settings: dict[str, Any]
+    ran: dict[str, Any]
+    edition: Edition
+    predictions: Answered
+    metrics: dict[str, MetricEntry]
+    scores: dict[str, Estimate]
+    floors: dict[str, dict[str, Estimate]]
+    versus_person: dict[str, Comparison]
+    neighbours: dict[str, dict[str, FiniteFloat]]
+    slices: dict[str, dict[str, Estimate]]
+    risk_coverage: dict[str, Curve]
+    left_out_of_lift: list[str]
+    warnings: list[str]
+    footnote: str
+    seconds: dict[str, FiniteFloat]
+    files: dict[str, str]
+
+    @property
+    def address(self) -> tuple[str, str, str, str]:
+        """What makes two records the same cell of a board."""
+        edition = self.edition
+        return (edition.edition, edition.config, edition.split, self.method)
+
+
+def assemble(
+    *,
+    summary: Summary,
+    predictions: Predictions,
+    first: Sequence[Prediction | None],
+    method: str,
+    asked: dict[str, Any],
+    seconds: dict[str, float],
+) -> Record:
+    """Return the record of a run of `leaderboard.score`; `save` writes it."""
+    import numpy as np
+
+    from leaderboard.summary import METHOD, PERSON
+
+    known, scope = summary.references, summary.scope
+    inside = [row for row, wanted in zip(first, scope, strict=True) if wanted]
+    status = [row.status if row is not None else "missing" for row in inside]
+    n_units = int(scope.sum())
+    systems: dict[str, dict[str, Any]] = {"shuffled": {}}
+    for name, outcomes in summary.outcomes.items():
+        if (shuffled := summary.shuffled(name)) is not None:
+            systems["shuffled"][name] = shuffled
+        for system in outcomes:
+            if system != METHOD:
+                systems.setdefault(system, {})[name] = summary.estimate(system, name)
+    confidence = np.array(
+        [np.nan if row is None or row.score is None else row.score for row in first]
+    )
+    small = summary.small_layers()
+    warnings = []
+    if small:
+        warnings.append(
+            f"Fewer than 10 scored units, so no lift: {', '.join(small)}."
+        )
+    if PERSON not in systems:
+        warnings.append("No unit has two references: no matched scores, no one person.")
+    if predictions.n_not_text:
+        warnings.append(
+            f"{predictions.n_not_text} descriptions say 'nan', 'none' or 'null' and are "
+            "counted as failures."
+        )
+    if "failed" in status or "missing" in status:
+        n = status.count("failed") + status.count("missing")
+        warnings.append(f"{n:,} of {n_units:,} units have no description: see mean_all.")
+    record = Record(
+        schema_version=SCHEMA_VERSION,
+        id=uuid.uuid4().hex,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        kind="agreement",
+        method=method,
+        asked=asked,
+        settings={
+            **vars(summary.settings),
+            "constants": list(summary.settings.constants),
+        },
+        ran=what_ran(),
+        edition=Edition(
+            edition=known.edition,
+            config=known.config,
+            split=asked["split"] or "+".join(dict.fromkeys(known.splits)),
+            layers=[f"{network}/{layer}" for network, layer in known.layers],
+            n_units=n_units,
+            n_descriptions=sum(
+                len(texts) for texts, wanted in zip(known.texts, scope, strict=True) if wanted
+            ),
+            digest=known.digest,
+        ),
+        predictions=Answered(
+            files=[{"name": Path(path).name, "sha256": at} for path, at in predictions.sources],
+            layouts=list(predictions.layouts),
+            n_ok=status.count("ok"),
+            n_failed=status.count("failed"),
+            n_abstained=status.count("abstained"),
+            n_missing=status.count("missing"),
+            n_not_text=predictions.n_not_text,
+            n_distinct=len(
+                {row.description for row in inside if row is not None and row.status == "ok"}
+            ),
+        ),
+        metrics={
+            name: MetricEntry(
+                signature=metric.signature(),
+                **{k: v for k, v in metric.spec.to_dict().items() if k != "name"},
+            )
+            for name, metric in summary.metrics.items()
+        },
+        scores={name: Estimate(**summary.estimate(METHOD, name)) for name in summary.metrics},
+        floors={
+            system: {name: Estimate(**values) for name, values in made.items()}
+            for system, made in systems.items()
+        },
+        versus_person={
+            name: Comparison(**entry) for name, entry in summary.versus_person().items()
+        },
+        neighbours=summary.neighbours(),
+        slices={
+            cut: {name: Estimate(**values) for name, values in made.items()}
+            for cut, made in summary.slices().items()
+        },
+        risk_coverage={
+            name: Curve(**curve) for name, curve in summary.risk_coverage(confidence).items()
+        },
+        left_out_of_lift=small,
+        warnings=warnings,
+        footnote=FOOTNOTE,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        files={},
+    )
+    for estimate in record.scores.values():
+        if not 0 <= estimate.n_scored <= estimate.n_units == n_units:
+            raise AssertionError("scored and unscored units do not add up")
+    return record
+
+
+def save(score: Score, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a record's folder, whole or not at all; return its path.
+
+    A record of the same method on the same edition, config and split is replaced.
+
+    Raises:
+        InputError: the folder holds something else (`overwrite=True` replaces another
+            method's record, never what is not a record).
+    """
+    folder = Path(folder)
+    record: Record = score.record
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "record.json").is_file():
+            raise InputError(f"{folder} is not empty and holds no record. Give another --out.")
+        before = load(folder)
+        if before.address != record.address and not overwrite:
+            raise InputError(
+                f"{folder} holds the record of {' / '.join(before.address)}. "
+                "Give another --out, or --overwrite to replace it."
+            )
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        score.units.to_parquet(temporary / "units.parquet", index=False)
+        score.predictions.write(temporary / "predictions.csv")
+        files = {
+            name: sha256(temporary / name) for name in ("predictions.csv", "units.parquet")
+        }
+        score.record = record.model_copy(update={"files": files})
+        (temporary / "record.json").write_text(dumps(score.record), encoding="utf-8")
+    return folder
+
+
+def load(folder: str | os.PathLike[str]) -> Record:
+    """Return the record in a folder, checked.
+
+    Raises:
+        InputError: no `record.json`, not strict JSON, an unknown schema version, or
+            fields that do not fit it.
+    """
+    path = check_is_file(Path(folder) / "record.json")
+    try:
+        raw = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not strict JSON: {error}") from None
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}."
+        )
+    try:
+        return Record.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {where}: {first['msg']}") from None
+
+
+def dumps(record: Record) -> str:
+    """Return a record as strict JSON with sorted keys."""
+    return json.dumps(record.model_dump(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """Return (commit of this package, whether it was changed since), or (None, None).
+
+    Asks git about this file, so that an installed package says nothing of the
+    repository that it happens to be run from.
+    """
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *words],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=20,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not git("ls-files", "--error-unmatch", here.name):
+        return None, None
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD"), None if changed is None else bool(changed)
+
+
+def what_ran() -> dict[str, Any]:
+    """Return versions, commit and platform of this run."""
+    commit, dirty = _commit()
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    try:
+        own: str | None = version("milannotations")
+    except PackageNotFoundError:
+        own = None
+    return {
+        "milannotations": own,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "packages": packages,
+    }
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

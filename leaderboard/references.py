@@ -1,0 +1,187 @@
+"""References: what people wrote about the units, from an edition or an `annotations.csv`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leaderboard.metrics.text import normalise
+from milannotations import editions, published
+from milannotations.errors import InputError
+from milannotations.schema import TEXT_COLUMNS, Unit
+
+
+@dataclass(frozen=True)
+class References:
+    """All units of a config, described or not, and what people wrote about each.
+
+    Attributes:
+        units: in the order of the source; the order of everything below.
+        texts: normalised descriptions of each unit, empty ones dropped.
+        splits: HF split of each unit.
+        duplicate_of: key of the unit that this one repeats, or None.
+        edition, config: names for the record.
+        source: path it was read from, or None.
+    """
+
+    units: tuple[Unit, ...]
+    texts: tuple[tuple[str, ...], ...]
+    splits: tuple[str, ...]
+    duplicate_of: tuple[str | None, ...]
+    edition: str
+    config: str
+    source: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over units and texts: equal digests, the same references."""
+        whole = hashlib.sha256()
+        for unit, texts in sorted(zip(self.units, self.texts, strict=True)):
+            whole.update(repr((tuple(unit), texts)).encode())
+        return whole.hexdigest()
+
+    @cached_property
+    def index(self) -> dict[Unit, int]:
+        return {unit: i for i, unit in enumerate(self.units)}
+
+    @property
+    def networks(self) -> list[str]:
+        return list(dict.fromkeys(unit.network for unit in self.units))
+
+    @property
+    def corpus(self) -> list[str]:
+        """Every reference of the config, one document each: what IDF tables are fitted on."""
+        return [text for texts in self.texts for text in texts]
+
+    @cached_property
+    def layers(self) -> dict[tuple[str, str], list[int]]:
+        """Positions of the units of each (network, layer)."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for i, unit in enumerate(self.units):
+            found.setdefault(unit[:2], []).append(i)
+        return found
+
+    @cached_property
+    def duplicate_groups(self) -> list[int]:
+        """Number of each unit's group of duplicates: equal numbers, equal units."""
+        heads = [of or str(unit) for unit, of in zip(self.units, self.duplicate_of, strict=True)]
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(head, len(numbers)) for head in heads]
+
+
+def of_csv(
+    path: str | os.PathLike[str], network: str | None, *, unlisted: bool = False
+) -> References:
+    """Return the references in a published `annotations.csv`; splits are within-network, seed 0.
+
+    Raises:
+        InputError: see `milannotations.published.read`; no network given.
+    """
+    if not network:
+        raise InputError(
+            f"{path} does not say which network it describes; give it with --network "
+            "(network=... in Python)."
+        )
+    read = published.read(path, network, unlisted=unlisted)
+    sides = published.official_split(read.network, read.descriptions)
+    test = set(sides["test"])
+    units = tuple(read.descriptions)
+    return References(
+        units,
+        tuple(_clean(read.descriptions[unit]) for unit in units),
+        tuple("test" if unit in test else "train" for unit in units),
+        (None,) * len(units),
+        edition=Path(path).stem,
+        config=read.network,
+        source=str(path),
+    )
+
+
+def of_edition(edition: str | os.PathLike[str], config: str | None = None) -> References:
+    """Return the references in an edition folder; only its text columns are read.
+
+    Raises:
+        InputError: see `milannotations.editions.load`.
+    """
+    config = editions.pick_config(edition, config)
+    loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS))
+    return of_dataset(loaded, edition=Path(edition).resolve().name, config=config, source=edition)
+
+
+def of_dataset(
+    loaded: Any,
+    *,
+    edition: str = "dataset",
+    config: str = "default",
+    source: str | os.PathLike[str] | None = None,
+) -> References:
+    """Return the references in a `datasets.DatasetDict` or one of its splits.
+
+    Raises:
+        InputError: columns are missing; a unit twice.
+    """
+    splits = loaded if isinstance(loaded, Mapping) else {str(loaded.split): loaded}
+    rows: list[tuple[Unit, tuple[str, ...], str, str | None]] = []
+    for split, part in splits.items():
+        missing = sorted({"network", "layer", "unit", "descriptions"} - set(part.column_names))
+        if missing:
+            raise InputError(f"The data set has no column '{missing[0]}'; is it an edition?")
+        wanted = [name for name in TEXT_COLUMNS if name in part.column_names]
+        for row in part.select_columns(wanted):
+            unit = Unit(row["network"], row["layer"], row["unit"])
+            texts = _clean(row["descriptions"] or ())
+            rows.append((unit, texts, split, row.get("duplicate_of")))
+    if not rows:
+        raise InputError("The data set has no rows.")
+    units, texts, sides, duplicates = zip(*rows, strict=True)
+    if len(set(units)) < len(units):
+        raise InputError("The data set holds a unit twice.")
+    return References(
+        units,
+        texts,
+        sides,
+        duplicates,
+        edition,
+        config,
+        None if source is None else str(source),
+    )
+
+
+def of(
+    source: Any,
+    *,
+    config: str | None = None,
+    network: str | None = None,
+    unlisted: bool = False,
+) -> References:
+    """Return references from whatever holds them: an edition folder, a CSV, a data set.
+
+    Raises:
+        InputError: it is none of these, or its content is wrong.
+    """
+    if isinstance(source, References):
+        return source
+    if isinstance(source, str | os.PathLike):
+        if Path(source).is_dir():
+            return of_edition(source, config)
+        if Path(source).is_file():
+            return of_csv(source, network, unlisted=unlisted)
+        raise InputError(
+            f"No references at '{source}': expected an edition (a folder made by "
+            "'milan data annotations') or an annotations.csv."
+        )
+    if isinstance(source, Mapping) or hasattr(source, "column_names"):
+        return of_dataset(source)
+    raise InputError(
+        f"References were given as {type(source).__name__}; expected an edition's folder, "
+        "an annotations.csv or a datasets.DatasetDict."
+    )
+
+
+def _clean(written: Sequence[str] | Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text in map(normalise, written) if text)

@@ -1,0 +1,263 @@
+"""Score descriptions against what people wrote, beside everything that keeps a score honest.
+
+One pass per metric: the method's answers, the floors and one person are put
+through the same functions, on the same units, against the same references.
+Definitions: leaderboard/README.md, "Honest scores".
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaderboard import predictions as prediction_files
+from leaderboard import references as reference_sources
+from leaderboard import statistics as stats
+from leaderboard.metrics import ALLREF, build, expand
+from leaderboard.metrics.text import normalise
+from leaderboard.outcomes import Answers, Judge, Mask, Outcome, Settings
+from leaderboard.predictions import Predictions
+from leaderboard.references import References
+from leaderboard.summary import METHOD, PERSON, Summary
+from milannotations import catalog
+from milannotations.errors import InputError, some
+from milannotations.schema import Unit
+
+
+def score(
+    predictions: Any,
+    references: Any,
+    metrics: Sequence[str] = ("default",),
+    *,
+    network: str | None = None,
+    config: str | None = None,
+    layers: Sequence[str] = (),
+    split: str | None = None,
+    allow_missing: bool = False,
+    unlisted: bool = False,
+    method: str | None = None,
+    settings: Settings | None = None,
+    progress: bool = False,
+) -> Score:
+    """Score one method's descriptions against people's, beside floors and one person.
+
+    Args:
+        predictions: `Predictions`, a DataFrame, or one path or several
+            (`layer1=path` names the layer of a file that has none).
+        references: folder of an edition, an `annotations.csv`, `References`, or a
+            `datasets.DatasetDict`.
+        metrics: names or sets of names (`milan list metrics`).
+        network: where the files do not say; may be left out if there is only one.
+        config: config of the edition; may be left out if there is only one.
+        layers: score these alone; a single one is also the layer of files without.
+        split: score this HF split alone (`test`, `train+test`); retrieval still
+            has the units of all splits as candidates.
+        allow_missing: units without a row count as failures instead of an error.
+        unlisted: accept layers and units that the published network does not have.
+        method: name for tables and the record (default: name of the first file).
+        settings: seeds, draws, constants.
+        progress: show a progress bar.
+
+    Returns:
+        A `Score`: `.to_pandas()` is a table, `.save(folder)` writes a record.
+
+    Raises:
+        InputError: anything that the caller can mend, with what to do.
+
+    Example:
+        >>> from leaderboard import sample
+        >>> made = score(sample.PREDICTIONS, sample.ANNOTATIONS, ["rouge-l"], network="sample")
+        >>> sorted(made.record.scores["rouge-l"].model_dump())[:3]
+        ['high', 'lift', 'lift_high']
+    """
+    from leaderboard import records
+
+    started = time.perf_counter()
+    settings = settings or Settings()
+    built = build(expand(metrics))
+    known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
+    said = _read(predictions, known, network, layers)
+    scope = _scope(known, layers, split)
+    _check(said, known, scope, allow_missing, unlisted)
+    first = [said.first(unit) for unit in known.units]
+    answers: list[str | None] = [
+        normalise(row.description) if row is not None and row.status == "ok" else None
+        for row in first
+    ]
+    answered = scope & np.array([text is not None for text in answers])
+    if not answered.any():
+        raise InputError("Nothing to score: no unit in question has a description.")
+    judge = Judge(known, scope, answered, settings)
+    systems: dict[str, Answers] = {METHOD: answers, **floors(known, scope, settings.constants)}
+    weights = np.zeros((settings.draws, len(known.units)))
+    weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    seconds: dict[str, float] = {}
+    fitted: set[int] = set()
+    for name, metric in _with_bar(built.items(), progress):
+        begun = time.perf_counter()
+        if metric.fits_on == "config" and id(metric) not in fitted:
+            metric.fit(known.corpus)
+            fitted.add(id(metric))
+        allref = name.endswith(ALLREF)
+        made = {system: judge.judge(metric, text, allref) for system, text in systems.items()}
+        person = None if allref else judge.person(metric)
+        outcomes[name] = made if person is None else {**made, PERSON: person}
+        seconds[name] = time.perf_counter() - begun
+    matched = scope & np.array([len(texts) > 1 for texts in known.texts])
+    summary = Summary(built, outcomes, known, scope, matched, answered, weights, settings)
+    record = records.assemble(
+        summary=summary,
+        predictions=said,
+        first=first,
+        method=method or _method_name(said),
+        asked={
+            "metrics": list(metrics),
+            "network": network,
+            "config": config,
+            "layers": list(layers),
+            "split": split,
+            "allow_missing": allow_missing,
+        },
+        seconds={**seconds, "total": time.perf_counter() - started},
+    )
+    return Score(record, summary, said)
+
+
+@dataclass
+class Score:
+    """What came out of `score`: a record, values of units, and the predictions."""
+
+    record: Any
+    summary: Summary
+    predictions: Predictions
+
+    def to_pandas(self) -> Any:
+        """Return the table: a metric a row; the score, its floors and one person beside it."""
+        from leaderboard.tables import frame
+
+        return frame(self.record)
+
+    @property
+    def units(self) -> Any:
+        """Values and lifts, a DataFrame of network, layer, unit, metric, value, lift."""
+        return self.summary.units()
+
+    def save(self, folder: Any, *, overwrite: bool = False) -> Any:
+        """Write the record's folder, whole or not at all; return its path."""
+        from leaderboard import records
+
+        return records.save(self, folder, overwrite=overwrite)
+
+    def __str__(self) -> str:
+        from leaderboard.tables import text
+
+        return text(self.record)
+
+
+def floors(known: References, scope: Mask, constants: Sequence[str]) -> dict[str, Answers]:
+    """Return the answers of the floors, one a unit: constants and each layer's commonest."""
+    made: dict[str, Answers] = {"constant": [_commonest(known.corpus)] * len(known.units)}
+    for text in constants:
+        made[f"constant: {text}"] = [normalise(text)] * len(known.units)
+    commonest: list[str | None] = [None] * len(known.units)
+    for members in known.layers.values():
+        text = _commonest(text for i in members for text in known.texts[i])
+        for i in members:
+            commonest[i] = text
+    made["most-common-of-layer"] = commonest
+    return made
+
+
+def _commonest(texts: Iterable[str]) -> str | None:
+    """Return the commonest text; the shortest, then the first in the alphabet, among several."""
+    counts = Counter(texts)
+    return min(counts, key=lambda text: (-counts[text], len(text), text)) if counts else None
+
+
+def _read(
+    predictions: Any, known: References, network: str | None, layers: Sequence[str]
+) -> Predictions:
+    if isinstance(predictions, Predictions):
+        return predictions
+    if network is None and len(known.networks) == 1:
+        network = known.networks[0]
+    layer = layers[0] if len(layers) == 1 else None
+    if hasattr(predictions, "to_dict") and hasattr(predictions, "columns"):
+        return prediction_files.of_frame(predictions, network=network, layer=layer)
+    files = predictions if isinstance(predictions, list | tuple) else [predictions]
+    return prediction_files.read(*files, network=network, layer=layer)
+
+
+def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
+    """Return which units are to be described: in the split and layers asked for, with references."""
+    scope = np.array([bool(texts) for texts in known.texts])
+    if layers:
+        present = list(dict.fromkeys(unit.layer for unit in known.units))
+        for layer in layers:
+            if layer not in present:
+                raise InputError(
+                    f"Layer '{layer}' is not in {known.config} (layers: {', '.join(present)})."
+                )
+        scope &= np.array([unit.layer in layers for unit in known.units])
+    if split:
+        wanted = split.split("+")
+        for part in wanted:
+            if part not in known.splits:
+                raise InputError(
+                    f"No split '{part}' (splits: {', '.join(sorted(set(known.splits)))})."
+                )
+        scope &= np.array([side in wanted for side in known.splits])
+    if not scope.any():
+        raise InputError("Nothing to score: no unit with a description is left to describe.")
+    return scope
+
+
+def _check(
+    said: Predictions, known: References, scope: Mask, allow_missing: bool, unlisted: bool
+) -> None:
+    """Raise InputError for units that are not in the references, or not described."""
+    by_network: dict[str, list[Unit]] = {}
+    for unit in said.units:
+        by_network.setdefault(unit.network, []).append(unit)
+    for network, units in by_network.items():
+        if network not in known.networks:
+            raise InputError(
+                f"The predictions are of network '{network}'; the references are of "
+                f"{', '.join(known.networks)}."
+            )
+        catalog.check(network, units, unlisted=unlisted)
+    unknown = [unit for unit in said.units if unit not in known.index]
+    if unknown:
+        raise InputError(
+            f"Not in the references: {some(f'{u.layer}/{u.unit}' for u in unknown)}. "
+            "Every described unit must be one of theirs."
+        )
+    expected = [unit for unit, wanted in zip(known.units, scope, strict=True) if wanted]
+    missing = sorted(unit for unit in expected if said.first(unit) is None)
+    if missing and not allow_missing:
+        raise InputError(
+            f"{_method_name(said)} has rows for {len(expected) - len(missing):,} of "
+            f"{len(expected):,} units; missing {some(f'{u.layer}/{u.unit}' for u in missing)}. "
+            "Use --allow-missing (allow_missing=True) to count them as failures."
+        )
+
+
+def _method_name(said: Predictions) -> str:
+    return Path(said.sources[0][0]).stem if said.sources else "predictions"
+
+
+def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(list(items), desc="metrics", unit="metric", leave=False)
+
+

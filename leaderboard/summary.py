@@ -1,0 +1,176 @@
+"""From outcomes to estimates: means, intervals, lift, slices, comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leaderboard import statistics as stats
+from leaderboard.metrics import ALLREF
+from leaderboard.metrics.base import Floats, Metric, TextMetric
+from leaderboard.outcomes import Mask, Outcome, Settings, UnitOutcome
+from leaderboard.references import References
+
+METHOD, PERSON = "method", "one-person"
+
+
+@dataclass
+class Summary:
+    """Turns outcomes into estimates: means, intervals, lift, slices, comparisons."""
+
+    metrics: dict[str, Metric]
+    outcomes: dict[str, dict[str, Outcome]]
+    references: References
+    scope: Mask
+    matched: Mask
+    answered: Mask
+    weights: Floats
+    settings: Settings
+
+    def expected(self, name: str) -> Mask:
+        """Return the units that a metric asks for: matched scores need two references."""
+        if name.endswith(ALLREF) or isinstance(self.metrics[name], TextMetric):
+            return self.scope
+        return self.matched
+
+    def estimate(self, system: str, name: str, within: Mask | None = None) -> dict[str, Any]:
+        """Return what a record says of a system under a metric, over `within` (all units)."""
+        outcome = self.outcomes[name][system]
+        within = self.scope if within is None else within
+        compared = within & self.answered
+        expected = within & self.expected(name)
+        scored = compared & outcome.scored
+        lifted = compared & outcome.lifted
+        made: dict[str, Any] = dict.fromkeys(
+            ("mean", "mean_all", "low", "high", "lift", "lift_low", "lift_high")
+        )
+        made["n_scored"], made["n_units"] = int(scored.sum()), int(within.sum())
+        worst = self.metrics[name].spec.worst
+        if not scored.any():
+            return made
+        made["mean"] = outcome.mean(compared)
+        made["low"], made["high"] = self._interval(outcome.means(compared, self.weights))
+        if worst is not None or (expected <= outcome.scored).all():
+            made["mean_all"] = outcome.mean_all(expected, worst or 0.0)
+        if lifted.any():
+            made["lift"] = outcome.lift(compared)
+            made["lift_low"], made["lift_high"] = self._interval(
+                outcome.lifts(compared, self.weights)
+            )
+        return made
+
+    def shuffled(self, name: str) -> dict[str, Any] | None:
+        """Return the estimate of the method's own answers, shuffled within each layer."""
+        outcome = self.outcomes[name][METHOD]
+        lifted = self.answered & outcome.lifted
+        if not lifted.any():
+            return None
+        made = self.estimate(METHOD, name)
+        # over the units that have a lift: what they score less what they score above shuffle
+        floor = outcome.mean(lifted) - outcome.lift(lifted)
+        resampled = outcome.means(lifted, self.weights) - outcome.lifts(lifted, self.weights)
+        low, high = self._interval(resampled)
+        worst = self.metrics[name].spec.worst
+        expected = self.expected(name)
+        share = float((outcome.scored & expected).sum() / expected.sum())
+        mean_all = None if worst is None else floor * share + worst * (1 - share)
+        return {
+            **made,
+            "mean": floor,
+            "low": low,
+            "high": high,
+            "mean_all": mean_all,
+            "lift": 0.0,
+            "lift_low": 0.0,
+            "lift_high": 0.0,
+            "n_scored": int(lifted.sum()),
+        }
+
+    def versus_person(self) -> dict[str, dict[str, Any]]:
+        """Return method minus one person, paired by unit, Holm over the metrics shown."""
+        made: dict[str, dict[str, Any]] = {}
+        for name, systems in self.outcomes.items():
+            if PERSON not in systems or isinstance(self.metrics[name], TextMetric):
+                continue
+            ours, theirs = systems[METHOD], systems[PERSON]
+            both = self.answered & ours.scored & theirs.scored
+            if not both.any():
+                continue
+            drawn = ours.means(both, self.weights) - theirs.means(both, self.weights)
+            low, high = self._interval(drawn)
+            made[name] = {
+                "difference": ours.mean(both) - theirs.mean(both),
+                "low": low,
+                "high": high,
+                "p": stats.two_sided_p(drawn),
+                "n": int(both.sum()),
+            }
+        adjusted = stats.holm([entry["p"] for entry in made.values()])
+        for entry, p in zip(made.values(), adjusted, strict=True):
+            entry["p_holm"] = p
+        return made
+
+    def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return the method's estimates within each layer (network/layer) and network."""
+        cuts: dict[str, Mask] = {}
+        n = len(self.references.units)
+        for (network, layer), members in self.references.layers.items():
+            for key in (network, f"{network}/{layer}"):
+                cuts.setdefault(key, np.zeros(n, dtype=bool))[members] = True
+        cuts = {key: mask & self.scope for key, mask in cuts.items() if (mask & self.scope).any()}
+        return {
+            key: {name: self.estimate(METHOD, name, mask) for name in self.metrics}
+            for key, mask in cuts.items()
+        }
+
+    def risk_coverage(self, confidence: Floats) -> dict[str, dict[str, Any]]:
+        """Return how values rise when only the most confident answers are kept."""
+        if np.isnan(confidence[self.answered]).all():
+            return {}
+        return {
+            name: stats.risk_coverage(
+                np.where(self.answered, outcome.values, np.nan), confidence
+            )
+            for name, systems in self.outcomes.items()
+            if isinstance(outcome := systems[METHOD], UnitOutcome)
+        }
+
+    def neighbours(self) -> dict[str, dict[str, float]]:
+        """Return the lift of each unit's answer against the next unit's references."""
+        return {
+            name: outcome.neighbour
+            for name, systems in self.outcomes.items()
+            if isinstance(outcome := systems[METHOD], UnitOutcome) and outcome.neighbour
+        }
+
+    def small_layers(self) -> list[str]:
+        """Return the layers (network/layer) with too few scored units for a lift."""
+        return [
+            f"{network}/{layer}"
+            for (network, layer), members in self.references.layers.items()
+            if self.scope[members].any() and self.answered[members].sum() < stats.MIN_LAYER
+        ]
+
+    def units(self) -> Any:
+        """Return the method's values as a DataFrame; lift is missing where there is none."""
+        import pandas as pd
+
+        parts = []
+        keys = pd.DataFrame(self.references.units, columns=["network", "layer", "unit"])
+        for name, systems in self.outcomes.items():
+            outcome = systems[METHOD]
+            if isinstance(outcome, UnitOutcome):
+                chosen = self.answered & outcome.scored
+                part = keys[chosen].copy()
+                part["metric"] = name
+                part["value"], part["lift"] = outcome.values[chosen], outcome.above[chosen]
+                parts.append(part)
+        if not parts:
+            parts = [keys[:0].assign(metric="", value=0.0, lift=0.0)]
+        return pd.concat(parts, ignore_index=True)
+
+    def _interval(self, drawn: Floats) -> tuple[float, float]:
+        low, high = stats.interval(drawn, self.settings.level)
+        return float(low), float(high)

@@ -1,0 +1,177 @@
+"""The seven published networks of MILANNOTATIONS (Hernandez et al. 2022, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from milannotations.errors import InputError, did_you_mean, some
+from milannotations.schema import Unit
+
+DESCRIPTIONS_PER_UNIT = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published network: what it does, on which pictures, and its units in layer order.
+
+    `layers` maps the published folder name of a layer to its number of annotated
+    units (indices from 0); `display` gives a layer a name people know where the
+    folder name says nothing.
+    """
+
+    name: str
+    task: str
+    image_source: str
+    layers: dict[str, int]
+    unit_kind: str = "channel"
+    display: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def archive(self) -> str:
+        """File name of the published archive."""
+        return f"{self.name}.zip"
+
+    @property
+    def n_units(self) -> int:
+        return sum(self.layers.values())
+
+    def units(self) -> Iterator[Unit]:
+        """Yield every annotated unit, layer by layer."""
+        for layer, count in self.layers.items():
+            for index in range(count):
+                yield Unit(self.name, layer, index)
+
+    def display_layer(self, layer: str) -> str:
+        return dict(self.display).get(layer, layer)
+
+
+def _layers(names: Iterable[str], counts: Iterable[int]) -> dict[str, int]:
+    return dict(zip(names, counts, strict=True))
+
+
+_RESNET = (64, 256, 512, 1024, 2048)
+_CONVS = tuple(f"conv{i}" for i in range(1, 6))
+_BIGGAN = tuple(f"layer{i}" for i in range(6))
+
+NETWORKS: dict[str, Network] = {
+    network.name: network
+    for network in (
+        Network(
+            "alexnet-imagenet",
+            "classification",
+            "imagenet-val",
+            _layers(_CONVS, (64, 192, 384, 256, 256)),
+        ),
+        Network(
+            "alexnet-places365",
+            "classification",
+            "places365-val",
+            _layers(_CONVS, (96, 256, 384, 384, 256)),
+        ),
+        Network(
+            "resnet152-imagenet",
+            "classification",
+            "imagenet-val",
+            _layers(("conv1", "layer1", "layer2", "layer3", "layer4"), _RESNET),
+        ),
+        Network(
+            "resnet152-places365",
+            "classification",
+            "places365-val",
+            _layers(("0", "4", "5", "6", "7"), _RESNET),
+            display=(
+                ("0", "conv1"),
+                ("4", "res1"),
+                ("5", "res2"),
+                ("6", "res3"),
+                ("7", "res4"),
+            ),
+        ),
+        Network(
+            "biggan-imagenet",
+            "generation",
+            "generated",
+            _layers(_BIGGAN, (1536, 768, 768, 384, 192, 96)),
+        ),
+        Network(
+            "biggan-places365",
+            "generation",
+            "generated",
+            _layers(_BIGGAN, (2048, 1024, 1024, 512, 256, 128)),
+        ),
+        Network(
+            "dino_vits8-imagenet",
+            "self-supervised",
+            "imagenet-val",
+            _layers((f"blocks.{i}.mlp.fc1" for i in range(12)), (100,) * 12),
+            unit_kind="token",
+        ),
+    )
+}
+"""Network name (with dashes) to `Network`, in the paper's order."""
+
+_BASE = tuple(NETWORKS)[:6]
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "base": _BASE,
+    "cls": _BASE[:4],
+    "gen": _BASE[4:],
+    "imagenet": _BASE[::2],
+    "places365": _BASE[1::2],
+    "alexnet": _BASE[:2],
+    "resnet152": _BASE[2:4],
+    "biggan": _BASE[4:],
+    **{f"not-{left_out}": tuple(n for n in _BASE if n != left_out) for left_out in _BASE},
+}
+"""The unions that the paper trains and tests on; order is the order of concatenation."""
+
+N_UNITS = 20_272
+N_DESCRIPTIONS = 60_816
+if sum(network.n_units for network in NETWORKS.values()) != N_UNITS:
+    raise AssertionError("the catalog does not add up to the published 20,272 units")
+if N_UNITS * DESCRIPTIONS_PER_UNIT != N_DESCRIPTIONS:
+    raise AssertionError("the catalog does not add up to the published 60,816 descriptions")
+
+
+def canonical(name: str) -> str:
+    """Return a network or config name with dashes: `alexnet/imagenet` is `alexnet-imagenet`.
+
+    Example:
+        >>> canonical("resnet152/places365")
+        'resnet152-places365'
+    """
+    return name.strip().replace("/", "-")
+
+
+def check(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> None:
+    """Raise InputError where `units` contradict what was published of `network`.
+
+    A network that the catalog does not know is somebody's own and passes, unless
+    its name looks like a misspelt one. `unlisted=True` skips every check.
+    """
+    if unlisted:
+        return
+    if network not in NETWORKS:
+        hint = did_you_mean(network, NETWORKS)
+        if hint:
+            raise InputError(
+                f"No published network '{network}'.{hint} See: milan list networks. "
+                "(--unlisted accepts the name as it is.)"
+            )
+        return
+    layers = NETWORKS[network].layers
+    beyond = []
+    for unit in units:
+        if unit.layer not in layers:
+            raise InputError(
+                f"Layer '{unit.layer}' is not in {network} (layers: {', '.join(layers)})."
+            )
+        if unit.unit >= layers[unit.layer]:
+            beyond.append(unit)
+    if beyond:
+        unit = beyond[0]
+        raise InputError(
+            f"{network} has units 0 to {layers[unit.layer] - 1} in layer {unit.layer}; "
+            f"got {some(f'{u.layer}/{u.unit}' for u in beyond)}."
+        )

@@ -1,0 +1,214 @@
+"""Editions: folders that `datasets.load_dataset` opens.
+
+    EDITION/
+      README.md                       the card; its front matter is the loader
+      <config>/<split>.parquet        one folder a config (a network)
+
+A config's folder is written whole and renamed into place; the card is written
+last, from the folders that are there, so that it never names a missing file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from milannotations import catalog, schema
+from milannotations.errors import InputError, did_you_mean
+from milannotations.files import replacing
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLITS = ("train", "validation", "test")
+
+
+def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Return the configs of an edition, each with its splits, from the card's front matter.
+
+    Raises:
+        InputError: the folder or its card is missing, or the card names no config.
+    """
+    card = Path(edition) / "README.md"
+    if not Path(edition).is_dir():
+        raise InputError(
+            f"No edition '{edition}': a folder made by 'milan data annotations' was expected."
+        )
+    if not card.is_file():
+        raise InputError(f"{edition} is not an edition: it has no README.md with its configs.")
+    parts = card.read_text(encoding="utf-8").split("---\n", 2)
+    front = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+    named = front.get("configs") if isinstance(front, dict) else None
+    if not named:
+        raise InputError(f"{card} names no configs in its front matter; is it an edition's card?")
+    return {
+        entry["config_name"]: [file["split"] for file in entry["data_files"]] for entry in named
+    }
+
+
+def pick_config(edition: str | os.PathLike[str], config: str | None) -> str:
+    """Return the config to open: the one named (slashes allowed), or the only one.
+
+    Raises:
+        InputError: no such config, or several and none named.
+    """
+    known = configs(edition)
+    if config is None:
+        if len(known) > 1:
+            raise InputError(
+                f"{edition} has the configs {', '.join(known)}; say which with --config."
+            )
+        return next(iter(known))
+    config = catalog.canonical(config)
+    if config not in known:
+        raise InputError(
+            f"No config '{config}' in {edition} (configs: {', '.join(known)})."
+            + did_you_mean(config, known)
+        )
+    return config
+
+
+def load(
+    edition: str | os.PathLike[str],
+    config: str | None = None,
+    split: str | None = None,
+    *,
+    columns: list[str] | None = None,
+    streaming: bool = False,
+) -> Any:
+    """Open an edition with `datasets.load_dataset`, with the slash form of names accepted.
+
+    Args:
+        edition: folder of the edition.
+        config: network or union; may be left out where there is only one.
+        split: `train`, `test`, `train+test`, ...; None returns every split in a dict.
+        columns: only these columns are read from disk.
+        streaming: rows are read as they are asked for.
+
+    Returns:
+        `datasets.Dataset`, `DatasetDict` or their iterable forms, as `load_dataset` does.
+
+    Raises:
+        InputError: no such edition, config or split.
+    """
+    import datasets
+
+    config = pick_config(edition, config)
+    available = configs(edition)[config]
+    for part in split.split("+") if split else ():
+        if part.split("[")[0] not in available:
+            raise InputError(
+                f"No split '{part}' in {edition}, config {config} (splits: {', '.join(available)})."
+            )
+    return datasets.load_dataset(
+        str(edition), config, split=split, columns=columns, streaming=streaming
+    )
+
+
+def write_config(
+    edition: str | os.PathLike[str],
+    config: str,
+    rows: dict[str, list[dict[str, Any]]],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write `rows` (split to rows) as a config of an edition, and the card anew.
+
+    A split without rows is left out.
+
+    Returns:
+        The config's folder.
+
+    Raises:
+        InputError: `edition` is a folder of something else, or has this config
+            already and `overwrite` is False.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    edition = Path(edition)
+    if edition.exists() and not edition.is_dir():
+        raise InputError(f"{edition} is a file; an edition is a folder. Give another --out.")
+    if edition.is_dir() and any(edition.iterdir()):
+        known = configs(edition)  # refuses a folder that holds something else
+        if config in known and not overwrite:
+            raise InputError(
+                f"{edition} has {config} already. Give another --out, or --overwrite to replace it."
+            )
+    # the arrow schema carries the features with it, so load_dataset need not guess
+    arrow = schema.features().arrow_schema
+    with replacing(edition / config) as folder:
+        folder.mkdir()
+        for split, members in rows.items():
+            if members:  # `datasets` refuses to open a split without a row
+                table = pa.Table.from_pylist(members, schema=arrow)
+                parquet.write_table(table, folder / f"{split}.parquet")
+    _write_card(edition)
+    return edition / config
+
+
+def _write_card(edition: Path) -> None:
+    """Write README.md from the parquet files that are there."""
+    import pyarrow.parquet as parquet
+
+    entries, lines = [], []
+    for folder in sorted(path for path in edition.iterdir() if path.is_dir()):
+        files = {
+            split: folder / f"{split}.parquet"
+            for split in SPLITS
+            if (folder / f"{split}.parquet").is_file()
+        }
+        if not files:
+            continue
+        entries.append(
+            {
+                "config_name": folder.name,
+                "data_files": [
+                    {"split": split, "path": f"{folder.name}/{path.name}"}
+                    for split, path in files.items()
+                ],
+            }
+        )
+        for split, path in files.items():
+            descriptions = parquet.read_table(path, columns=["descriptions"])["descriptions"]
+            count = sum(len(texts) for texts in descriptions.to_pylist())
+            lines.append(f"| {folder.name} | {split} | {len(descriptions):,} | {count:,} |")
+    front = yaml.safe_dump(
+        {
+            "pretty_name": "MILANNOTATIONS",
+            "language": ["en"],
+            "tags": ["interpretability", "neuron-descriptions"],
+            "configs": entries,
+        },
+        sort_keys=False,
+    )
+    body = "\n".join(
+        [
+            "# Units of vision networks and what people wrote about them",
+            "",
+            "One row is a unit (network, layer, index). This edition holds text: its exemplar",
+            "columns (`images`, `masks`, `source_ids`, `activations`, `threshold`) are null.",
+            "`train` and `test` are the within-network split, seed 0, of `milannotations.splits`.",
+            "",
+            "```python",
+            "import datasets",
+            "",
+            f'datasets.load_dataset("{edition.name}", "{entries[0]["config_name"]}")',
+            "```",
+            "",
+            "| config | split | units | descriptions |",
+            "|---|---|---|---|",
+            *lines,
+            "",
+            "Descriptions are given as they stand in the published file. Positions in a list of",
+            "descriptions are positions in that file, not people. Source of the annotations:",
+            "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
+            "(arXiv 2201.11114).",
+            "",
+        ]
+    )
+    with replacing(edition / "README.md") as temporary:
+        temporary.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")

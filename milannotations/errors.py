@@ -1,0 +1,40 @@
+"""The one exception that says: your input, not our bug."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Says what came, what was expected and what to type next.
+
+    The command line prints its message without a traceback and exits with 1.
+    Anything else that is raised is a bug and keeps its traceback.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known name, or "".
+
+    Example:
+        >>> did_you_mean("resnet152-imgnet", ["resnet152-imagenet", "alexnet-imagenet"])
+        " Did you mean 'resnet152-imagenet'?"
+        >>> did_you_mean("zebra", ["resnet152-imagenet"])
+        ''
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def some(items: Iterable[object], limit: int = 5) -> str:
+    """Join the first few items for an error message, and count the rest.
+
+    Example:
+        >>> some(["conv1/0", "conv1/1", "conv1/2"], limit=2)
+        'conv1/0, conv1/1, ... (3 in all)'
+    """
+    listed = [str(item) for item in items]
+    if len(listed) <= limit:
+        return ", ".join(listed)
+    return ", ".join(listed[:limit]) + f", ... ({len(listed):,} in all)"

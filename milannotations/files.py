@@ -1,0 +1,141 @@
+"""Files that are whole or absent, and text tables that say what is wrong with them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from milannotations.errors import InputError
+
+MAX_CELL = 131_072
+"""Characters a CSV cell may hold: more is a broken quote or an attack, not a text."""
+
+
+@contextmanager
+def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; rename it over `target` on success.
+
+    The caller makes a file or a folder at the temporary path. A failure, or a
+    kill, leaves `target` as it was. A folder that exists is moved aside first
+    and removed last, so that at no moment is half of either opened.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "a.txt") as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> [path.name for path in folder.iterdir()]
+        ['a.txt']
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = scratch / target.name
+    try:
+        yield temporary
+        if target.is_dir():
+            target.rename(scratch / "before")
+        temporary.replace(target)
+    finally:
+        if (scratch / "before").exists() and not target.exists():
+            (scratch / "before").rename(target)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sha256(*paths: str | os.PathLike[str]) -> str:
+    """Return the sha256 (hex) of the bytes of the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_is_file(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as a Path; raise InputError unless it is a file."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; a file was expected.")
+    if not path.exists():
+        raise InputError(f"No such file: {path}")
+    return path
+
+
+class Table:
+    """A UTF-8 CSV file, read strictly: a header, then rows as dicts with their line.
+
+    Raises InputError for a directory, bytes that are not UTF-8, an empty file, a
+    column named twice, a row that is too long or too short, an open quote and a
+    cell of more than `MAX_CELL` characters, always naming file and line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = check_is_file(path)
+        self.columns = next(self._raw())[1]
+        repeated = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        if repeated:
+            raise InputError(f"{self.path} has column '{repeated[0]}' twice.")
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield (line number, row) for every row that is not blank."""
+        rows = self._raw()
+        next(rows)
+        for line, cells in rows:
+            if len(cells) != len(self.columns):
+                raise InputError(
+                    f"{self.path}, line {line}: {len(cells)} cells under {len(self.columns)} "
+                    f"columns ({', '.join(self.columns)}). A text with a comma needs quotes."
+                )
+            yield line, dict(zip(self.columns, cells, strict=True))
+
+    def _raw(self) -> Iterator[tuple[int, list[str]]]:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        # newline="": the csv module then sees CRLF and line breaks inside quotes as they are.
+        header_seen = False
+        with open(self.path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            try:
+                for cells in reader:
+                    if not any(cell.strip() for cell in cells):
+                        continue
+                    if not header_seen:
+                        cells = [cell.strip() for cell in cells]
+                        header_seen = True
+                    yield reader.line_num, cells
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{self.path} is not UTF-8 (byte {error.start} of the part read: "
+                    f"{error.object[error.start : error.start + 1]!r}). "
+                    "Save it as UTF-8 and run the command again."
+                ) from None
+            except csv.Error as error:
+                hint = (
+                    f"a cell may hold {MAX_CELL:,} characters; is a quote left open?"
+                    if "field larger" in str(error)
+                    else "is a quote left open?"
+                )
+                raise InputError(
+                    f"{self.path}, line {reader.line_num}: not a CSV row ({error}); {hint}"
+                ) from None
+        if not header_seen:
+            raise InputError(f"{self.path} is empty; a header line was expected.")
+
+
+def unit_index(text: str, where: str) -> int:
+    """Return a unit's index from text; raise InputError unless it is a whole number.
+
+    Example:
+        >>> unit_index("12", "a.csv, line 3")
+        12
+    """
+    cleaned = text.strip()
+    if not (cleaned.isascii() and cleaned.isdigit()) or len(cleaned) > 9:
+        raise InputError(f"{where}: unit {text[:40]!r} is not a whole number from 0.")
+    return int(cleaned)
