@@ -292,7 +292,8 @@ class Judge:
             inside = self.answered[rows]
             if inside.sum() < stats.MIN_LAYER:
                 continue
-            square = scores[np.ix_(inside, own[inside])]
+            whole = inside.all() and len(rows) == len(candidates)
+            square = scores if whole else scores[np.ix_(inside, own[inside])]
             above[rows[inside]] = stats.lift(square)
             indices = [self.references.units[i].unit for i in rows[inside]]
             shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()

@@ -92,9 +92,7 @@ class Predictions:
         """Return a DataFrame with the columns of the file."""
         import pandas as pd
 
-        rows = [
-            (*row.unit, row.description, row.rank, row.score, row.status) for row in self.rows
-        ]
+        rows = [(*row.unit, row.description, row.rank, row.score, row.status) for row in self.rows]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -259,5 +257,3 @@ def _prediction(
     if not said and status == "ok":
         status = "failed"
     return Prediction(unit, description if said else "", rank, row.get("score"), status)
-
-

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from milannotations.editions import SPLITS
 from milannotations.errors import InputError
 from milannotations.files import check_is_file, replacing, sha256
 
@@ -194,9 +195,7 @@ def assemble(
     small = summary.small_layers()
     warnings = []
     if small:
-        warnings.append(
-            f"Fewer than 10 scored units, so no lift: {', '.join(small)}."
-        )
+        warnings.append(f"Fewer than 10 scored units, so no lift: {', '.join(small)}.")
     if PERSON not in systems:
         warnings.append("No unit has two references: no matched scores, no one person.")
     if predictions.n_not_text:
@@ -222,7 +221,7 @@ def assemble(
         edition=Edition(
             edition=known.edition,
             config=known.config,
-            split=asked["split"] or "+".join(dict.fromkeys(known.splits)),
+            split=asked["split"] or "+".join(sorted(set(known.splits), key=_split_order)),
             layers=[f"{network}/{layer}" for network, layer in known.layers],
             n_units=n_units,
             n_descriptions=sum(
@@ -303,9 +302,7 @@ def save(score: Score, folder: str | os.PathLike[str], *, overwrite: bool = Fals
         temporary.mkdir()
         score.units.to_parquet(temporary / "units.parquet", index=False)
         score.predictions.write(temporary / "predictions.csv")
-        files = {
-            name: sha256(temporary / name) for name in ("predictions.csv", "units.parquet")
-        }
+        files = {name: sha256(temporary / name) for name in ("predictions.csv", "units.parquet")}
         score.record = record.model_copy(update={"files": files})
         (temporary / "record.json").write_text(dumps(score.record), encoding="utf-8")
     return folder
@@ -329,9 +326,7 @@ def load(folder: str | os.PathLike[str]) -> Record:
         raise InputError(f"{path} is not strict JSON: {error}") from None
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}."
-        )
+        raise InputError(f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}.")
     try:
         return Record.model_validate(raw)
     except ValidationError as error:
@@ -394,6 +389,10 @@ def what_ran() -> dict[str, Any]:
         "platform": f"{sys.platform}-{platform.machine()}",
         "packages": packages,
     }
+
+
+def _split_order(split: str) -> tuple[int, str]:
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

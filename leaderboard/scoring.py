@@ -155,6 +155,12 @@ class Score:
 
         return records.save(self, folder, overwrite=overwrite)
 
+    def render(self, width: int = 200) -> Any:
+        """Return the table as something `rich` prints on a terminal of that width."""
+        from leaderboard.tables import render
+
+        return render(self.record, width)
+
     def __str__(self) -> str:
         from leaderboard.tables import text
 
@@ -259,5 +265,3 @@ def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(list(items), desc="metrics", unit="metric", leave=False)
-
-

@@ -83,9 +83,7 @@ def lift_sampled(own: Floats, shuffled: Floats, drawn: Ints) -> Floats:
     return 2 * per_unit - per_unit.mean()
 
 
-def _below_and_ties(
-    scores: Floats, groups: Sequence[int] | None
-) -> tuple[Floats, Floats, Floats]:
+def _below_and_ties(scores: Floats, groups: Sequence[int] | None) -> tuple[Floats, Floats, Floats]:
     """Return for every target j of every row: candidates below, tied with it, and in all.
 
     Candidates for j are all columns but j itself and its duplicates.

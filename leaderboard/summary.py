@@ -130,9 +130,7 @@ class Summary:
         if np.isnan(confidence[self.answered]).all():
             return {}
         return {
-            name: stats.risk_coverage(
-                np.where(self.answered, outcome.values, np.nan), confidence
-            )
+            name: stats.risk_coverage(np.where(self.answered, outcome.values, np.nan), confidence)
             for name, systems in self.outcomes.items()
             if isinstance(outcome := systems[METHOD], UnitOutcome)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from leaderboard.records import Estimate, Record
 
 PERSON = "one-person"
+
+
+WIDE = 150
+"""Characters that the whole table needs."""
 
 
 def _value(estimate: Estimate | None, what: str) -> float | None:
@@ -67,8 +72,12 @@ def _digits(value: float | None, signed: bool = False) -> str:
     return f"{value:{sign}.4f}".replace("0.", ".", 1)
 
 
-def render(record: Record) -> Any:
-    """Return a rich renderable: what was scored, the table, and what to know about it."""
+def render(record: Record, width: int = 200) -> Any:
+    """Return a rich renderable: what was scored, the table, and what to know about it.
+
+    Where `width` is too narrow for everything, intervals and comparisons are left to
+    the record; floors and one person always stand beside the score.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -77,43 +86,38 @@ def render(record: Record) -> Any:
     head = Text(
         f"{record.method} on {edition.edition} / {edition.config} ({edition.split}): "
         f"{said.n_ok:,} of {edition.n_units:,} units described, {said.n_distinct:,} distinct; "
-        f"{edition.n_descriptions:,} human descriptions",
+        f"{edition.n_descriptions:,} descriptions as references",
         style="bold",
     )
+    wide = width >= WIDE
     floors = [name for name in record.floors if name not in (PERSON, "shuffled")]
-    partial = said.n_ok < edition.n_units
+    columns: list[tuple[str, Callable[[str], str]]] = [
+        ("score", lambda name: _digits(record.scores[name].mean)),
+        ("95 %", lambda name: _range(record.scores[name].low, record.scores[name].high)),
+        ("all\nunits", lambda name: _digits(record.scores[name].mean_all)),
+        ("above\nshuffle", lambda name: _digits(record.scores[name].lift, signed=True)),
+        (
+            "95 %",
+            lambda name: _range(record.scores[name].lift_low, record.scores[name].lift_high),
+        ),
+        *(
+            (_floor_title(floor), lambda name, floor=floor: _floor(record, floor, name, "mean"))
+            for floor in ("shuffled", *floors)
+        ),
+        ("one\nperson", lambda name: _floor(record, PERSON, name, "mean")),
+        ("above\nshuffle", lambda name: _floor(record, PERSON, name, "lift")),
+        ("minus\nperson", lambda name: _versus(record, name)),
+        ("p\n(Holm)", lambda name: _p(record, name)),
+    ]
+    dropped = set() if said.n_ok < edition.n_units else {2}
+    dropped |= set() if wide else {1, 4, len(columns) - 2, len(columns) - 1}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("metric", no_wrap=True)
-    table.add_column("score", justify="right", style="bold")
-    table.add_column("95 %", justify="right")
-    if partial:
-        table.add_column("all units", justify="right")
-    table.add_column("above\nshuffle", justify="right", style="bold")
-    table.add_column("95 %", justify="right")
-    table.add_column("shuffled", justify="right")
-    for name in floors:
-        table.add_column(_floor_title(name), justify="right")
-    table.add_column("one\nperson", justify="right")
-    table.add_column("its\nlift", justify="right")
-    table.add_column("minus\nperson", justify="right")
-    table.add_column("p", justify="right")
-    for name, estimate in record.scores.items():
-        person = record.floors.get(PERSON, {}).get(name)
-        versus = record.versus_person.get(name)
-        table.add_row(
-            name,
-            _digits(estimate.mean),
-            _range(estimate.low, estimate.high),
-            *([_digits(estimate.mean_all)] if partial else []),
-            _digits(estimate.lift, signed=True),
-            _range(estimate.lift_low, estimate.lift_high),
-            _digits(_value(record.floors["shuffled"].get(name), "mean")),
-            *(_digits(_value(record.floors[floor].get(name), "mean")) for floor in floors),
-            _digits(_value(person, "mean")),
-            _digits(_value(person, "lift"), signed=True),
-            _digits(versus.difference, signed=True) if versus else "-",
-            _p(versus.p_holm) if versus else "-",
-        )
+    table.add_column("metric", no_wrap=wide)
+    shown = [column for i, column in enumerate(columns) if i not in dropped]
+    for title, _ in shown:
+        table.add_column(title, justify="right", style="bold" if title == "score" else "")
+    for name in record.scores:
+        table.add_row(name, *(value(name) for _, value in shown))
     notes = [
         "-allref: against all references of a unit; without it, references are matched to one "
         "person's (the unit's others).",
@@ -122,7 +126,9 @@ def render(record: Record) -> Any:
     if record.neighbours:
         name, orders = next(iter(_first_neighbour(record).items()))
         listed = ", ".join(f"by {order} {_digits(v, signed=True)}" for order, v in orders.items())
-        notes.append(f"Answers against the next unit's references, above shuffle, {name}: {listed}.")
+        notes.append(
+            f"Answers against the next unit's references, above shuffle, {name}: {listed}."
+        )
     notes += [f"Note: {warning}" for warning in record.warnings]
     return Group(head, Text(""), table, Text(""), *(Text(note, style="dim") for note in notes))
 
@@ -134,17 +140,33 @@ def _first_neighbour(record: Record) -> dict[str, dict[str, float]]:
 
 
 def _floor_title(name: str) -> str:
-    return {"constant": "constant\n(commonest)", "most-common-of-layer": "commonest\nof layer"}.get(
-        name, name.replace("constant: ", "constant\n")
-    )
+    known = {
+        "constant": "constant\n(commonest)",
+        "most-common-of-layer": "commonest\nof layer",
+        "shuffled": "answers\nshuffled",
+    }
+    return known.get(name) or f"constant\n{name.removeprefix('constant: ')}"
 
 
 def _range(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{_digits(low)}..{_digits(high)}"
 
 
-def _p(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1) if value >= 0.001 else "<.001"
+def _floor(record: Record, floor: str, name: str, what: str) -> str:
+    estimate = record.floors.get(floor, {}).get(name)
+    return _digits(_value(estimate, what), signed=what == "lift")
+
+
+def _versus(record: Record, name: str) -> str:
+    versus = record.versus_person.get(name)
+    return _digits(versus.difference, signed=True) if versus else "-"
+
+
+def _p(record: Record, name: str) -> str:
+    versus = record.versus_person.get(name)
+    if versus is None:
+        return "-"
+    return f"{versus.p_holm:.3f}".replace("0.", ".", 1) if versus.p_holm >= 0.001 else "<.001"
 
 
 def text(record: Record, width: int = 180) -> str:
@@ -153,5 +175,5 @@ def text(record: Record, width: int = 180) -> str:
 
     console = Console(width=width, no_color=True, highlight=False)
     with console.capture() as capture:
-        console.print(render(record))
+        console.print(render(record, width))
     return capture.get()

@@ -21,7 +21,7 @@ from milannotations.errors import InputError, did_you_mean
 from milannotations.files import replacing
 
 if TYPE_CHECKING:
-    import datasets
+    pass
 
 SPLITS = ("train", "validation", "test")
 

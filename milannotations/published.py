@@ -33,9 +33,7 @@ class Annotations:
         return sum(map(len, self.descriptions.values()))
 
 
-def read(
-    path: str | os.PathLike[str], network: str, *, unlisted: bool = False
-) -> Annotations:
+def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) -> Annotations:
     """Return the annotations of `network` from a published `annotations.csv`.
 
     Rows may come in any order, with CRLF or LF, with quoted commas. Layers are

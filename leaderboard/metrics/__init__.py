@@ -106,13 +106,20 @@ def _neural(model: str | None) -> list[Metric]:
 def catalogue() -> list[MetricSpec]:
     """Return the spec of every metric; those that need a model under the default one.
 
-    Where no model is at hand, the model metrics are left out.
+    Rescaled scores are listed under the model that 2022 used: few have a published
+    baseline. Where no model is at hand, the other model metrics are listed so too.
     """
+    from leaderboard.metrics.models import PREFERRED
+
+    published = [metric.spec for metric in _neural(PREFERRED)]
     try:
-        neural = _neural(None)
+        ours = [metric.spec for metric in _neural(None)]
     except InputError:
-        neural = []
-    return [metric.spec for metric in [*_plain(), *neural]]
+        ours = published
+    neural = [
+        theirs if theirs.low is None else own for theirs, own in zip(published, ours, strict=True)
+    ]
+    return [*(metric.spec for metric in _plain()), *neural]
 
 
 def expand(names: Iterable[str]) -> list[str]:

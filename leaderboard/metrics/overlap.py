@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leaderboard.metrics.base import (
     Floats,
@@ -29,6 +30,7 @@ from leaderboard.metrics.base import (
 from leaderboard.metrics.text import Cache
 
 MAX_ORDER = 4
+Features = NDArray[np.int32]
 
 
 class NgramSets:
@@ -43,37 +45,41 @@ class NgramSets:
         self._n = n
         self._tokenize = tokenize
         self._ids: dict[tuple[Any, ...], int] = {}
-        self._cache = Cache(lambda new: [self._features(text) for text in new])
-
-    def _features(self, text: str) -> frozenset[int]:
-        tokens = self._tokenize(text)
-        grams = Counter(zip(*(tokens[i:] for i in range(self._n)), strict=False))
-        return frozenset(
-            self._ids.setdefault((gram, occurrence), len(self._ids))
-            for gram, count in grams.items()
-            for occurrence in range(count)
+        self._cache: Cache[str] = Cache(lambda new: [self._features(text) for text in new])
+        self._unions: Cache[tuple[str, ...]] = Cache(
+            lambda new: [np.unique(np.concatenate(self.sets(texts))) for texts in new]
         )
 
-    def sets(self, texts: Sequence[str]) -> list[frozenset[int]]:
+    def _features(self, text: str) -> Features:
+        tokens = self._tokenize(text)
+        grams = Counter(zip(*(tokens[i:] for i in range(self._n)), strict=False))
+        return np.array(
+            [
+                self._ids.setdefault((gram, occurrence), len(self._ids))
+                for gram, count in grams.items()
+                for occurrence in range(count)
+            ],
+            dtype=np.int32,
+        )
+
+    def sets(self, texts: Sequence[str]) -> list[Features]:
         """Return the features of each text; as many as it has n-grams."""
         return self._cache.get(texts)
 
-    def unions(self, references: ReferenceSets) -> list[frozenset[int]]:
+    def unions(self, references: ReferenceSets) -> list[Features]:
         """Return the features of each set of texts: the maximum count of each n-gram."""
-        return [frozenset().union(*self.sets(texts)) for texts in references]
+        return self._unions.get([tuple(texts) for texts in references])
 
-    def matrix(self, sets: Sequence[frozenset[int]]) -> Any:
+    def matrix(self, sets: Sequence[Features]) -> Any:
         """Return sets as rows of a sparse 0/1 matrix; wait until all texts have been seen."""
         from scipy.sparse import csr_matrix
 
-        indices = np.fromiter((i for features in sets for i in features), dtype=np.int32)
+        indices = np.concatenate(sets) if sets else np.empty(0, np.int32)
         ends = np.cumsum([0, *map(len, sets)])
         shape = (len(sets), max(len(self._ids), 1))
         return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=shape)
 
-    def intersections(
-        self, left: Sequence[frozenset[int]], right: Sequence[frozenset[int]]
-    ) -> Floats:
+    def intersections(self, left: Sequence[Features], right: Sequence[Features]) -> Floats:
         """Return the sizes of all intersections, left x right."""
         return (self.matrix(left) @ self.matrix(right).T).toarray().astype(np.float64)
 
@@ -222,6 +228,9 @@ class BleuStatistics:
 
     def __init__(self) -> None:
         self._grams = [NgramSets(bleu_tokens, n) for n in range(1, MAX_ORDER + 1)]
+        self._lengths: Cache[tuple[str, ...]] = Cache(
+            lambda new: [np.sort(self.lengths(texts)) for texts in new]
+        )
 
     def lengths(self, texts: Sequence[str]) -> Floats:
         return np.array([len(bleu_tokens(text)) for text in texts], np.float64)
@@ -229,14 +238,14 @@ class BleuStatistics:
     def reference_lengths(self, references: ReferenceSets) -> Floats:
         """Return each set's lengths in rising order, (set, reference), inf behind the last."""
         table = np.full((len(references), max(map(len, references), default=1)), np.inf)
-        for row, texts in enumerate(references):
-            table[row, : len(texts)] = np.sort(self.lengths(texts))
+        for row, lengths in enumerate(self._lengths.get([tuple(texts) for texts in references])):
+            table[row, : len(lengths)] = lengths
         return table
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets, order: int) -> Floats:
         """Return the statistics of each prediction with its own set, as `bleu` takes them."""
         texts, at = distinct(predictions)
-        sets, own = distinct([tuple(sorted(texts)) for texts in references])
+        sets, own = distinct([tuple(texts) for texts in references])
         lengths = self.lengths(texts)[at]
         closest = _closest(lengths, self.reference_lengths(sets)[own])
         correct = []

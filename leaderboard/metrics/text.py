@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 
 def normalise(text: str) -> str:
@@ -24,12 +24,15 @@ def n_words(text: str) -> int:
     return len(text.split())
 
 
-class Cache:
-    """Remembers what was made of each distinct string, as rows of a list.
+Key = TypeVar("Key", bound=Hashable)
 
-    `rows` gives the row of every string asked for, and calls `make` once with
-    those never seen before. So nothing is tokenised or embedded twice, however
-    often it is asked for.
+
+class Cache(Generic[Key]):
+    """Remembers what was made of each distinct string (or tuple of strings), as rows of a list.
+
+    `rows` gives the row of every key asked for, and calls `make` once with those
+    never seen before. So nothing is tokenised or embedded twice, however often it
+    is asked for.
 
     Example:
         >>> cache = Cache(lambda new: [len(text) for text in new])
@@ -37,12 +40,12 @@ class Cache:
         ([0, 1, 0], [1, 2])
     """
 
-    def __init__(self, make: Callable[[list[str]], Iterable[Any]]) -> None:
+    def __init__(self, make: Callable[[list[Key]], Iterable[Any]]) -> None:
         self._make = make
-        self._row: dict[str, int] = {}
+        self._row: dict[Key, int] = {}
         self.values: list[Any] = []
 
-    def rows(self, texts: Sequence[str]) -> list[int]:
+    def rows(self, texts: Sequence[Key]) -> list[int]:
         new = [text for text in dict.fromkeys(texts) if text not in self._row]
         if new:
             made = list(self._make(new))
@@ -50,6 +53,6 @@ class Cache:
             self.values.extend(made)
         return [self._row[text] for text in texts]
 
-    def get(self, texts: Sequence[str]) -> list[Any]:
-        """Return what was made of each text."""
+    def get(self, texts: Sequence[Key]) -> list[Any]:
+        """Return what was made of each key."""
         return [self.values[row] for row in self.rows(texts)]

@@ -89,10 +89,21 @@ class Tfidf(VectorMetric):
         return f"{self.spec.name}|scikit-learn:{version('scikit-learn')}|idf:{self._digest}"
 
     def _encode(self, texts: list[str]) -> Any:
-        return self._vectorizer.transform(texts)
+        """Return (columns, values) of each text's row of the sparse TF-IDF matrix."""
+        rows = self._vectorizer.transform(texts)
+        ends = rows.indptr[1:-1]
+        return zip(np.split(rows.indices, ends), np.split(rows.data, ends), strict=True)
+
+    def _matrix(self, texts: Sequence[str]) -> Any:
+        from scipy.sparse import csr_matrix
+
+        columns, values = zip(*self._cache.get(texts), strict=True)
+        ends = np.cumsum([0, *map(len, columns)])
+        shape = (len(texts), len(self._vectorizer.vocabulary_))
+        return csr_matrix((np.concatenate(values), np.concatenate(columns), ends), shape=shape)
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        from scipy.sparse import csr_matrix, vstack
+        from scipy.sparse import csr_matrix
 
         texts, at = distinct(predictions)
         known, columns = distinct([text for texts in references for text in texts])
@@ -100,8 +111,7 @@ class Tfidf(VectorMetric):
         weights = [1 / len(texts) for texts in references for _ in texts]
         ends = np.cumsum([0, *map(len, references)])
         average = csr_matrix((weights, columns, ends), shape=(len(references), len(known)))
-        means = average @ vstack(self._cache.get(known)).tocsr()
-        scores = (vstack(self._cache.get(texts)).tocsr() @ means.T).toarray()
+        scores = (self._matrix(texts) @ (average @ self._matrix(known)).T).toarray()
         return scores[at]
 
 

@@ -1,0 +1,45 @@
+# Everything runs in .venv, which is made once. Nothing but Python 3.11 or later is needed.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Idle OpenMP threads that spin cost tenfold on a busy machine; no test may reach a hub.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test slow lint types bench install clean
+
+demo: install  ## the main job, on data that ships
+	$(BIN)/milan run
+
+test: export HF_HUB_OFFLINE = 1
+test: install  ## everything that takes seconds
+	$(BIN)/pytest -q
+
+slow: export HF_HUB_OFFLINE = 1
+slow: install  ## what takes minutes, and the real data where it is at hand
+	$(BIN)/pytest -q -m slow -s
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+bench: export HF_HUB_OFFLINE = 1
+bench: install  ## costs, as ratios measured in one run
+	$(BIN)/python -m bench
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; found " + sys.version.split()[0] + ". Say which: make PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	@echo "Installing into .venv (once; some minutes, most of them for torch)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[offline,dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,1 @@
+"""Description methods behind one contract, one file each."""

@@ -1,0 +1,363 @@
+"""The command `milan` (also installed as `milannotations`).
+
+A command parses, calls one public function and prints. Nothing heavy is imported
+before a command needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from milannotations.errors import InputError
+
+if TYPE_CHECKING:
+    from leaderboard.scoring import Score
+
+app = typer.Typer(
+    name="milan",
+    help="Describe what the units of vision networks respond to, and score the descriptions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+list_app = typer.Typer(no_args_is_help=True, help="List what the suite knows.")
+data_app = typer.Typer(no_args_is_help=True, help="Make and look at editions.")
+app.add_typer(list_app, name="list")
+app.add_typer(data_app, name="data")
+
+MANY = ("--metrics", "--layer", "--constant")
+"""Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text: commands that work."""
+    return "Examples:\n\n" + "\n\n".join(f"  {command}" for command in commands)
+
+
+@list_app.command("metrics", epilog=examples("milan list metrics", "milan list metrics --json"))
+def list_metrics(as_json: Json = False) -> None:
+    """List the metrics that scores can be asked for."""
+    from leaderboard import metrics
+
+    specs = metrics.catalogue()
+    if as_json:
+        _print_json([spec.to_dict() for spec in specs])
+        return
+    _print_table(
+        ("name", "what it says", "better", "source"),
+        [(spec.name, spec.title, spec.direction or "-", spec.source) for spec in specs],
+    )
+    print(
+        "\nA score against all references, instead of matched ones, ends in -allref.\n"
+        f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
+        "bertscore@path/to/folder:LAYER, embedding@path/to/folder."
+    )
+
+
+@list_app.command("networks", epilog=examples("milan list networks", "milan list networks --json"))
+def list_networks(as_json: Json = False) -> None:
+    """List the published networks of MILANNOTATIONS, their layers and units."""
+    from milannotations import catalog
+
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": network.name,
+                    "task": network.task,
+                    "image_source": network.image_source,
+                    "layers": network.layers,
+                    "units": network.n_units,
+                    "archive": network.archive,
+                    "groups": [
+                        group
+                        for group, members in catalog.GROUPS.items()
+                        if network.name in members
+                    ],
+                }
+                for network in catalog.NETWORKS.values()
+            ]
+        )
+        return
+    _print_table(
+        ("network", "task", "images", "layers", "units"),
+        [
+            (
+                network.name,
+                network.task,
+                network.image_source,
+                " ".join(
+                    f"{layer}:{count}"
+                    if (shown := network.display_layer(layer)) == layer
+                    else f"{layer}({shown}):{count}"
+                    for layer, count in network.layers.items()
+                ),
+                f"{network.n_units:,}",
+            )
+            for network in catalog.NETWORKS.values()
+        ],
+    )
+    print(
+        f"\n{catalog.N_UNITS:,} units, {catalog.N_DESCRIPTIONS:,} descriptions. "
+        f"Groups: {', '.join(catalog.GROUPS)}."
+    )
+
+
+@data_app.command(
+    "annotations",
+    epilog=examples(
+        "milan data annotations annotations.csv --network resnet152-imagenet --out edition",
+        "milan data annotations mine.csv --network my-network --out edition",
+    ),
+)
+def data_annotations(
+    file: Annotated[str, typer.Argument(help="A published annotations.csv (layer,unit,summary).")],
+    network: Annotated[str, typer.Option(help="Which network it describes.")],
+    out: Annotated[str, typer.Option(help="Folder of the edition; made, or added to.")],
+    unlisted: Annotated[
+        bool,
+        typer.Option(
+            "--unlisted", help="Accept layers and units that the published network lacks."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the network if it is there.")
+    ] = False,
+) -> None:
+    """Make a text-only edition, which datasets.load_dataset opens, from an annotations.csv."""
+    from milannotations import published
+
+    made = published.build_edition(file, network, out, unlisted=unlisted, overwrite=overwrite)
+    print(
+        f"{made.network}: {len(made.descriptions):,} units, {made.n_descriptions:,} descriptions"
+        + (f", {made.n_empty:,} empty ones left out" if made.n_empty else "")
+        + f'\nOpen it: datasets.load_dataset("{out}", "{made.network}")'
+    )
+
+
+@app.command(
+    "score",
+    epilog=examples(
+        "milan score milan.csv --references annotations.csv --network resnet152-imagenet",
+        "milan score layer1=dnd1.csv layer2=dnd2.csv --data edition --allow-missing --out record",
+    ),
+)
+def score(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LAYER=]FILE...",
+            help="Descriptions of one method, in one file or several (CSV or parquet).",
+        ),
+    ],
+    data: Annotated[str | None, typer.Option(help="Edition: a folder.")] = None,
+    config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
+    references: Annotated[
+        str | None, typer.Option(help="A published annotations.csv instead of an edition.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Where the files do not say.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Score these layers alone; the layer of files that name none."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Score one split (test) alone.")] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics or sets of them: default, lexical, neural, all."),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Count units without a row as failures.")
+    ] = False,
+    unlisted: Annotated[
+        bool,
+        typer.Option(
+            "--unlisted", help="Accept layers and units that the published network lacks."
+        ),
+    ] = False,
+    method: Annotated[str | None, typer.Option(help="Name for the table and record.")] = None,
+    constant: Annotated[
+        list[str] | None, typer.Option(help="A string to score as a floor; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10)] = 1000,
+    out: Annotated[str | None, typer.Option(help="Folder to write the record to.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another method's record.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Score descriptions against people's, with floors, one person and intervals beside."""
+    if (data is None) == (references is None):
+        raise InputError("Give either --data EDITION or --references annotations.csv.")
+    import leaderboard
+    from leaderboard.outcomes import Settings
+
+    settings = Settings(seed=seed, draws=draws)
+    if constant:
+        settings = Settings(seed=seed, draws=draws, constants=tuple(constant))
+    made = leaderboard.score(
+        files,
+        _edition(data) if data is not None else _file(references or ""),
+        metrics or ["default"],
+        network=network,
+        config=config,
+        layers=layer or [],
+        split=split,
+        allow_missing=allow_missing,
+        unlisted=unlisted,
+        method=method,
+        settings=settings,
+        progress=sys.stderr.isatty(),
+    )
+    _show(made, as_json)
+    if out is not None:
+        print(f"Record: {made.save(out, overwrite=overwrite)}", file=sys.stderr)
+
+
+@app.command("run", epilog=examples("milan run", "milan run --out records/sample"))
+def run(
+    out: Annotated[str | None, typer.Option(help="Folder to write the record to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the main job on what ships with the package: for now, a small hand-made sample."""
+    import leaderboard
+    from leaderboard import metrics, sample
+    from leaderboard.metrics.models import offline_folder
+
+    names = ["default"]
+    if offline_folder() is not None:
+        names += [f"{name}@all-MiniLM-L6-v2" for name in metrics.NEURAL]
+    made = leaderboard.score(
+        sample.PREDICTIONS,
+        sample.ANNOTATIONS,
+        names,
+        network=sample.NETWORK,
+        method="sample-method",
+    )
+    if not as_json:
+        print(sample.LABEL + "\n")
+    _show(made, as_json)
+    if out is not None:
+        print(f"Record: {made.save(out)}", file=sys.stderr)
+
+
+@app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: who owns which package, versions, models at hand."""
+    from leaderboard import doctor as clinic
+
+    checks = clinic.examine()
+    if as_json:
+        _print_json([vars(check) for check in checks])
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.says}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _edition(name: str) -> str:
+    if not Path(name).exists():
+        raise InputError(
+            f"No edition '{name}'. Make one: milan data annotations FILE --network N --out {name}"
+        )
+    return name
+
+
+def _file(name: str) -> str:
+    from milannotations.files import check_is_file
+
+    return str(check_is_file(name))
+
+
+def _show(made: Score, as_json: bool) -> None:
+    if as_json:
+        from leaderboard import records
+
+        sys.stdout.write(records.dumps(made.record))
+        return
+    console = _console()
+    console.print(made.render(console.width))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # a pipe or a file has no width of its own: give the table room
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(width=width, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """Write options with several values out, as the parser wants them: one option a value.
+
+    Values end at the next option, at `--`, and at a word that is a file or names a
+    layer's file.
+
+    Example:
+        >>> spread(["score", "--metrics", "rouge-l", "bleu-4,distinct", "--seed", "1"])
+        ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--metrics', 'distinct', '--seed', '1']
+    """
+    made: list[str] = []
+    option: str | None = None
+    taken = 0
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*made, *words[place:]]
+        if word in MANY:
+            option, taken = word, 0
+            continue
+        ends = word.startswith("-") or (taken and ("=" in word or Path(word).exists()))
+        if option and not ends:
+            values = word.split(",") if option != "--constant" else [word]
+            made += [part for value in values if value for part in (option, value)]
+            taken += 1
+            continue
+        if option and not taken:
+            made.append(option)  # the parser says that a value is missing
+        option = None
+        made.append(word)
+    return made + ([option] if option and not taken else [])
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        app(args=spread(words), prog_name="milan")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has left
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

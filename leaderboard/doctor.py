@@ -1,0 +1,112 @@
+"""What can be wrong with an installation, found before it costs somebody an afternoon."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+DISTRIBUTION = "milannotations"
+ROOMS = ("milannotations", "milan", "baselines", "leaderboard")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer."""
+
+    name: str
+    ok: bool
+    says: str
+
+
+def examine() -> list[Check]:
+    """Return every check's answer; none raises."""
+    checks: tuple[Callable[[], Check], ...] = (
+        *(lambda room=room: owner(room) for room in ROOMS),  # type: ignore[misc]
+        python,
+        requirements,
+        models,
+    )
+    return [check() for check in checks]
+
+
+def owner(room: str) -> Check:
+    """Check that a top-level package is ours: no other distribution has put files there.
+
+    `milan` and `baselines` are common words; whoever is installed last wins the
+    folder, and the imports of the other break in ways that do not say so.
+    """
+    others = sorted(
+        {
+            name
+            for name in metadata.packages_distributions().get(room, [])
+            if name.lower() != DISTRIBUTION
+        }
+    )
+    if others:
+        return Check(
+            f"package {room}",
+            False,
+            f"the distribution '{others[0]}' owns {room}/ too. Uninstall it (pip uninstall "
+            f"{others[0]}) and reinstall this one: pip install --force-reinstall --no-deps "
+            f"{DISTRIBUTION}",
+        )
+    home = Path(__file__).resolve().parent.parent
+    found = importlib.util.find_spec(room)
+    where = Path(found.origin).resolve().parent if found and found.origin else None
+    if where is None:
+        return Check(f"package {room}", False, f"cannot be found; expected at {home / room}")
+    if where != home / room:
+        return Check(
+            f"package {room}",
+            False,
+            f"is imported from {where}, not from {home / room}: a folder of that name comes "
+            "first on the path. Run from another folder, or remove it.",
+        )
+    return Check(f"package {room}", True, str(where))
+
+
+def python() -> Check:
+    """Check the version of Python."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check("python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)")
+
+
+def requirements() -> Check:
+    """Check that every required distribution is there, in a version that will do."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return Check("requirements", False, f"{DISTRIBUTION} is not installed: pip install -e .")
+    wrong, count = [], 0
+    for line in wanted:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
+    if wrong:
+        return Check("requirements", False, "; ".join(wrong) + ". Mend: pip install -e .")
+    return Check("requirements", True, f"{count} distributions in versions that will do")
+
+
+def models() -> Check:
+    """Say which text model the neural metrics would take by default."""
+    from leaderboard.metrics.models import TextModel
+    from milannotations.errors import InputError
+
+    try:
+        return Check("text model", True, f"{TextModel.parse(None).label} at hand")
+    except InputError as error:
+        return Check("text model", True, f"none; lexical metrics work. {error}")
