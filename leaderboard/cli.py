@@ -318,8 +318,8 @@ def spread(words: Sequence[str]) -> list[str]:
     layer's file.
 
     Example:
-        >>> spread(["score", "--metrics", "rouge-l", "bleu-4,distinct", "--seed", "1"])
-        ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--metrics', 'distinct', '--seed', '1']
+        >>> spread(["score", "--metrics", "rouge-l", "bleu-4", "--seed", "1"])
+        ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
     """
     made: list[str] = []
     option: str | None = None

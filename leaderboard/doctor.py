@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +23,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Return every check's answer; none raises."""
-    checks: tuple[Callable[[], Check], ...] = (
-        *(lambda room=room: owner(room) for room in ROOMS),  # type: ignore[misc]
-        python,
-        requirements,
-        models,
-    )
-    return [check() for check in checks]
+    return [*map(owner, ROOMS), python(), requirements(), models()]
 
 
 def owner(room: str) -> Check:

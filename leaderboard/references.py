@@ -135,17 +135,16 @@ def of_dataset(
         for row in part.select_columns(wanted):
             unit = Unit(row["network"], row["layer"], row["unit"])
             texts = _clean(row["descriptions"] or ())
-            rows.append((unit, texts, split, row.get("duplicate_of")))
+            rows.append((unit, texts, str(split), row.get("duplicate_of")))
     if not rows:
         raise InputError("The data set has no rows.")
-    units, texts, sides, duplicates = zip(*rows, strict=True)
-    if len(set(units)) < len(units):
+    if len({row[0] for row in rows}) < len(rows):
         raise InputError("The data set holds a unit twice.")
     return References(
-        units,
-        texts,
-        sides,
-        duplicates,
+        tuple(row[0] for row in rows),
+        tuple(row[1] for row in rows),
+        tuple(row[2] for row in rows),
+        tuple(row[3] for row in rows),
         edition,
         config,
         None if source is None else str(source),

@@ -24,7 +24,7 @@ from leaderboard.metrics.text import normalise
 from leaderboard.outcomes import Answers, Judge, Mask, Outcome, Settings
 from leaderboard.predictions import Predictions
 from leaderboard.references import References
-from leaderboard.summary import METHOD, PERSON, Summary
+from leaderboard.summary import FLOOR, METHOD, PERSON, Summary
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
@@ -110,8 +110,7 @@ def score(
         person = None if allref else judge.person(metric)
         outcomes[name] = made if person is None else {**made, PERSON: person}
         seconds[name] = time.perf_counter() - begun
-    matched = scope & np.array([len(texts) > 1 for texts in known.texts])
-    summary = Summary(built, outcomes, known, scope, matched, answered, weights, settings)
+    summary = Summary(built, outcomes, known, scope, answered, weights, settings)
     record = records.assemble(
         summary=summary,
         predictions=said,
@@ -169,14 +168,14 @@ class Score:
 
 def floors(known: References, scope: Mask, constants: Sequence[str]) -> dict[str, Answers]:
     """Return the answers of the floors, one a unit: constants and each layer's commonest."""
-    made: dict[str, Answers] = {"constant": [_commonest(known.corpus)] * len(known.units)}
+    made: dict[str, Answers] = {FLOOR: [_commonest(known.corpus)] * len(known.units)}
     for text in constants:
         made[f"constant: {text}"] = [normalise(text)] * len(known.units)
     commonest: list[str | None] = [None] * len(known.units)
     for members in known.layers.values():
-        text = _commonest(text for i in members for text in known.texts[i])
+        found = _commonest(text for i in members for text in known.texts[i])
         for i in members:
-            commonest[i] = text
+            commonest[i] = found
     made["most-common-of-layer"] = commonest
     return made
 
@@ -202,7 +201,7 @@ def _read(
 
 
 def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
-    """Return which units are to be described: in the split and layers asked for, with references."""
+    """Return which units are to be described: of the split and layers, with references."""
     scope = np.array([bool(texts) for texts in known.texts])
     if layers:
         present = list(dict.fromkeys(unit.layer for unit in known.units))
@@ -264,4 +263,5 @@ def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:
         return items
     from tqdm import tqdm
 
-    return tqdm(list(items), desc="metrics", unit="metric", leave=False)
+    bar: Iterable[Any] = tqdm(list(items), desc="metrics", unit="metric", leave=False)
+    return bar

@@ -231,7 +231,7 @@ def risk_coverage(values: Floats, confidence: Floats, steps: int = 10) -> dict[s
     means = np.bincount(group, values) / np.bincount(group)
     ordered = means[np.sort(group)]
     curve = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    at = np.ceil(np.linspace(1 / steps, 1, steps) * len(curve)).astype(int) - 1
+    at = [-(-step * len(curve) // steps) - 1 for step in range(1, steps + 1)]  # rounded up
     return {
         "coverage": [round((i + 1) / len(curve), 6) for i in at],
         "mean": [float(curve[i]) for i in at],

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from leaderboard import statistics as stats
-from leaderboard.metrics import ALLREF
 from leaderboard.metrics.base import Floats, Metric, TextMetric
 from leaderboard.outcomes import Mask, Outcome, Settings, UnitOutcome
 from leaderboard.references import References
 
-METHOD, PERSON = "method", "one-person"
+METHOD, PERSON, FLOOR = "method", "one-person", "constant"
 
 
 @dataclass
@@ -24,16 +23,16 @@ class Summary:
     outcomes: dict[str, dict[str, Outcome]]
     references: References
     scope: Mask
-    matched: Mask
     answered: Mask
     weights: Floats
     settings: Settings
 
     def expected(self, name: str) -> Mask:
-        """Return the units that a metric asks for: matched scores need two references."""
-        if name.endswith(ALLREF) or isinstance(self.metrics[name], TextMetric):
-            return self.scope
-        return self.matched
+        """Return the units that a metric can score: those on which a floor has a value.
+
+        Matched scores need two references, top-1 retrieval a layer of 100 units.
+        """
+        return self.scope & self.outcomes[name][FLOOR].scored
 
     def estimate(self, system: str, name: str, within: Mask | None = None) -> dict[str, Any]:
         """Return what a record says of a system under a metric, over `within` (all units)."""

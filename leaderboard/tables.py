@@ -105,14 +105,14 @@ def render(record: Record, width: int = 200) -> Any:
             for floor in ("shuffled", *floors)
         ),
         ("one\nperson", lambda name: _floor(record, PERSON, name, "mean")),
-        ("above\nshuffle", lambda name: _floor(record, PERSON, name, "lift")),
+        ("person's\nlift", lambda name: _floor(record, PERSON, name, "lift")),
         ("minus\nperson", lambda name: _versus(record, name)),
         ("p\n(Holm)", lambda name: _p(record, name)),
     ]
     dropped = set() if said.n_ok < edition.n_units else {2}
     dropped |= set() if wide else {1, 4, len(columns) - 2, len(columns) - 1}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("metric", no_wrap=wide)
+    table.add_column("metric", no_wrap=wide, overflow="fold")
     shown = [column for i, column in enumerate(columns) if i not in dropped]
     for title, _ in shown:
         table.add_column(title, justify="right", style="bold" if title == "score" else "")

@@ -33,8 +33,8 @@ class TokenVectors:
 
     def __init__(self, model: TextModel) -> None:
         self.model = model
-        self.tokens = Cache(lambda new: [self._tokenise(text) for text in new])
-        self.vectors = Cache(self._encode)
+        self.tokens: Cache[str] = Cache(lambda new: [self._tokenise(text) for text in new])
+        self.vectors: Cache[str] = Cache(self._encode)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

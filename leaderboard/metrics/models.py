@@ -146,7 +146,7 @@ class TextModel:
             raise InputError(f"{self.label} is not built as BERT is; BERTScore cannot read it.")
         if not 0 < layers <= len(blocks):
             raise InputError(f"{self.label} has layers 1 to {len(blocks)}; got {layers}.")
-        stack.layer = blocks[:layers]
+        stack.layer = blocks[:layers]  # type: ignore[union-attr]
         return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def bertscore_layer(self) -> int:

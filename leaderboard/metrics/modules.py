@@ -13,6 +13,7 @@ import numpy as np
 
 from leaderboard.metrics import build, catalogue
 from leaderboard.metrics.base import PairMetric, RowMetric, TextMetric
+from leaderboard.metrics.models import TextModel
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError
 
@@ -78,8 +79,12 @@ def compute(
             raise InputError(f"No metric '{config}' in {family} (metrics: {', '.join(names)}).")
         names = [config]
     else:  # rescaled scores need a baseline that few models have: only when asked for
-        names = [n for n in names if "rescaled" not in n and not n.startswith("bertscore-r-2022")]
-        names = [n for n in names if not (n.startswith("bertscore-") and n.endswith("-2022"))]
+        names = [n for n in names if "rescaled" not in n]
+        names = [n for n in names if not (_takes_model(n) and n.endswith("-2022"))]
+    if model is None and config == "default":
+        # a family that has lexical members too works without a model at hand
+        lexical = [n for n in names if not _takes_model(n)]
+        names = names if _model_at_hand() else lexical or names
     behind = f"@{model}" if model else ""
     texts = [normalise(text) for text in predictions]
     sets = [
@@ -101,10 +106,19 @@ def compute(
             count = np.array(float(len(texts)))
             made[name] = float(metric.aggregate(values.sum(axis=0), count))
             continue
-        made[name] = float(values.mean())
+        known = values[~np.isnan(values)]  # top-1 retrieval needs 100 candidates
+        made[name] = float(known.mean()) if len(known) else None
         if per_unit:
-            made[f"{name}_values"] = [float(value) for value in values]
+            made[f"{name}_values"] = [None if np.isnan(v) else float(v) for v in values]
     return made
+
+
+def _model_at_hand() -> bool:
+    try:
+        TextModel.parse(None)
+    except InputError:
+        return False
+    return True
 
 
 def _takes_model(name: str) -> bool:

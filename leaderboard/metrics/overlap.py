@@ -102,7 +102,8 @@ def bleu_tokens(text: str) -> list[str]:
 def _tokenizer_13a() -> Callable[[str], str]:
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    return Tokenizer13a()
+    tokenizer: Callable[[str], str] = Tokenizer13a()
+    return tokenizer
 
 
 class Rouge(PairMetric):
@@ -127,7 +128,7 @@ class Rouge(PairMetric):
         )
         self._ngrams = None if kind == "l" else NgramSets(rouge_tokens, int(kind))
         self._letters: dict[str, str] = {}
-        self._spelled = Cache(lambda new: [self._spell(text) for text in new])
+        self._spelled: Cache[str] = Cache(lambda new: [self._spell(text) for text in new])
 
     def signature(self) -> str:
         return (

@@ -1,0 +1,1 @@
+"""Costs of the suite, as ratios measured in one run: `make bench`."""
