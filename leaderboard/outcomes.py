@@ -153,19 +153,21 @@ class MeanOutcome:
         return np.any([part.lifted for part in self.parts], axis=0)
 
     def mean(self, units: Mask) -> float:
-        return float(np.mean([part.mean(units) for part in self.parts]))
+        return float(self.means(units, np.ones((1, len(units))))[0])
 
     def means(self, units: Mask, weights: Floats) -> Floats:
-        return np.mean([part.means(units, weights) for part in self.parts], axis=0)
+        parts = [part.means(units, weights) for part in self.parts if (part.scored & units).any()]
+        return _known_mean(parts, len(weights))
 
     def lift(self, units: Mask) -> float:
-        return float(np.mean([part.lift(units) for part in self.parts]))
+        return float(self.lifts(units, np.ones((1, len(units))))[0])
 
     def lifts(self, units: Mask, weights: Floats) -> Floats:
-        return np.mean([part.lifts(units, weights) for part in self.parts], axis=0)
+        parts = [part.lifts(units, weights) for part in self.parts if (part.lifted & units).any()]
+        return _known_mean(parts, len(weights))
 
     def mean_all(self, units: Mask, worst: float) -> float:
-        return float(np.mean([part.mean_all(units, worst) for part in self.parts]))
+        return float(np.mean([p.mean_all(units, worst) for p in self.parts if p.scored.any()]))
 
 
 def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
@@ -200,8 +202,18 @@ class Judge:
         texts = self.references.texts
         most = max(map(len, texts), default=0)
         return [
-            [t[:k] + t[k + 1 :] if len(t) > max(k, 1) else () for t in texts] for k in range(most)
+            [t[:k] + t[k + 1 :] if len(t) > max(k, 1) else () for t in texts]
+            for k in range(most if most > 1 else 0)
         ]
+
+    @cached_property
+    def _orders(self) -> dict[str, NDArray[np.intp]]:
+        """Return the orders in which a next unit is looked for."""
+        units, file_order = self.references.units, self.references.file_order
+        orders = {"index": np.array([unit.unit for unit in units], dtype=np.intp)}
+        if file_order is not None:
+            orders["file"] = np.array(file_order, dtype=np.intp)
+        return orders
 
     @cached_property
     def people(self) -> list[Answers]:
@@ -274,7 +286,7 @@ class Judge:
     def _all_pairs(self, metric: PairMetric, answers: Answers, sets: Sets) -> UnitOutcome:
         n = len(answers)
         values, above = np.full(n, np.nan), np.full(n, np.nan)
-        beside: dict[str, list[Floats]] = {"index": [], "file": []}
+        beside: dict[str, list[Floats]] = {order: [] for order in self._orders}
         for members in self.references.layers.values():
             rows = self._rows(members, answers, sets)
             if len(rows) == 0:
@@ -296,11 +308,11 @@ class Judge:
             whole = inside.all() and len(rows) == len(candidates)
             square = scores if whole else scores[np.ix_(inside, own[inside])]
             above[rows[inside]] = stats.lift(square)
-            indices = [self.references.units[i].unit for i in rows[inside]]
             shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()
             if np.isnan(shuffled):
                 continue
-            for order, ranked in (("index", np.argsort(indices)), ("file", np.arange(len(square)))):
+            for order, places in self._orders.items():
+                ranked = np.argsort(places[rows[inside]])
                 beside[order].append(square[ranked, np.roll(ranked, -1)] - shuffled)
         return UnitOutcome(
             values,
@@ -327,6 +339,11 @@ class Judge:
             sources.append(np.tile(inside, count))
             targets.append(inside[permutations].ravel())
         source, target = np.concatenate(sources), np.concatenate(targets)
+        if len(rows) == 0:
+            nothing = np.full((count, n, 1), np.nan)
+            if metric.spec.corpus:
+                return CorpusOutcome(metric, nothing[0], nothing, nothing[0])
+            return UnitOutcome(nothing[0, :, 0], above=nothing[0, :, 0])
         # one call, so that a pair of strings met twice is compared once
         made = metric.rows([answers[i] or "" for i in source], [sets[i] for i in target])
         made = made.reshape(len(source), -1)

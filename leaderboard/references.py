@@ -21,12 +21,13 @@ class References:
     """All units of a config, described or not, and what people wrote about each.
 
     Attributes:
-        units: in the order of the source; the order of everything below.
+        units: sorted, whatever the order of the source; the order of all below.
         texts: normalised descriptions of each unit, empty ones dropped.
         splits: HF split of each unit.
         duplicate_of: key of the unit that this one repeats, or None.
         edition, config: names for the record.
         source: path it was read from, or None.
+        file_order: place of each unit in the source, where that order is people's own.
     """
 
     units: tuple[Unit, ...]
@@ -36,12 +37,21 @@ class References:
     edition: str
     config: str
     source: str | None = None
+    file_order: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # one order for all sources, so that seeded draws fall on the same units
+        order = sorted(range(len(self.units)), key=self.units.__getitem__)
+        for name in ("units", "texts", "splits", "duplicate_of", "file_order"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, tuple(values[i] for i in order))
 
     @cached_property
     def digest(self) -> str:
         """sha256 over units and texts: equal digests, the same references."""
         whole = hashlib.sha256()
-        for unit, texts in sorted(zip(self.units, self.texts, strict=True)):
+        for unit, texts in zip(self.units, self.texts, strict=True):
             whole.update(repr((tuple(unit), texts)).encode())
         return whole.hexdigest()
 
@@ -99,6 +109,7 @@ def of_csv(
         edition=Path(path).stem,
         config=read.network,
         source=str(path),
+        file_order=tuple(range(len(units))),
     )
 
 

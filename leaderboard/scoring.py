@@ -7,6 +7,7 @@ Definitions: leaderboard/README.md, "Honest scores".
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -245,7 +246,7 @@ def _check(
             "Every described unit must be one of theirs."
         )
     expected = [unit for unit, wanted in zip(known.units, scope, strict=True) if wanted]
-    missing = sorted(unit for unit in expected if said.first(unit) is None)
+    missing = [unit for unit in expected if said.first(unit) is None]
     if missing and not allow_missing:
         raise InputError(
             f"{_method_name(said)} has rows for {len(expected) - len(missing):,} of "
@@ -255,7 +256,9 @@ def _check(
 
 
 def _method_name(said: Predictions) -> str:
-    return Path(said.sources[0][0]).stem if said.sources else "predictions"
+    """Return the name of the file, or what the names of several begin with."""
+    stems = [Path(path).stem for path, _ in said.sources]
+    return os.path.commonprefix(stems).rstrip("-_. ") or (stems[0] if stems else "predictions")
 
 
 def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:

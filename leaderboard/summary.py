@@ -131,7 +131,7 @@ class Summary:
         return {
             name: stats.risk_coverage(np.where(self.answered, outcome.values, np.nan), confidence)
             for name, systems in self.outcomes.items()
-            if isinstance(outcome := systems[METHOD], UnitOutcome)
+            if isinstance(outcome := systems[METHOD], UnitOutcome) and outcome.scored.any()
         }
 
     def neighbours(self) -> dict[str, dict[str, float]]:

@@ -1,0 +1,237 @@
+"""The command: what it prints, what it writes, how it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leaderboard import cli, sample
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ("--references", sample.ANNOTATIONS, "--network", "sample")
+SCORE = ("score", sample.PREDICTIONS, *SAMPLE)
+
+
+@pytest.fixture
+def milan(capsys):
+    def run(*words):
+        """Return (exit status, standard output, standard error) of a command."""
+        try:
+            cli.main(words)
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        made = capsys.readouterr()
+        return status, made.out, made.err
+
+    return run
+
+
+def test_score_prints_the_table_and_writes_a_record(milan, tmp_path):
+    status, out, err = milan(*SCORE, "--out", str(tmp_path / "record"))
+    assert status == 0, err
+    assert "rouge-l-allref" in out
+    assert "commonest" in out
+    assert (tmp_path / "record" / "record.json").is_file()
+    assert "Record:" in err
+
+
+def test_score_of_an_edition_is_that_of_its_annotations(milan, tmp_path):
+    edition = str(tmp_path / "edition")
+    assert (
+        milan("data", "annotations", sample.ANNOTATIONS, "--network", "sample", "--out", edition)[0]
+        == 0
+    )
+    by_file = json.loads(milan(*SCORE, "--metrics", "rouge-l", "bleu-2", "--json")[1])
+    by_edition = json.loads(
+        milan(
+            "score", sample.PREDICTIONS, "--data", edition, "--metrics", "rouge-l,bleu-2", "--json"
+        )[1]
+    )
+    assert by_file["scores"] == by_edition["scores"]
+    assert set(by_file["scores"]) == {"rouge-l", "bleu-2"}
+
+
+def test_files_by_layer_and_layers_alone(milan, tmp_path):
+    for layer in ("layer1", "layer2"):
+        lines = [
+            line.split(",", 2)[2].rsplit(",", 1)[0]
+            for line in Path(sample.PREDICTIONS).read_text().splitlines()
+            if f",{layer}," in line
+        ]
+        (tmp_path / f"{layer}.csv").write_text("Neuron ID,label\n" + "\n".join(lines) + "\n")
+    files = [f"{layer}={tmp_path / layer}.csv" for layer in ("layer1", "layer2")]
+    where = (
+        "--references",
+        sample.ANNOTATIONS,
+        "--network",
+        "sample",
+        "--metrics",
+        "rouge-l",
+        "--json",
+    )
+    whole = json.loads(milan(*SCORE, "--metrics", "rouge-l", "--json")[1])
+    both = json.loads(milan("score", *files, *where)[1])
+    assert both["scores"] == whole["scores"]
+    one = json.loads(milan("score", str(tmp_path / "layer2.csv"), "--layer", "layer2", *where)[1])
+    assert one["scores"]["rouge-l"]["n_units"] == 16
+    assert one["scores"]["rouge-l"]["mean"] == whole["slices"]["sample/layer2"]["rouge-l"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("score", sample.PREDICTIONS), "--data EDITION or --references"),
+        (("score", sample.PREDICTIONS, "--data", "no/such"), "No edition 'no/such'"),
+        (("score", "nowhere.csv", *SAMPLE), "No such file"),
+        (("score", str(ROOT), *SAMPLE), "is a directory"),
+        ((*SCORE, "--metrics", "rouge-9"), "No metric 'rouge-9'"),
+        ((*SCORE, "--layer", "layer7"), "Layer 'layer7' is not in sample"),
+        (("score", sample.PREDICTIONS, "--references", str(ROOT)), "is a directory"),
+        (("data", "annotations", sample.ANNOTATIONS, "--network", "alexnet-imagenett", "--out", "x"),
+         "Did you mean 'alexnet-imagenet'?"),
+        (("data", "annotations", sample.PREDICTIONS, "--network", "sample", "--out", "x"),
+         "expected layer, unit, summary"),
+    ],
+)  # fmt: skip
+def test_what_the_user_can_mend_is_said_in_a_line_with_exit_1(
+    milan, tmp_path, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = milan(*words)
+    assert status == 1
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("score",), ("nonsense",), ("list",), (*SCORE, "--draws", "x"), (*SCORE, "--metrics")]
+)
+def test_wrong_usage_exits_with_2(milan, words):
+    assert milan(*words)[0] == 2
+
+
+def test_nothing_is_written_when_scoring_fails(milan, tmp_path):
+    (tmp_path / "half.csv").write_text("layer,unit,description\nlayer1,0,red\n")
+    status, _, err = milan(
+        "score", str(tmp_path / "half.csv"), "--references", sample.ANNOTATIONS,
+        "--network", "sample", "--out", str(tmp_path / "record"),
+    )  # fmt: skip
+    assert status == 1
+    assert "has rows for 1 of 32 units; missing" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["half.csv"]
+
+
+def test_missing_units_count_as_failures_when_allowed(milan, tmp_path):
+    kept = Path(sample.PREDICTIONS).read_text().splitlines()[:17]
+    (tmp_path / "half.csv").write_text("\n".join(kept))
+    status, out, _ = milan(
+        "score", str(tmp_path / "half.csv"), "--references", sample.ANNOTATIONS,
+        "--network", "sample", "--allow-missing",
+    )  # fmt: skip
+    assert status == 0
+    assert "16 of 32 units described" in out
+    assert "units" in out
+    assert "have no description" in out
+
+
+def test_an_interruption_exits_with_130(milan, monkeypatch):
+    import leaderboard
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(leaderboard, "score", interrupted, raising=False)
+    assert milan(*SCORE)[0] == 130
+
+
+def test_lists(milan):
+    networks = json.loads(milan("list", "networks", "--json")[1])
+    assert sum(network["units"] for network in networks) == 20_272
+    assert networks[2]["layers"] == {
+        "conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048,
+    }  # fmt: skip
+    metrics = json.loads(milan("list", "metrics", "--json")[1])
+    assert {"rouge-l", "bleu-4", "retrieval-tfidf-auc"} <= {metric["name"] for metric in metrics}
+    assert "rouge-l-max" in milan("list", "metrics")[1]
+    assert "res4" in milan("list", "networks")[1]
+
+
+def test_run_says_that_its_data_is_made_up(milan):
+    status, out, err = milan("run")
+    assert status == 0, err
+    assert out.startswith("HAND-MADE SAMPLE")
+    assert "one" in out
+
+
+def test_a_narrow_terminal_keeps_floors_and_one_person(milan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = milan(*SCORE, "--metrics", "rouge-l")
+    assert max(map(len, out.splitlines())) <= 100
+    assert all(word in out for word in ("shuffled", "constant", "person"))
+    assert "95 %" not in out
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("score",), ("run",), ("doctor",), ("data", "annotations"), ("list", "metrics")]
+)
+def test_help_ends_with_two_commands(milan, words):
+    status, out, _ = milan(*words, "--help")
+    assert status == 0
+    if words:
+        tail = out[out.index("Examples:") :]
+        assert tail.count(f"milan {' '.join(words)}") >= 2
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, leaderboard.cli as c\n"
+        "try: c.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'pandas', 'datasets', 'scipy', 'milan', 'baselines')"
+        " if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_doctor_finds_nothing_wrong_here(milan):
+    status, out, _ = milan("doctor")
+    assert status == 0, out
+    assert "package baselines" in out
+
+
+@pytest.mark.parametrize("room", ["milan", "baselines"])
+def test_doctor_says_who_else_owns_a_package(tmp_path, room):
+    """A stranger's distribution on the path, as pip would have left it."""
+    info = tmp_path / f"stranger_{room}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{room}\nVersion: 1.0\n")
+    (info / "RECORD").write_text(f"{room}/__init__.py,,\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "leaderboard.cli", "doctor"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"the distribution 'stranger-{room}' owns {room}/ too" in done.stdout
+    assert f"pip uninstall stranger-{room}" in done.stdout
+
+
+def test_doctor_says_when_a_folder_shadows_a_package(tmp_path):
+    (tmp_path / "milan").mkdir()
+    (tmp_path / "milan" / "__init__.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "leaderboard.cli", "doctor", "--json"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert str(tmp_path) in checks["package milan"]["says"]
+    assert checks["package leaderboard"]["ok"]

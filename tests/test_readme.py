@@ -1,0 +1,62 @@
+"""The README's commands and Python run as they stand, in the order they stand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with what the README's commands name, and nothing else."""
+    made = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "leaderboard" / "sample", made / "leaderboard" / "sample")
+    (made / "leaderboard" / "sample" / "__init__.py").unlink()
+    return made
+
+
+def environment():
+    commands = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block_runs(folder, number):
+    language, block = BLOCKS[number]
+    commands = (
+        [["sh", "-ec", line] for line in block.splitlines() if line.strip()]
+        if language == "bash"
+        else [[sys.executable, "-c", block]]
+    )
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command[-1]
+
+
+def test_there_is_something_to_run():
+    assert [language for language, _ in BLOCKS].count("bash") >= 2
+    assert [language for language, _ in BLOCKS].count("python") >= 2
+
+
+def test_python_for_a_score_takes_at_most_ten_lines():
+    block = next(text for language, text in BLOCKS if "leaderboard.score" in text)
+    assert len(block.strip().splitlines()) <= 10
+
+
+def test_every_link_leads_somewhere():
+    for page in ROOT.glob("**/README.md"):
+        if ".venv" in page.parts:
+            continue
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page}: {link}"
