@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leaderboard.comparison import compare
     from leaderboard.scoring import Score, score
 
-__all__ = ["Score", "score"]
+__all__ = ["Score", "compare", "score"]
 
 
 def __getattr__(name: str) -> Any:
     # looked up late, so that `milan --help` need not import pandas
     if name in __all__:
-        from leaderboard import scoring
+        from leaderboard import comparison
 
-        return getattr(scoring, name)
+        return getattr(comparison, name)
     raise AttributeError(f"module 'leaderboard' has no attribute '{name}'")

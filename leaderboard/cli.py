@@ -60,7 +60,8 @@ def list_metrics(as_json: Json = False) -> None:
     print(
         "\nA score against all references, instead of matched ones, ends in -allref.\n"
         f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
-        "bertscore@path/to/folder:LAYER, embedding@path/to/folder."
+        "bertscore@path/to/folder:LAYER, embedding@path/to/folder.\n"
+        "As modules: evaluate.load(leaderboard.metrics.path(NAME))."
     )
 
 
@@ -184,7 +185,9 @@ def score(
             "--unlisted", help="Accept layers and units that the published network lacks."
         ),
     ] = False,
-    method: Annotated[str | None, typer.Option(help="Name for the table and record.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Name for the table and record, or name@version.")
+    ] = None,
     constant: Annotated[
         list[str] | None, typer.Option(help="A string to score as a floor; may be repeated.")
     ] = None,

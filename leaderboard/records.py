@@ -27,8 +27,9 @@ from milannotations.errors import InputError
 from milannotations.files import check_is_file, replacing, sha256
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leaderboard.predictions import Prediction, Predictions
-    from leaderboard.scoring import Score
     from leaderboard.summary import Summary
 
 SCHEMA_VERSION = 1
@@ -139,6 +140,7 @@ class Record(_Strict):
     created: str
     kind: str
     method: str
+    version: str | None
     asked: dict[str, Any]
     settings: dict[str, Any]
     ran: dict[str, Any]
@@ -158,10 +160,10 @@ class Record(_Strict):
     files: dict[str, str]
 
     @property
-    def address(self) -> tuple[str, str, str, str]:
+    def address(self) -> tuple[str, ...]:
         """What makes two records the same cell of a board."""
         edition = self.edition
-        return (edition.edition, edition.config, edition.split, self.method)
+        return (edition.edition, edition.config, edition.split, self.method, self.version or "-")
 
 
 def assemble(
@@ -178,6 +180,7 @@ def assemble(
 
     from leaderboard.summary import METHOD, PERSON
 
+    method, _, method_version = method.partition("@")
     known, scope = summary.references, summary.scope
     inside = [row for row, wanted in zip(first, scope, strict=True) if wanted]
     status = [row.status if row is not None else "missing" for row in inside]
@@ -212,6 +215,7 @@ def assemble(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         kind="agreement",
         method=method,
+        version=method_version or None,
         asked=asked,
         settings={
             **vars(summary.settings),
@@ -276,8 +280,15 @@ def assemble(
     return record
 
 
-def save(score: Score, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a record's folder, whole or not at all; return its path.
+def save(
+    folder: str | os.PathLike[str],
+    record: Record,
+    units: pd.DataFrame,
+    predictions: Predictions,
+    *,
+    overwrite: bool = False,
+) -> Record:
+    """Write a record's folder, whole or not at all; return the record as written.
 
     A record of the same method on the same edition, config and split is replaced.
 
@@ -286,7 +297,6 @@ def save(score: Score, folder: str | os.PathLike[str], *, overwrite: bool = Fals
             method's record, never what is not a record).
     """
     folder = Path(folder)
-    record: Record = score.record
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -300,12 +310,12 @@ def save(score: Score, folder: str | os.PathLike[str], *, overwrite: bool = Fals
             )
     with replacing(folder) as temporary:
         temporary.mkdir()
-        score.units.to_parquet(temporary / "units.parquet", index=False)
-        score.predictions.write(temporary / "predictions.csv")
+        units.to_parquet(temporary / "units.parquet", index=False)
+        predictions.write(temporary / "predictions.csv")
         files = {name: sha256(temporary / name) for name in ("predictions.csv", "units.parquet")}
-        score.record = record.model_copy(update={"files": files})
-        (temporary / "record.json").write_text(dumps(score.record), encoding="utf-8")
-    return folder
+        record = record.model_copy(update={"files": files})
+        (temporary / "record.json").write_text(dumps(record), encoding="utf-8")
+    return record
 
 
 def load(folder: str | os.PathLike[str]) -> Record:

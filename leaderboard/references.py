@@ -120,7 +120,8 @@ def of_edition(edition: str | os.PathLike[str], config: str | None = None) -> Re
         InputError: see `milannotations.editions.load`.
     """
     config = editions.pick_config(edition, config)
-    loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS))
+    # streamed: nothing is copied into the library's cache, no pixel is read
+    loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS), streaming=True)
     return of_dataset(loaded, edition=Path(edition).resolve().name, config=config, source=edition)
 
 

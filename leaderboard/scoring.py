@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leaderboard import predictions as prediction_files
+from leaderboard import records, tables
 from leaderboard import references as reference_sources
 from leaderboard import statistics as stats
 from leaderboard.metrics import ALLREF, build, expand
@@ -30,11 +31,14 @@ from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def score(
     predictions: Any,
     references: Any,
-    metrics: Sequence[str] = ("default",),
+    metrics: str | Sequence[str] = ("default",),
     *,
     network: str | None = None,
     config: str | None = None,
@@ -61,7 +65,8 @@ def score(
             has the units of all splits as candidates.
         allow_missing: units without a row count as failures instead of an error.
         unlisted: accept layers and units that the published network does not have.
-        method: name for tables and the record (default: name of the first file).
+        method: name for tables and the record, or name@version (default: name of
+            the file, or what the names of several begin with).
         settings: seeds, draws, constants.
         progress: show a progress bar.
 
@@ -77,11 +82,9 @@ def score(
         >>> sorted(made.record.scores["rouge-l"].model_dump())[:3]
         ['high', 'lift', 'lift_high']
     """
-    from leaderboard import records
-
     started = time.perf_counter()
     settings = settings or Settings()
-    built = build(expand(metrics))
+    built = build(expand([metrics] if isinstance(metrics, str) else metrics))
     known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
     said = _read(predictions, known, network, layers)
     scope = _scope(known, layers, split)
@@ -118,7 +121,8 @@ def score(
         first=first,
         method=method or _method_name(said),
         asked={
-            "metrics": list(metrics),
+            "references": None if known.source is None else Path(known.source).name,
+            "metrics": [metrics] if isinstance(metrics, str) else list(metrics),
             "network": network,
             "config": config,
             "layers": list(layers),
@@ -134,37 +138,36 @@ def score(
 class Score:
     """What came out of `score`: a record, values of units, and the predictions."""
 
-    record: Any
+    record: records.Record
     summary: Summary
     predictions: Predictions
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """Return the table: a metric a row; the score, its floors and one person beside it."""
-        from leaderboard.tables import frame
-
-        return frame(self.record)
+        return tables.frame(self.record)
 
     @property
-    def units(self) -> Any:
+    def units(self) -> pd.DataFrame:
         """Values and lifts, a DataFrame of network, layer, unit, metric, value, lift."""
         return self.summary.units()
 
-    def save(self, folder: Any, *, overwrite: bool = False) -> Any:
-        """Write the record's folder, whole or not at all; return its path."""
-        from leaderboard import records
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the record's folder, whole or not at all; return its path.
 
-        return records.save(self, folder, overwrite=overwrite)
+        Raises:
+            InputError: the folder holds another record, or no record (see `records.save`).
+        """
+        self.record = records.save(
+            folder, self.record, self.units, self.predictions, overwrite=overwrite
+        )
+        return Path(folder)
 
     def render(self, width: int = 200) -> Any:
         """Return the table as something `rich` prints on a terminal of that width."""
-        from leaderboard.tables import render
-
-        return render(self.record, width)
+        return tables.render(self.record, width)
 
     def __str__(self) -> str:
-        from leaderboard.tables import text
-
-        return text(self.record)
+        return tables.text(self.record)
 
 
 def floors(known: References, scope: Mask, constants: Sequence[str]) -> dict[str, Answers]:
@@ -258,7 +261,8 @@ def _check(
 def _method_name(said: Predictions) -> str:
     """Return the name of the file, or what the names of several begin with."""
     stems = [Path(path).stem for path, _ in said.sources]
-    return os.path.commonprefix(stems).rstrip("-_. ") or (stems[0] if stems else "predictions")
+    begin = os.path.commonprefix(stems).rstrip("-_. ")  # noqa: RUF071 - letters are meant
+    return begin or (stems[0] if stems else "predictions")
 
 
 def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from leaderboard import statistics as stats
 from leaderboard.metrics.base import Floats, Metric, TextMetric
 from leaderboard.outcomes import Mask, Outcome, Settings, UnitOutcome
 from leaderboard.references import References
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHOD, PERSON, FLOOR = "method", "one-person", "constant"
 
@@ -150,7 +153,7 @@ class Summary:
             if self.scope[members].any() and self.answered[members].sum() < stats.MIN_LAYER
         ]
 
-    def units(self) -> Any:
+    def units(self) -> pd.DataFrame:
         """Return the method's values as a DataFrame; lift is missing where there is none."""
         import pandas as pd
 

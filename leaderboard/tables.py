@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from leaderboard.summary import PERSON
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from leaderboard.records import Estimate, Record
-
-PERSON = "one-person"
 
 
 WIDE = 150

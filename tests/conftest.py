@@ -19,7 +19,7 @@ os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE, "datasets")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real():
     """Return the folder of other people's real files; skip where it is not there."""
     if not (SHARED_DATA / "real").is_dir():
@@ -27,7 +27,7 @@ def real():
     return SHARED_DATA / "real"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def parity():
     """Return the folder of outputs of the original code; skip where it is not there."""
     if not (SHARED_DATA / "parity").is_dir():

@@ -176,11 +176,13 @@ def test_within_is_the_hash_split(network, seed):
 
 @pytest.mark.parametrize("network", PUBLISHED)
 def test_within_covers_the_network_once_and_in_order(network):
-    train, test = splits.within(network)
+    split = splits.within(network)
+    train, test = set(split.train), set(split.test)
     units = list(catalog.NETWORKS[network].units())
-    assert [unit for unit in units if unit in set(train)] == list(train)
-    assert [unit for unit in units if unit in set(test)] == list(test)
-    assert len(train) + len(test) == len(set(train) | set(test)) == len(units)
+    assert [unit for unit in units if unit in train] == list(split.train)
+    assert [unit for unit in units if unit in test] == list(split.test)
+    assert train | test == set(units)
+    assert not train & test
 
 
 @pytest.mark.parametrize(
@@ -239,6 +241,6 @@ def test_partition_takes_a_tenth_of_every_layer():
 def test_partition_does_not_depend_on_the_order_of_units():
     units = [Unit("mine", "conv1", i) for i in range(100)]
     shuffled = random.Random(0).sample(units, 100)
-    split = splits.partition(shuffled)
-    assert set(split.test) == set(splits.partition(units).test)
-    assert list(split.train) == [unit for unit in shuffled if unit in set(split.train)]
+    test = set(splits.partition(units).test)
+    assert set(splits.partition(shuffled).test) == test
+    assert list(splits.partition(shuffled).train) == [u for u in shuffled if u not in test]

@@ -91,7 +91,7 @@ def test_files_by_layer_and_layers_alone(milan, tmp_path):
         ((*SCORE, "--metrics", "rouge-9"), "No metric 'rouge-9'"),
         ((*SCORE, "--layer", "layer7"), "Layer 'layer7' is not in sample"),
         (("score", sample.PREDICTIONS, "--references", str(ROOT)), "is a directory"),
-        (("data", "annotations", sample.ANNOTATIONS, "--network", "alexnet-imagenett", "--out", "x"),
+        (("data", "annotations", sample.ANNOTATIONS, "--network", "alexnet-imagnet", "--out", "x"),
          "Did you mean 'alexnet-imagenet'?"),
         (("data", "annotations", sample.PREDICTIONS, "--network", "sample", "--out", "x"),
          "expected layer, unit, summary"),

@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from leaderboard import metrics
-from leaderboard.metrics import milan2022, models, overlap
+from leaderboard.metrics import models, original, overlap
 from leaderboard.metrics.text import Cache, normalise
 from milannotations import InputError
 
@@ -191,7 +191,7 @@ def test_embedding_is_sentence_transformers():
 
 @needs_model
 def test_models_are_run_once_over_each_distinct_text(monkeypatch):
-    from leaderboard.metrics.bertscore import TokenVectors
+    from leaderboard.metrics.bert import TokenVectors
 
     seen = Counter()
     encode = TokenVectors._encode
@@ -295,7 +295,7 @@ def test_signatures_hold_versions_and_the_digest_of_the_idf_table():
 
 
 def test_2022_rouge_is_the_rouge_packages_mean_over_all_pairs():
-    made = milan2022.scores(PREDICTIONS, REFERENCES, model=False)
+    made = original.scores(PREDICTIONS, REFERENCES, model=False)
     pairs = [(p, t) for p, members in zip(PREDICTIONS, REFERENCES, strict=True) for t in members]
     theirs = Rouge().get_scores(*zip(*pairs, strict=True), avg=True, ignore_empty=True)
     for kind in ("1", "2", "l"):
@@ -306,15 +306,15 @@ def test_2022_rouge_is_the_rouge_packages_mean_over_all_pairs():
 def test_2022_bleu_drops_references_beyond_the_fewest():
     fewest = min(map(len, REFERENCES))
     theirs = sacrebleu.corpus_bleu(PREDICTIONS, [list(c) for c in zip(*REFERENCES, strict=False)])
-    made = milan2022.scores(PREDICTIONS, REFERENCES, model=False)
+    made = original.scores(PREDICTIONS, REFERENCES, model=False)
     assert fewest == 1
     assert made["bleu"] == pytest.approx(theirs.score)
     assert [made[f"bleu-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(theirs.precisions)
 
 
 def test_2022_bleu_counts_an_empty_prediction():
-    full = milan2022.scores(["a red ball here"], [["a red ball here"]], model=False)
-    half = milan2022.scores(
+    full = original.scores(["a red ball here"], [["a red ball here"]], model=False)
+    half = original.scores(
         ["a red ball here", "."], [["a red ball here"], ["a dog barks now"]], model=False
     )
     assert full["bleu"] == pytest.approx(100)
@@ -326,9 +326,9 @@ def test_2022_bleu_counts_an_empty_prediction():
 def test_2022_bertscore_refits_idf_on_what_is_evaluated(monkeypatch):
     from bert_score import score
 
-    monkeypatch.setattr(milan2022.BertScore2022, "_baseline", 0.0)  # this model has none
+    monkeypatch.setattr(original.BertScore2022, "_baseline", 0.0)  # this model has none
     model = models.TextModel.parse(MODEL)
-    made = milan2022.scores(PREDICTIONS, REFERENCES, model=model)
+    made = original.scores(PREDICTIONS, REFERENCES, model=model)
     theirs = score(
         PREDICTIONS, REFERENCES, model_type=str(OFFLINE), num_layers=6, idf=True, nthreads=0
     )

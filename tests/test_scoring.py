@@ -369,6 +369,36 @@ def test_nothing_described_is_nothing_to_score(known):
         leaderboard.score(say(known, lambda u: "..."), known, ["rouge-l"])
 
 
+def test_two_methods_are_compared_on_the_units_both_describe(known):
+    right = leaderboard.score(sample.PREDICTIONS, known, ["rouge-l", "bleu-4"], settings=FEW)
+    half = [u for u in known.units if u.unit < 12]
+    wrong = leaderboard.score(
+        predictions.of_texts(half, ["zebra"] * len(half)),
+        known,
+        ["rouge-l", "bleu-4"],
+        settings=FEW,
+        allow_missing=True,
+    )
+    made = leaderboard.compare(right, wrong)
+    values = right.units.merge(wrong.units, on=["layer", "unit", "metric"])
+    assert list(made.index) == ["rouge-l"]  # corpus BLEU has no value per unit
+    row = made.loc["rouge-l"]
+    assert row.n == 24
+    assert row.difference == pytest.approx((values.value_x - values.value_y).mean())
+    assert 0 < row.low < row.difference < row.high
+    assert row.p == pytest.approx(row.p_holm)
+    assert row.p < 0.01
+    assert leaderboard.compare(wrong, right).loc["rouge-l"].difference == -row.difference
+
+
+def test_methods_scored_against_other_references_are_not_compared(known):
+    other = small(n=12)
+    one = leaderboard.score(sample.PREDICTIONS, known, "rouge-l", settings=FEW)
+    two = leaderboard.score(say(other, lambda u: "x"), other, "rouge-l", settings=FEW)
+    with pytest.raises(InputError, match="other references"):
+        leaderboard.compare(one, two)
+
+
 # --- records ----------------------------------------------------------------------------------
 
 
@@ -419,13 +449,13 @@ def test_a_record_replaces_its_own_kind_and_nothing_else(tmp_path, known, scored
     folder = scored.save(tmp_path / "r")
     scored.save(folder)  # the same method again
     other = leaderboard.score(
-        sample.PREDICTIONS, known, ["rouge-l"], settings=FEW, method="another"
+        sample.PREDICTIONS, known, ["rouge-l"], settings=FEW, method="another@1.2"
     )
     with pytest.raises(InputError, match="holds the record of"):
         other.save(folder)
     assert records.load(folder).method == scored.record.method
     other.save(folder, overwrite=True)
-    assert records.load(folder).method == "another"
+    assert records.load(folder).address[3:] == ("another", "1.2")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no record"):

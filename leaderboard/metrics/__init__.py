@@ -61,7 +61,7 @@ SETS = ("default", "lexical", "neural", "all")
 
 def _plain() -> list[Metric]:
     """Return the metrics that need no model. Making one costs nothing; fitting may."""
-    from leaderboard.metrics import diversity, milan2022, overlap, vectors
+    from leaderboard.metrics import original, overlap, repetition, vectors
 
     tfidf = vectors.Tfidf()
     shared = overlap.BleuStatistics()
@@ -74,32 +74,32 @@ def _plain() -> list[Metric]:
         *(overlap.CorpusBleu(order, shared) for order in reversed(orders)),
         *(overlap.SentenceBleu(order, shared) for order in reversed(orders)),
         overlap.NoOverlap(),
-        diversity.Distinct(),
-        diversity.TopShare(),
-        diversity.Length(),
-        *(milan2022.Bleu2022(order, shared) for order in (None, *orders)),
-        *(milan2022.Rouge2022(kind, part) for kind in milan2022.KINDS for part in milan2022.PARTS),
+        repetition.Distinct(),
+        repetition.TopShare(),
+        repetition.Length(),
+        *(original.Bleu2022(order, shared) for order in (None, *orders)),
+        *(original.Rouge2022(kind, part) for kind in original.KINDS for part in original.PARTS),
     ]
 
 
 def _neural(model: str | None) -> list[Metric]:
     """Return the metrics of one text model; those of a kind share what they encode."""
-    from leaderboard.metrics import bertscore, milan2022, vectors
+    from leaderboard.metrics import bert, original, vectors
     from leaderboard.metrics.models import TextModel
 
     embedding = vectors.Embedding(TextModel.parse(model, sentences=True))
-    tokens = bertscore.TokenVectors(TextModel.parse(model))
+    tokens = bert.TokenVectors(TextModel.parse(model))
     return [
         vectors.Retrieval(embedding, "auc"),
         vectors.Retrieval(embedding, "top1"),
         embedding,
         *(
-            bertscore.BertScore(tokens, idf=idf, rescaled=rescaled, how=how)
+            bert.BertScore(tokens, idf=idf, rescaled=rescaled, how=how)
             for idf in (False, True)
             for rescaled in (False, True)
             for how in ("mean", "max")
         ),
-        *(milan2022.BertScore2022(tokens, part) for part in milan2022.PARTS),
+        *(original.BertScore2022(tokens, part) for part in original.PARTS),
     ]
 
 

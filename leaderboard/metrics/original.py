@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from leaderboard.metrics.base import Floats, MetricSpec, ReferenceSets, RowMetric
-from leaderboard.metrics.bertscore import BertScore, Part, TokenVectors
+from leaderboard.metrics.bert import BertScore, Part, TokenVectors
 from leaderboard.metrics.models import TextModel
 from leaderboard.metrics.overlap import MAX_ORDER, BleuStatistics, CorpusBleu, bleu
 from leaderboard.metrics.text import Cache, normalise
