@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.files import unit_index
+from milannotations.files import whole_number
 
 Cells = dict[str, str]
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ def number(text: str, where: str, column: str) -> float | None:
 
 def _suite(cells: Cells, where: str) -> Row:
     row: Row = {
-        "unit": unit_index(cells["unit"], where),
+        "unit": whole_number(cells["unit"], where),
         "description": cells["description"],
         "score": number(cells.get("score", ""), where, "score"),
     }
@@ -73,7 +73,7 @@ def _suite(cells: Cells, where: str) -> Row:
         if column in cells:
             row[column] = cells[column].strip()
     if "rank" in cells:
-        row["rank"] = unit_index(cells["rank"] or "1", where)
+        row["rank"] = whole_number(cells["rank"] or "1", where, "rank")
     return row
 
 
@@ -81,7 +81,7 @@ def _scored_by(column: str | None, text: str = "description") -> Callable[[Cells
     """Return the adapter of a file with a unit, a text and a confidence under its own name."""
 
     def adapt(cells: Cells, where: str) -> Row:
-        row: Row = {"unit": unit_index(cells["unit"], where), "description": cells[text]}
+        row: Row = {"unit": whole_number(cells["unit"], where), "description": cells[text]}
         if "layer" in cells:
             row["layer"] = cells["layer"].strip()
         if column and column in cells:
@@ -93,12 +93,12 @@ def _scored_by(column: str | None, text: str = "description") -> Callable[[Cells
 
 def _dnd(cells: Cells, where: str) -> Row:
     label = cells["Label 1"] if "Label 1" in cells else cells["label"]
-    return {"unit": unit_index(cells["Neuron ID"], where), "description": label}
+    return {"unit": whole_number(cells["Neuron ID"], where), "description": label}
 
 
 def _invert(cells: Cells, where: str) -> Row:
     return {
-        "unit": unit_index(cells["neuron"], where),
+        "unit": whole_number(cells["neuron"], where),
         "description": cells["concept"],
         "score": number(cells["metric"], where, "metric"),
     }
@@ -110,11 +110,11 @@ def _falcon(cells: Cells, where: str) -> Row:
     try:
         pairs = ast.literal_eval(printed) if printed.strip() else []
         words = [(str(word), float(score)) for word, score in pairs]
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, RecursionError):
         raise InputError(
             f"{where}: concept_set_words is not a list of (word, score) pairs: {printed[:60]!r}"
         ) from None
-    unit = unit_index(cells["group"], where)
+    unit = whole_number(cells["group"], where)
     if not words:
         return {"unit": unit, "description": ""}
     word, score = max(words, key=lambda pair: pair[1])
@@ -123,7 +123,7 @@ def _falcon(cells: Cells, where: str) -> Row:
 
 def _netdissect(cells: Cells, where: str) -> Row:
     """Read a label without its category's suffix; units count from 1 in these files."""
-    unit = unit_index(cells["unit"], where)
+    unit = whole_number(cells["unit"], where)
     if unit == 0:
         raise InputError(f"{where}: unit 0 in a NetDissect table, whose units count from 1.")
     label = re.sub(r"-[a-z]$", "", cells["label"].strip())
@@ -189,6 +189,9 @@ def recognise(columns: Sequence[str], path: object) -> Layout:
             f" Column '{unknown}' is not one of {layout.name}'s."
             + did_you_mean(unknown, layout.optional)
         )
+    every = {name for layout in LAYOUTS for name in layout.required}
+    for column in sorted(present - every):
+        near = near or did_you_mean(column, every)
     known = "\n".join(f"  {layout.header}   ({layout.name})" for layout in LAYOUTS)
     raise InputError(
         f"{path} has the columns {', '.join(columns)[:300]}, which is no known layout.{near}\n"

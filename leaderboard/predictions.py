@@ -102,7 +102,8 @@ class Predictions:
             if Path(path).suffix == ".parquet":
                 frame.to_parquet(temporary, index=False)
             else:
-                frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.17g")
+                # with CRLF for line ends, the csv module quotes lone CRs in texts too
+                frame.to_csv(temporary, index=False, lineterminator="\r\n", float_format="%.17g")
 
 
 def read(
@@ -140,11 +141,9 @@ def read(
         for line, row_cells in cells:
             where = f"{path}, row {line}"
             row = layout.adapt(row_cells, where)
-            if named and row.get("layer", named) != named:
+            if named and (row.get("layer") or named) != named:
                 raise InputError(f"{where}: layer '{row['layer']}' in a file given as {named}.")
-            if row["description"].strip().lower() in _NOT_TEXT:
-                row["description"] = ""
-                n_not_text += 1
+            n_not_text += _is_not_text(row["description"])
             rows.append(_prediction(row, where, network, named or layer))
         sources.append((path, sha256(source)))
         layouts.append(layout.name)
@@ -162,14 +161,16 @@ def of_frame(
         InputError: as `read`.
     """
     layout = recognise([str(name) for name in frame.columns], "the DataFrame")
-    rows = []
+    rows, n_not_text = [], 0
     known = frame.astype(object).where(frame.notna(), None)  # pandas writes NaN for "not there"
     for position, cells in enumerate(_text_cells(known.to_dict("records"))):
         where = f"the DataFrame, row {position}"
-        rows.append(_prediction(layout.adapt(cells, where), where, network, layer))
+        row = layout.adapt(cells, where)
+        n_not_text += _is_not_text(row["description"])
+        rows.append(_prediction(row, where, network, layer))
     if not rows:
         raise InputError("The DataFrame of predictions has no rows.")
-    return Predictions(tuple(rows), layouts=(layout.name,))
+    return Predictions(tuple(rows), layouts=(layout.name,), n_not_text=n_not_text)
 
 
 def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
@@ -180,12 +181,20 @@ def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
         >>> [row.status for row in made.rows]
         ['ok', 'failed']
     """
+    pairs = list(zip(units, texts, strict=True))
     return Predictions(
         tuple(
-            Prediction(unit, text, status="ok" if normalise(text) else "failed")
-            for unit, text in zip(units, texts, strict=True)
-        )
+            _prediction(
+                {"unit": unit.unit, "description": text}, str(unit), unit.network, unit.layer
+            )
+            for unit, text in pairs
+        ),
+        n_not_text=sum(_is_not_text(text) for _, text in pairs),
     )
+
+
+def _is_not_text(description: str) -> bool:
+    return description.strip().lower() in _NOT_TEXT
 
 
 def _split_layer(file: str) -> tuple[str | None, str]:
@@ -204,7 +213,10 @@ def _parquet_cells(path: Path) -> tuple[list[str], Iterable[tuple[int, dict[str,
         table = parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
-    return table.column_names, enumerate(_text_cells(table.to_pylist()))
+    try:
+        return table.column_names, enumerate(_text_cells(table.to_pylist()))
+    except UnicodeDecodeError:
+        raise InputError(f"{path} holds text that is not UTF-8.") from None
 
 
 def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
@@ -212,6 +224,8 @@ def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
     for record in records:
         cells = {}
         for name, value in record.items():
+            if isinstance(value, bytes):
+                raise InputError(f"Column '{name}' holds bytes; text was expected.")
             if value is None or (value != value and name != "score"):  # NaN is not itself
                 text = ""
             elif isinstance(value, float) and value.is_integer() and name != "score":
@@ -246,7 +260,7 @@ def _prediction(
             f"{where}: a description of {len(description):,} characters; "
             f"{MAX_DESCRIPTION:,} is the most."
         )
-    said = bool(normalise(description))
+    said = bool(normalise(description)) and not _is_not_text(description)
     status = row.get("status") or ("ok" if said else "failed")
     if status not in STATUSES:
         raise InputError(f"{where}: status '{status}'; expected one of {', '.join(STATUSES)}.")

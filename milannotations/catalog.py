@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -137,11 +138,24 @@ if N_UNITS * DESCRIPTIONS_PER_UNIT != N_DESCRIPTIONS:
 def canonical(name: str) -> str:
     """Return a network or config name with dashes: `alexnet/imagenet` is `alexnet-imagenet`.
 
+    Raises:
+        InputError: the name is empty or has characters that file names and globs mind.
+
     Example:
         >>> canonical("resnet152/places365")
         'resnet152-places365'
     """
-    return name.strip().replace("/", "-")
+    made = name.strip().replace("/", "-")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", made):
+        raise InputError(
+            f"A network was named {name!r}; expected letters, digits, dots, dashes and "
+            "underscores, such as resnet152-imagenet."
+        )
+    return made
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d+", name)
 
 
 def check(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> None:
@@ -153,7 +167,9 @@ def check(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> Non
     if unlisted:
         return
     if network not in NETWORKS:
-        hint = did_you_mean(network, NETWORKS)
+        # resnet50-imagenet is nearly resnet152-imagenet, and another network
+        alike = [known for known in NETWORKS if _digits(known) == _digits(network)]
+        hint = did_you_mean(network, alike, cutoff=0.9)
         if hint:
             raise InputError(
                 f"No published network '{network}'.{hint} See: milan list networks. "

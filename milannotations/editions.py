@@ -18,7 +18,7 @@ import yaml
 
 from milannotations import catalog, schema
 from milannotations.errors import InputError, did_you_mean
-from milannotations.files import replacing
+from milannotations.files import replacing, sha256
 
 if TYPE_CHECKING:
     pass
@@ -39,14 +39,17 @@ def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
         )
     if not card.is_file():
         raise InputError(f"{edition} is not an edition: it has no README.md with its configs.")
-    parts = card.read_text(encoding="utf-8").split("---\n", 2)
-    front = yaml.safe_load(parts[1]) if len(parts) == 3 else None
-    named = front.get("configs") if isinstance(front, dict) else None
+    try:
+        front = yaml.safe_load(card.read_text(encoding="utf-8").split("---\n", 2)[1])
+        named = {
+            str(entry["config_name"]): [str(file["split"]) for file in entry["data_files"]]
+            for entry in front["configs"]
+        }
+    except (yaml.YAMLError, UnicodeDecodeError, IndexError, KeyError, TypeError):
+        named = {}
     if not named:
         raise InputError(f"{card} names no configs in its front matter; is it an edition's card?")
-    return {
-        entry["config_name"]: [file["split"] for file in entry["data_files"]] for entry in named
-    }
+    return named
 
 
 def pick_config(edition: str | os.PathLike[str], config: str | None) -> str:
@@ -92,12 +95,15 @@ def load(
         `datasets.Dataset`, `DatasetDict` or their iterable forms, as `load_dataset` does.
 
     Raises:
-        InputError: no such edition, config or split.
+        InputError: no such edition, config, split or column.
     """
     import datasets
 
     config = pick_config(edition, config)
     available = configs(edition)[config]
+    unknown = [name for name in columns or () if name not in schema.COLUMNS]
+    if unknown:
+        raise InputError(f"No column '{unknown[0]}' (columns: {', '.join(schema.COLUMNS)}).")
     for part in split.split("+") if split else ():
         if part.split("[")[0] not in available:
             raise InputError(
@@ -129,10 +135,12 @@ def write_config(
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    edition = Path(edition)
+    edition, config = Path(edition), catalog.canonical(config)
+    if any(character in str(edition.resolve()) for character in "[]*?"):
+        raise InputError(f"{edition}: 'datasets' takes [ ] * ? in a path for patterns; rename it.")
     if edition.exists() and not edition.is_dir():
         raise InputError(f"{edition} is a file; an edition is a folder. Give another --out.")
-    if edition.is_dir() and any(edition.iterdir()):
+    if edition.is_dir() and not _is_unfinished(edition):
         known = configs(edition)  # refuses a folder that holds something else
         if config in known and not overwrite:
             raise InputError(
@@ -150,12 +158,23 @@ def write_config(
     return edition / config
 
 
+def _is_unfinished(edition: Path) -> bool:
+    """Say whether a folder holds nothing, or configs whose writing stopped before the card."""
+    names = {f"{split}.parquet" for split in SPLITS}
+    return all(
+        path.is_dir() and {file.name for file in path.iterdir()} <= names
+        for path in edition.iterdir()
+        if not path.name.startswith(".")
+    )
+
+
 def _write_card(edition: Path) -> None:
     """Write README.md from the parquet files that are there."""
     import pyarrow.parquet as parquet
 
     entries, lines = [], []
-    for folder in sorted(path for path in edition.iterdir() if path.is_dir()):
+    folders = sorted(path for path in edition.iterdir() if path.is_dir())
+    for folder in (path for path in folders if not path.name.startswith(".")):
         files = {
             split: folder / f"{split}.parquet"
             for split in SPLITS
@@ -166,6 +185,9 @@ def _write_card(edition: Path) -> None:
         entries.append(
             {
                 "config_name": folder.name,
+                # `datasets` names its cache by what stands here, and not by path or time: without
+                # the digest it would open yesterday's rows of an edition that was made anew
+                "description": f"sha256:{sha256(*files.values())}",
                 "data_files": [
                     {"split": split, "path": f"{folder.name}/{path.name}"}
                     for split, path in files.items()
@@ -196,7 +218,7 @@ def _write_card(edition: Path) -> None:
             "```python",
             "import datasets",
             "",
-            f'datasets.load_dataset("{edition.name}", "{entries[0]["config_name"]}")',
+            f'datasets.load_dataset("{edition.resolve().name}", "{entries[0]["config_name"]}")',
             "```",
             "",
             "| config | split | units | descriptions |",

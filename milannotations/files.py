@@ -22,8 +22,12 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it over `target` on success.
 
     The caller makes a file or a folder at the temporary path. A failure, or a
-    kill, leaves `target` as it was. A folder that exists is moved aside first
-    and removed last, so that at no moment is half of either opened.
+    kill, leaves `target` as it was. A folder that exists is moved aside first and
+    removed last, so that half of either is never opened; a kill in the instant
+    between leaves both in a hidden folder beside `target`.
+
+    Raises:
+        InputError: `target` is a folder and a file was made.
 
     Example:
         >>> import tempfile
@@ -39,6 +43,8 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = scratch / target.name
     try:
         yield temporary
+        if target.is_dir() and temporary.is_file():
+            raise InputError(f"{target} is a folder; a file was to be written there.")
         if target.is_dir():
             target.rename(scratch / "before")
         temporary.replace(target)
@@ -128,14 +134,14 @@ class Table:
             raise InputError(f"{self.path} is empty; a header line was expected.")
 
 
-def unit_index(text: str, where: str) -> int:
-    """Return a unit's index from text; raise InputError unless it is a whole number.
+def whole_number(text: str, where: str, what: str = "unit") -> int:
+    """Return a whole number from 0, such as a unit's index; raise InputError otherwise.
 
     Example:
-        >>> unit_index("12", "a.csv, line 3")
+        >>> whole_number("12", "a.csv, line 3")
         12
     """
     cleaned = text.strip()
     if not (cleaned.isascii() and cleaned.isdigit()) or len(cleaned) > 9:
-        raise InputError(f"{where}: unit {text[:40]!r} is not a whole number from 0.")
+        raise InputError(f"{where}: {what} {text[:40]!r} is not a whole number from 0.")
     return int(cleaned)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from milannotations import catalog, splits
 from milannotations.errors import InputError
-from milannotations.files import Table, sha256, unit_index
+from milannotations.files import Table, sha256, whole_number
 from milannotations.schema import Unit, row
 
 HEADER = ("layer", "unit", "summary")
@@ -60,7 +60,7 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
         where = f"{path}, line {line}"
         if not cells["layer"].strip():
             raise InputError(f"{where}: the layer is empty.")
-        unit = Unit(network, cells["layer"].strip(), unit_index(cells["unit"], where))
+        unit = Unit(network, cells["layer"].strip(), whole_number(cells["unit"], where))
         written = descriptions.setdefault(unit, [])
         if any(character.isalnum() for character in cells["summary"]):
             written.append(cells["summary"])

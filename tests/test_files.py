@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from milannotations import InputError
-from milannotations.files import Table, check_is_file, replacing, sha256, unit_index
+from milannotations.files import Table, check_is_file, replacing, sha256, whole_number
 
 
 def make(folder, **files):
@@ -184,11 +184,11 @@ def test_table_says_what_is_wrong_and_where(write_file, content, said):
 
 
 @pytest.mark.parametrize(("text", "index"), [("0", 0), (" 12 ", 12), ("007", 7)])
-def test_unit_index_is_a_whole_number(text, index):
-    assert unit_index(text, "here") == index
+def test_whole_number_is_a_whole_number(text, index):
+    assert whole_number(text, "here") == index
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "1e3", "x", "1 2", "²", "٣", "9" * 10])
-def test_unit_index_refuses_anything_else(text):
+def test_whole_number_refuses_anything_else(text):
     with pytest.raises(InputError, match=r"here: unit .* is not a whole number from 0"):
-        unit_index(text, "here")
+        whole_number(text, "here")

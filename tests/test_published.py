@@ -327,15 +327,14 @@ def test_a_network_that_is_there_is_replaced_only_when_asked(mine, tiny_annotati
 
 
 @pytest.mark.parametrize("second", ["here/out", "there/out"])
-@pytest.mark.parametrize("columns", [None, ["descriptions"]])
 def test_an_edition_of_the_same_name_opened_before_is_not_opened_again(
-    mine, tiny_annotations, tmp_path, second, columns
+    mine, tiny_annotations, tmp_path, second
 ):
     # `datasets` keeps what it opened under the folder's last name and the config's
     other = tiny_annotations([("conv1", i, f"blue {i}") for i in range(20)])
     for path, out in ((mine, "here/out"), (other, second)):
         published.build_edition(path, "mine", tmp_path / out, overwrite=True)
-        opened = datasets.load_dataset(str(tmp_path / out), "mine", columns=columns)
+        opened = datasets.load_dataset(str(tmp_path / out), "mine")
     assert opened["test"]["descriptions"][0][0].startswith("blue")
 
 
