@@ -64,6 +64,8 @@ def _digits(value: float | None, signed: bool = False) -> str:
         return "-"
     if value == 0:
         return "0"
+    if abs(value) < 5e-5:
+        return "~0"
     sign = "+" if signed else ""
     if abs(value) >= 10:
         return f"{value:{sign}.1f}"
@@ -116,8 +118,9 @@ def render(record: Record, width: int = 200) -> Any:
     shown = [column for i, column in enumerate(columns) if i not in dropped]
     for title, _ in shown:
         table.add_column(title, justify="right", style="bold" if title == "score" else "")
-    for name in record.scores:
-        table.add_row(name, *(value(name) for _, value in shown))
+    for name, estimate in record.scores.items():
+        if estimate.n_scored:
+            table.add_row(name, *(value(name) for _, value in shown))
     notes = [
         "-allref: against all references of a unit; without it, references are matched to one "
         "person's (the unit's others).",
@@ -128,6 +131,12 @@ def render(record: Record, width: int = 200) -> Any:
         listed = ", ".join(f"by {order} {_digits(v, signed=True)}" for order, v in orders.items())
         notes.append(
             f"Answers against the next unit's references, above shuffle, {name}: {listed}."
+        )
+    unscored = [name for name, estimate in record.scores.items() if not estimate.n_scored]
+    if unscored:
+        notes.append(
+            f"Not defined here: {', '.join(unscored)}. Matched scores need units with two "
+            "references, top-1 retrieval layers of 100 units."
         )
     notes += [f"Note: {warning}" for warning in record.warnings]
     return Group(head, Text(""), table, Text(""), *(Text(note, style="dim") for note in notes))
