@@ -1,5 +1,7 @@
 # Everything runs in .venv, which is made once. Nothing but Python 3.11 or later is needed.
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+# The first Python that runs and is new enough; say another with make PYTHON=/path/to/python.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -35,7 +37,7 @@ bench: install  ## costs, as ratios measured in one run
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; found " + sys.version.split()[0] + ". Say which: make PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found. Say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into .venv (once; some minutes, most of them for torch)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[offline,dev]"

@@ -134,3 +134,18 @@ def test_milan_beats_describe_and_dissect_on_the_same_units(milan, dnd):
 def test_neighbours_in_the_file_leak_little(milan):
     for order, lift in milan.record.neighbours["rouge-l-allref"].items():
         assert abs(lift) <= 0.0045, order
+
+
+@pytest.mark.slow
+def test_neural_metrics_say_the_same_of_milan_and_people(real, known):
+    """A minute or two: the offline model encodes 8,867 texts, once for each of two metrics."""
+    file = real / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
+    names = ["retrieval-embedding-auc@all-MiniLM-L6-v2", "bertscore@all-MiniLM-L6-v2"]
+    record = leaderboard.score(file, known, names, settings=FEW).record
+    person = record.floors["one-person"]
+    for name in names:
+        assert record.versus_person[name].high < 0 < record.scores[name].lift, name
+        assert person[name].lift > record.scores[name].lift, name
+        assert abs(record.floors["constant"][name].lift) <= 1e-12, name
+    constant = record.floors["constant: animals and objects"]
+    assert constant["bertscore@all-MiniLM-L6-v2"].mean > person["bertscore@all-MiniLM-L6-v2"].mean
