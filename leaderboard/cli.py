@@ -191,8 +191,8 @@ def score(
     constant: Annotated[
         list[str] | None, typer.Option(help="A string to score as a floor; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
     out: Annotated[str | None, typer.Option(help="Folder to write the record to.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another method's record.")
@@ -201,7 +201,11 @@ def score(
 ) -> None:
     """Score descriptions against people's, with floors, one person and intervals beside."""
     if (data is None) == (references is None):
-        raise InputError("Give either --data EDITION or --references annotations.csv.")
+        raise typer.BadParameter("give either --data EDITION or --references annotations.csv")
+    if out is not None:
+        from leaderboard import records
+
+        records.check_free(out)  # before hours are spent
     import leaderboard
     from leaderboard.outcomes import Settings
 
@@ -222,9 +226,9 @@ def score(
         settings=settings,
         progress=sys.stderr.isatty(),
     )
-    _show(made, as_json)
-    if out is not None:
+    if out is not None:  # first: a reader of the table may leave
         print(f"Record: {made.save(out, overwrite=overwrite)}", file=sys.stderr)
+    _show(made, as_json)
 
 
 @app.command("run", epilog=examples("milan run", "milan run --out records/sample"))
@@ -247,11 +251,11 @@ def run(
         network=sample.NETWORK,
         method="sample-method",
     )
+    if out is not None:
+        print(f"Record: {made.save(out)}", file=sys.stderr)
     if not as_json:
         print(sample.LABEL + "\n")
     _show(made, as_json)
-    if out is not None:
-        print(f"Record: {made.save(out)}", file=sys.stderr)
 
 
 @app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))
@@ -270,7 +274,9 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _edition(name: str) -> str:
-    if not Path(name).exists():
+    if Path(name).is_file():
+        raise InputError(f"{name} is a file; an edition is a folder. Use --references for a CSV.")
+    if not name or not Path(name).exists():
         raise InputError(
             f"No edition '{name}'. Make one: milan data annotations FILE --network N --out {name}"
         )
@@ -298,7 +304,7 @@ def _console() -> Any:
 
     # a pipe or a file has no width of its own: give the table room
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:
@@ -333,10 +339,16 @@ def spread(words: Sequence[str]) -> list[str]:
         if word in MANY:
             option, taken = word, 0
             continue
+        named, equals, value = word.partition("=")
+        if equals and named in MANY:  # --metrics=a,b
+            option, taken, word = named, 0, value
+            made += [part for value in word.split(",") for part in (option, value)]
+            taken = 1
+            continue
         ends = word.startswith("-") or (taken and ("=" in word or Path(word).exists()))
         if option and not ends:
             values = word.split(",") if option != "--constant" else [word]
-            made += [part for value in values if value for part in (option, value)]
+            made += [part for value in values for part in (option, value)]
             taken += 1
             continue
         if option and not taken:
@@ -354,12 +366,13 @@ def main(words: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # permissions, a full disk, a name that is too long
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has left
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def compare(ours: Score, theirs: Score, *, seed: int = 0, draws: int = 1000) -> 
     Returns:
         Columns `ours`, `theirs` (means over the units both describe), `difference`,
         `low`, `high` (95 %), `p`, `p_holm` (over the metrics shown) and `n`. Corpus
-        metrics, which have no value per unit, are left out.
+        metrics, which have no value per unit, and diversity are left out.
 
     Raises:
         InputError: other references, other signatures of a metric, or nothing in common.
@@ -44,6 +44,8 @@ def compare(ours: Score, theirs: Score, *, seed: int = 0, draws: int = 1000) -> 
     both = ours.units.merge(theirs.units, on=keys, suffixes=("_ours", "_theirs"))
     rows = {}
     for name, part in both.groupby("metric", sort=False):
+        if ours.record.metrics[name].family == "diversity":
+            continue  # a share of distinct strings is a property of a whole file
         entries = [made.record.metrics[name].signature for made in (ours, theirs)]
         if entries[0] != entries[1]:
             raise InputError(f"{name} was computed in two ways: {entries[0]} and {entries[1]}.")

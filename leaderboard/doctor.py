@@ -34,9 +34,9 @@ def owner(room: str) -> Check:
     """
     others = sorted(
         {
-            name
+            name or "without a name"
             for name in metadata.packages_distributions().get(room, [])
-            if name.lower() != DISTRIBUTION
+            if (name or "").lower() != DISTRIBUTION
         }
     )
     if others:
@@ -44,8 +44,8 @@ def owner(room: str) -> Check:
             f"package {room}",
             False,
             f"the distribution '{others[0]}' owns {room}/ too. Uninstall it (pip uninstall "
-            f"{others[0]}) and reinstall this one: pip install --force-reinstall --no-deps "
-            f"{DISTRIBUTION}",
+            f"{others[0]}) and install this one again from its sources: "
+            "pip install --force-reinstall --no-deps -e .",
         )
     home = Path(__file__).resolve().parent.parent
     found = importlib.util.find_spec(room)

@@ -192,6 +192,8 @@ def recognise(columns: Sequence[str], path: object) -> Layout:
     every = {name for layout in LAYOUTS for name in layout.required}
     for column in sorted(present - every):
         near = near or did_you_mean(column, every)
+    if len(columns) == 1 and any(mark in columns[0] for mark in "\t;|"):
+        near = " Columns must be separated by commas."
     known = "\n".join(f"  {layout.header}   ({layout.name})" for layout in LAYOUTS)
     raise InputError(
         f"{path} has the columns {', '.join(columns)[:300]}, which is no known layout.{near}\n"

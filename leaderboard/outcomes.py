@@ -14,6 +14,7 @@ from leaderboard import statistics as stats
 from leaderboard.metrics.base import Floats, Metric, PairMetric, RowMetric, TextMetric
 from leaderboard.metrics.vectors import Retrieval
 from leaderboard.references import References
+from milannotations.errors import InputError
 
 Answers = Sequence[str | None]
 Sets = Sequence[tuple[str, ...]]
@@ -40,6 +41,18 @@ class Settings:
     derangements: int = 20
     constants: tuple[str, ...] = ("animals and objects",)
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}; a seed is a whole number from 0.")
+        if not 10 <= self.draws <= 100_000:
+            raise InputError(f"{self.draws} draws; 10 to 100,000 resamples were expected.")
+        if not 0 < self.level < 1:
+            raise InputError(f"level {self.level}; a share between 0 and 1 was expected.")
+        if self.derangements < 2 or self.derangements % 2:
+            raise InputError(f"{self.derangements} derangements; an even number was expected.")
+        if isinstance(self.constants, str):
+            raise InputError("constants is one string; a tuple of strings was expected.")
+
 
 class Outcome(Protocol):
     """A system under a metric: what it scored on which units, and above shuffle."""
@@ -53,6 +66,7 @@ class Outcome(Protocol):
     def lift(self, units: Mask) -> float: ...
     def lifts(self, units: Mask, weights: Floats) -> Floats: ...
     def mean_all(self, units: Mask, worst: float) -> float: ...
+    def floor_all(self, units: Mask, worst: float) -> float: ...
 
 
 @dataclass
@@ -86,12 +100,19 @@ class UnitOutcome:
     def mean_all(self, units: Mask, worst: float) -> float:
         return float(np.where(self.scored, self.values, worst)[units].mean())
 
+    def floor_all(self, units: Mask, worst: float) -> float:
+        lifted = units & self.lifted
+        answered = float((units & self.scored).sum() / units.sum())
+        floor = float((self.values - self.above)[lifted].mean())
+        return floor * answered + worst * (1 - answered)
+
 
 @dataclass
 class CorpusOutcome:
     """Rows of a corpus metric (n, m), and the same with shuffled answers (derangement, n, m).
 
-    `unanswered` are the rows of an empty answer, which `mean_all` counts.
+    `unanswered` are the rows of an empty answer, which `mean_all` counts; nan where the
+    view has no reference for the unit.
     """
 
     metric: RowMetric
@@ -133,9 +154,19 @@ class CorpusOutcome:
         own = self._score(self.rows, chosen, weights)
         return own - self._score(self.shuffled, chosen, weights).mean(axis=1)
 
+    @property
+    def scorable(self) -> Mask:
+        return ~np.isnan(self.unanswered[:, 0])
+
     def mean_all(self, units: Mask, worst: float) -> float:
         rows = np.where(self.scored[:, None], self.rows, self.unanswered)
-        return float(self._score(rows, units, np.ones((1, len(units))))[0])
+        return float(self._score(rows, units & self.scorable, np.ones((1, len(units))))[0])
+
+    def floor_all(self, units: Mask, worst: float) -> float:
+        """Return the score of shuffled answers, those that failed left empty."""
+        chosen = units & self.scorable & (self.lifted | ~self.scored)
+        rows = np.where(np.isnan(self.shuffled), self.unanswered, self.shuffled)
+        return float(self._score(rows, chosen, np.ones((1, len(units))))[0].mean())
 
 
 @dataclass
@@ -167,13 +198,29 @@ class MeanOutcome:
         return _known_mean(parts, len(weights))
 
     def mean_all(self, units: Mask, worst: float) -> float:
-        return float(np.mean([p.mean_all(units, worst) for p in self.parts if p.scored.any()]))
+        parts = [p.mean_all(units, worst) for p in self.parts if (p.scorable & units).any()]
+        return float(np.mean(parts))
+
+    def floor_all(self, units: Mask, worst: float) -> float:
+        parts = [p.floor_all(units, worst) for p in self.parts if (p.scorable & units).any()]
+        return float(np.mean(parts))
 
 
 def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
     chosen = np.flatnonzero(units & ~np.isnan(values))
     drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
     return stats.resampled_means(values[chosen], drawn)
+
+
+@dataclass(frozen=True)
+class View:
+    """References of every unit, and which units are scored against theirs.
+
+    The others are candidates in retrieval all the same, with what they have.
+    """
+
+    sets: Sets
+    targets: Mask
 
 
 @dataclass
@@ -193,18 +240,21 @@ class Judge:
     settings: Settings
 
     @cached_property
-    def everything(self) -> Sets:
-        return self.references.texts
+    def everything(self) -> View:
+        texts = self.references.texts
+        return View(texts, np.array([bool(t) for t in texts]))
 
     @cached_property
-    def without(self) -> list[Sets]:
-        """Return the references without the k-th, for each k; empty where none would be left."""
+    def without(self) -> list[View]:
+        """Return the references without the k-th, for each k that some unit has."""
         texts = self.references.texts
         most = max(map(len, texts), default=0)
-        return [
-            [t[:k] + t[k + 1 :] if len(t) > max(k, 1) else () for t in texts]
-            for k in range(most if most > 1 else 0)
-        ]
+        views = []
+        for k in range(most if most > 1 else 0):
+            targets = np.array([len(t) > max(k, 1) for t in texts])
+            left = [t[:k] + t[k + 1 :] if w else t for t, w in zip(texts, targets, strict=True)]
+            views.append(View(left, targets))
+        return views
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.intp]]:
@@ -220,8 +270,8 @@ class Judge:
         """Return the k-th reference of each unit, for each k, where others remain."""
         texts = self.references.texts
         return [
-            [t[k] if left else None for t, left in zip(texts, sets, strict=True)]
-            for k, sets in enumerate(self.without)
+            [t[k] if wanted else None for t, wanted in zip(texts, view.targets, strict=True)]
+            for k, view in enumerate(self.without)
         ]
 
     def judge(self, metric: Metric, answers: Answers, allref: bool) -> Outcome:
@@ -229,7 +279,7 @@ class Judge:
         if isinstance(metric, TextMetric):
             return self._texts(metric, answers)
         views = [self.everything] if allref else self.without
-        return self._mean([self._view(metric, answers, sets) for sets in views])
+        return self._mean([self._view(metric, answers, view) for view in views])
 
     def person(self, metric: Metric) -> Outcome | None:
         """Return how people do against each other; None where no unit has two references."""
@@ -239,8 +289,8 @@ class Judge:
             return self._mean([self._texts(metric, answers) for answers in self.people])
         return self._mean(
             [
-                self._view(metric, answers, sets)
-                for answers, sets in zip(self.people, self.without, strict=True)
+                self._view(metric, answers, view)
+                for answers, view in zip(self.people, self.without, strict=True)
             ]
         )
 
@@ -267,28 +317,27 @@ class Judge:
         values[rows] = metric.values([answers[i] or "" for i in rows])
         return UnitOutcome(values, np.full(n, np.nan))
 
-    def _view(self, metric: Metric, answers: Answers, sets: Sets) -> UnitOutcome | CorpusOutcome:
+    def _view(self, metric: Metric, answers: Answers, view: View) -> UnitOutcome | CorpusOutcome:
         if metric.fits_on == "evaluated":
-            metric.fit([text for i, texts in enumerate(sets) if self.scope[i] for text in texts])
+            evaluated = np.flatnonzero(self.scope & view.targets).tolist()
+            metric.fit([text for i in evaluated for text in view.sets[i]])
         if isinstance(metric, PairMetric):
-            return self._all_pairs(metric, answers, sets)
+            return self._all_pairs(metric, answers, view)
         if isinstance(metric, RowMetric):
-            return self._derangements(metric, answers, sets)
+            return self._derangements(metric, answers, view)
         raise TypeError(f"{metric.spec.name} is no kind of metric that can be scored")
 
-    def _rows(self, members: Iterable[int], answers: Answers, sets: Sets) -> NDArray[np.intp]:
+    def _rows(self, members: Iterable[int], answers: Answers, view: View) -> NDArray[np.intp]:
         """Return the units of a layer that have both an answer and references."""
-        return np.array(
-            [i for i in members if self.scope[i] and sets[i] and answers[i] is not None],
-            dtype=np.intp,
-        )
+        wanted = self.scope & view.targets
+        return np.array([i for i in members if wanted[i] and answers[i] is not None], dtype=np.intp)
 
-    def _all_pairs(self, metric: PairMetric, answers: Answers, sets: Sets) -> UnitOutcome:
-        n = len(answers)
+    def _all_pairs(self, metric: PairMetric, answers: Answers, view: View) -> UnitOutcome:
+        n, sets = len(answers), view.sets
         values, above = np.full(n, np.nan), np.full(n, np.nan)
         beside: dict[str, list[Floats]] = {order: [] for order in self._orders}
         for members in self.references.layers.values():
-            rows = self._rows(members, answers, sets)
+            rows = self._rows(members, answers, view)
             if len(rows) == 0:
                 continue
             candidates = np.array([i for i in members if sets[i]], dtype=np.intp)
@@ -302,18 +351,20 @@ class Judge:
             else:
                 scores = metric.pairs(texts, among)
             values[rows] = scores[np.arange(len(rows)), own]
-            inside = self.answered[rows]
+            # a unit without a value (top-1 among too few) is nobody's shuffled target either
+            inside = self.answered[rows] & ~np.isnan(values[rows])
             if inside.sum() < stats.MIN_LAYER:
                 continue
             whole = inside.all() and len(rows) == len(candidates)
             square = scores if whole else scores[np.ix_(inside, own[inside])]
             above[rows[inside]] = stats.lift(square)
             shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()
-            if np.isnan(shuffled):
-                continue
             for order, places in self._orders.items():
-                ranked = np.argsort(places[rows[inside]])
-                beside[order].append(square[ranked, np.roll(ranked, -1)] - shuffled)
+                ranked = np.argsort(places[candidates])
+                following = np.empty_like(ranked)
+                following[ranked] = np.roll(ranked, -1)
+                leaked = scores[np.flatnonzero(inside), following[own[inside]]]
+                beside[order].append(leaked[~np.isnan(leaked)] - shuffled)
         return UnitOutcome(
             values,
             above,
@@ -321,11 +372,11 @@ class Judge:
         )
 
     def _derangements(
-        self, metric: RowMetric, answers: Answers, sets: Sets
+        self, metric: RowMetric, answers: Answers, view: View
     ) -> UnitOutcome | CorpusOutcome:
         """Score each answer with its own references and with those that derangements give it."""
-        n, count = len(answers), self.settings.derangements
-        layers = [self._rows(members, answers, sets) for members in self.references.layers.values()]
+        n, count, sets = len(answers), self.settings.derangements, view.sets
+        layers = [self._rows(members, answers, view) for members in self.references.layers.values()]
         rows = np.concatenate(layers)
         targets = [rows]
         drawn: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
@@ -339,14 +390,15 @@ class Judge:
             sources.append(np.tile(inside, count))
             targets.append(inside[permutations].ravel())
         source, target = np.concatenate(sources), np.concatenate(targets)
-        if len(rows) == 0:
-            nothing = np.full((count, n, 1), np.nan)
-            if metric.spec.corpus:
-                return CorpusOutcome(metric, nothing[0], nothing, nothing[0])
-            return UnitOutcome(nothing[0, :, 0], above=nothing[0, :, 0])
+        texts = [answers[i] or "" for i in source]
+        empty = np.flatnonzero(self.scope & view.targets) if metric.spec.corpus else rows[:0]
+        if len(rows) + len(empty) == 0:
+            return UnitOutcome(np.full(n, np.nan), np.full(n, np.nan))
         # one call, so that a pair of strings met twice is compared once
-        made = metric.rows([answers[i] or "" for i in source], [sets[i] for i in target])
-        made = made.reshape(len(source), -1)
+        made = metric.rows(
+            [*texts, *[""] * len(empty)], [sets[i] for i in np.append(target, empty).tolist()]
+        )
+        made = made.reshape(len(texts) + len(empty), -1)
         own = np.full((n, made.shape[1]), np.nan)
         own[rows] = made[: len(rows)]
         shuffled = np.full((count, n, made.shape[1]), np.nan)
@@ -360,10 +412,8 @@ class Judge:
                 above[inside] = stats.lift_sampled(own[inside, 0], part[:, :, 0], permutations)
         if not metric.spec.corpus:
             return UnitOutcome(own[:, 0], above)
-        unanswered = np.zeros_like(own)
-        if len(rows):
-            present = [i for i in range(n) if sets[i]]
-            unanswered[present] = metric.rows([""] * len(present), [sets[i] for i in present])
+        unanswered = np.full_like(own, np.nan)
+        unanswered[empty] = made[len(texts) :]
         return CorpusOutcome(metric, own, shuffled, unanswered)
 
 

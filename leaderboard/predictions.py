@@ -6,6 +6,7 @@ The one hand-over between describing and scoring, and what people submit:
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from leaderboard.metrics.text import normalise
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.files import Table, check_is_file, replacing, sha256
+from milannotations.published import has_words
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ STATUSES = ("ok", "abstained", "failed")
 MAX_DESCRIPTION = 10_000
 """Characters of a description; more is a broken file."""
 
-_NOT_TEXT = {"nan", "none", "null", "<na>", "n/a"}
+_TEXT = {"description", "caption", "concept", "label", "Label 1"}
+
+_NOT_TEXT = {"nan", "none", "null", "nil", "na", "<na>", "n/a"}
 """What programs write for a missing value. Counted as failures, never scored as text."""
 
 
@@ -130,16 +134,18 @@ def read(
     sources, layouts = [], []
     n_not_text = 0
     for file in files:
-        named, path = _split_layer(os.fspath(file))
+        named, path = split_layer(os.fspath(file))
         source = check_is_file(path)
-        if source.suffix == ".parquet":
+        if source.suffix == ".parquet" or _begins_with(source, b"PAR1"):
             columns, cells = _parquet_cells(source)
+            kind = "row"
         else:
             table = Table(source)
             columns, cells = table.columns, table
+            kind = "line"
         layout = recognise(columns, path)
         for line, row_cells in cells:
-            where = f"{path}, row {line}"
+            where = f"{path}, {kind} {line}"
             row = layout.adapt(row_cells, where)
             if named and (row.get("layer") or named) != named:
                 raise InputError(f"{where}: layer '{row['layer']}' in a file given as {named}.")
@@ -160,7 +166,10 @@ def of_frame(
     Raises:
         InputError: as `read`.
     """
-    layout = recognise([str(name) for name in frame.columns], "the DataFrame")
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise InputError("The DataFrame has a column twice.")
+    layout = recognise(names, "the DataFrame")
     rows, n_not_text = [], 0
     known = frame.astype(object).where(frame.notna(), None)  # pandas writes NaN for "not there"
     for position, cells in enumerate(_text_cells(known.to_dict("records"))):
@@ -193,12 +202,17 @@ def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
     )
 
 
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
 def _is_not_text(description: str) -> bool:
-    return description.strip().lower() in _NOT_TEXT
+    return normalise(description).strip() in _NOT_TEXT
 
 
-def _split_layer(file: str) -> tuple[str | None, str]:
-    """Return (layer, path) of `layer=path`; a file of that very name comes first."""
+def split_layer(file: str) -> tuple[str | None, str]:
+    """Return (layer, path) of `layer=path`, else (None, path); an existing file comes first."""
     layer, equals, path = file.partition("=")
     if not equals or not layer or Path(file).exists() or "/" in layer:
         return None, file
@@ -224,8 +238,11 @@ def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
     for record in records:
         cells = {}
         for name, value in record.items():
-            if isinstance(value, bytes):
-                raise InputError(f"Column '{name}' holds bytes; text was expected.")
+            if not (value is None or isinstance(value, str | numbers.Number)):
+                kind = type(value).__name__
+                raise InputError(f"Column '{name}' holds {kind}; text or numbers were expected.")
+            if name in _TEXT and not (value is None or isinstance(value, str) or value != value):
+                raise InputError(f"Column '{name}' holds {value!r}; text was expected.")
             if value is None or (value != value and name != "score"):  # NaN is not itself
                 text = ""
             elif isinstance(value, float) and value.is_integer() and name != "score":
@@ -240,12 +257,14 @@ def _prediction(
     row: dict[str, Any], where: str, network: str | None, layer: str | None
 ) -> Prediction:
     """Check a row and complete it with what was given beside the file."""
-    at_network, at_layer = row.get("network") or network, row.get("layer") or layer
+    at_network, at_layer = row.get("network") or network, row.get("layer", layer)
     if not at_network:
         raise InputError(f"{where}: no network in the file; give it with --network.")
     if not at_layer:
         raise InputError(
-            f"{where}: no layer in the file; give it with --layer, or as layer1=FILE for each file."
+            f"{where}: the layer is empty."
+            if "layer" in row
+            else f"{where}: no layer in the file; give it with --layer, or as layer1=FILE."
         )
     at_network = catalog.canonical(at_network)
     if network and at_network != catalog.canonical(network):
@@ -255,12 +274,14 @@ def _prediction(
     if rank < 1:
         raise InputError(f"{where}: rank {rank}; ranks count from 1.")
     description = row["description"]
+    if not description.isascii() and any("\ud800" <= c <= "\udfff" for c in description):
+        raise InputError(f"{where}: the description holds half a character (a lone surrogate).")
     if len(description) > MAX_DESCRIPTION:
         raise InputError(
             f"{where}: a description of {len(description):,} characters; "
             f"{MAX_DESCRIPTION:,} is the most."
         )
-    said = bool(normalise(description)) and not _is_not_text(description)
+    said = has_words(description) and not _is_not_text(description)
     status = row.get("status") or ("ok" if said else "failed")
     if status not in STATUSES:
         raise InputError(f"{where}: status '{status}'; expected one of {', '.join(STATUSES)}.")

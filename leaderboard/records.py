@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from leaderboard.summary import Summary
 
 SCHEMA_VERSION = 1
+FILES = ("record.json", "units.parquet", "predictions.csv")
 PACKAGES = (
     "bert-score",
     "datasets",
@@ -163,7 +164,14 @@ class Record(_Strict):
     def address(self) -> tuple[str, ...]:
         """What makes two records the same cell of a board."""
         edition = self.edition
-        return (edition.edition, edition.config, edition.split, self.method, self.version or "-")
+        return (
+            edition.edition,
+            edition.config,
+            edition.split,
+            self.method,
+            self.version or "-",
+            "+".join(edition.layers),
+        )
 
 
 def assemble(
@@ -206,9 +214,11 @@ def assemble(
             f"{predictions.n_not_text} descriptions say 'nan', 'none' or 'null' and are "
             "counted as failures."
         )
-    if "failed" in status or "missing" in status:
-        n = status.count("failed") + status.count("missing")
-        warnings.append(f"{n:,} of {n_units:,} units have no description: see mean_all.")
+    without = [(word, status.count(word)) for word in ("failed", "abstained", "missing")]
+    if any(count for _, count in without):
+        listed = ", ".join(f"{count:,} {word}" for word, count in without if count)
+        n = sum(count for _, count in without)
+        warnings.append(f"{n:,} of {n_units:,} units have no description ({listed}): see mean_all.")
     record = Record(
         schema_version=SCHEMA_VERSION,
         id=uuid.uuid4().hex,
@@ -226,7 +236,11 @@ def assemble(
             edition=known.edition,
             config=known.config,
             split=asked["split"] or "+".join(sorted(set(known.splits), key=_split_order)),
-            layers=[f"{network}/{layer}" for network, layer in known.layers],
+            layers=[
+                f"{network}/{layer}"
+                for (network, layer), members in known.layers.items()
+                if scope[members].any()
+            ],
             n_units=n_units,
             n_descriptions=sum(
                 len(texts) for texts, wanted in zip(known.texts, scope, strict=True) if wanted
@@ -280,6 +294,23 @@ def assemble(
     return record
 
 
+def check_free(folder: str | os.PathLike[str]) -> Path:
+    """Return the folder as a Path; raise InputError unless it is absent, empty or a record.
+
+    Called before a long run, so that its result has a place to go.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if held and "record.json" not in held:
+        raise InputError(f"{folder} is not empty and holds no record. Give another --out.")
+    if held - set(FILES):
+        other = sorted(held - set(FILES))[0]
+        raise InputError(f"{folder} holds '{other}' beside a record. Give another --out.")
+    return folder
+
+
 def save(
     folder: str | os.PathLike[str],
     record: Record,
@@ -296,12 +327,8 @@ def save(
         InputError: the folder holds something else (`overwrite=True` replaces another
             method's record, never what is not a record).
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / "record.json").is_file():
-            raise InputError(f"{folder} is not empty and holds no record. Give another --out.")
+    folder = check_free(folder)
+    if (folder / "record.json").is_file():
         before = load(folder)
         if before.address != record.address and not overwrite:
             raise InputError(

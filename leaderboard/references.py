@@ -49,10 +49,11 @@ class References:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over units and texts: equal digests, the same references."""
+        """sha256 over units, texts, splits and duplicates: equal digests, the same references."""
         whole = hashlib.sha256()
-        for unit, texts in zip(self.units, self.texts, strict=True):
-            whole.update(repr((tuple(unit), texts)).encode())
+        rows = zip(self.units, self.texts, self.splits, self.duplicate_of, strict=True)
+        for unit, texts, split, duplicate in rows:
+            whole.update(repr((tuple(unit), texts, split, duplicate)).encode())
         return whole.hexdigest()
 
     @cached_property
@@ -79,9 +80,20 @@ class References:
     @cached_property
     def duplicate_groups(self) -> list[int]:
         """Number of each unit's group of duplicates: equal numbers, equal units."""
-        heads = [of or str(unit) for unit, of in zip(self.units, self.duplicate_of, strict=True)]
+        named = {
+            str(unit): of
+            for unit, of in zip(self.units, self.duplicate_of, strict=True)
+            if of is not None
+        }
         numbers: dict[str, int] = {}
-        return [numbers.setdefault(head, len(numbers)) for head in heads]
+        groups = []
+        for unit in self.units:
+            head, seen = str(unit), set()
+            while head in named and head not in seen:  # a duplicate of a duplicate
+                seen.add(head)
+                head = named[head]
+            groups.append(numbers.setdefault(head, len(numbers)))
+        return groups
 
 
 def of_csv(
@@ -117,12 +129,21 @@ def of_edition(edition: str | os.PathLike[str], config: str | None = None) -> Re
     """Return the references in an edition folder; only its text columns are read.
 
     Raises:
-        InputError: see `milannotations.editions.load`.
+        InputError: see `milannotations.editions.load`; a damaged file.
     """
     config = editions.pick_config(edition, config)
+    name = Path(edition).resolve().name
     # streamed: nothing is copied into the library's cache, no pixel is read
-    loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS), streaming=True)
-    return of_dataset(loaded, edition=Path(edition).resolve().name, config=config, source=edition)
+    try:
+        loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS), streaming=True)
+        return of_dataset(loaded, edition=name, config=config, source=edition)
+    except (OSError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{edition}, config {config}, cannot be read: {str(error).splitlines()[0]} "
+            "Make it anew: milan data annotations FILE --network N --out DIR --overwrite"
+        ) from error
 
 
 def of_dataset(
@@ -138,6 +159,8 @@ def of_dataset(
         InputError: columns are missing; a unit twice.
     """
     splits = loaded if isinstance(loaded, Mapping) else {str(loaded.split): loaded}
+    if not all(hasattr(part, "select_columns") for part in splits.values()):
+        raise InputError("A mapping of something else than splits of a data set was given.")
     rows: list[tuple[Unit, tuple[str, ...], str, str | None]] = []
     for split, part in splits.items():
         missing = sorted({"network", "layer", "unit", "descriptions"} - set(part.column_names))
@@ -178,6 +201,8 @@ def of(
     if isinstance(source, References):
         return source
     if isinstance(source, str | os.PathLike):
+        if Path(source).is_file() and config is not None:
+            raise InputError(f"{source} is a file and has no configs; leave --config out.")
         if Path(source).is_dir():
             return of_edition(source, config)
         if Path(source).is_file():
@@ -195,4 +220,4 @@ def of(
 
 
 def _clean(written: Sequence[str] | Iterable[str]) -> tuple[str, ...]:
-    return tuple(text for text in map(normalise, written) if text)
+    return tuple(text for text in map(normalise, written) if published.has_words(text))

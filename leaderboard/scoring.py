@@ -42,7 +42,7 @@ def score(
     *,
     network: str | None = None,
     config: str | None = None,
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     split: str | None = None,
     allow_missing: bool = False,
     unlisted: bool = False,
@@ -84,6 +84,9 @@ def score(
     """
     started = time.perf_counter()
     settings = settings or Settings()
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if network is None and _is_csv(references):
+        network = _network_named(predictions)
     built = build(expand([metrics] if isinstance(metrics, str) else metrics))
     known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
     said = _read(predictions, known, network, layers)
@@ -114,7 +117,7 @@ def score(
         person = None if allref else judge.person(metric)
         outcomes[name] = made if person is None else {**made, PERSON: person}
         seconds[name] = time.perf_counter() - begun
-    summary = Summary(built, outcomes, known, scope, answered, weights, settings)
+    summary = Summary(built, outcomes, known, answers, scope, answered, weights, settings)
     record = records.assemble(
         summary=summary,
         predictions=said,
@@ -125,7 +128,7 @@ def score(
             "metrics": [metrics] if isinstance(metrics, str) else list(metrics),
             "network": network,
             "config": config,
-            "layers": list(layers),
+            "layers": layers,
             "split": split,
             "allow_missing": allow_missing,
         },
@@ -191,17 +194,40 @@ def _commonest(texts: Iterable[str]) -> str | None:
 
 
 def _read(
-    predictions: Any, known: References, network: str | None, layers: Sequence[str]
+    predictions: Any, known: References | None, network: str | None, layers: Sequence[str]
 ) -> Predictions:
     if isinstance(predictions, Predictions):
         return predictions
-    if network is None and len(known.networks) == 1:
+    if network is None and known is not None and len(known.networks) == 1:
         network = known.networks[0]
     layer = layers[0] if len(layers) == 1 else None
     if hasattr(predictions, "to_dict") and hasattr(predictions, "columns"):
         return prediction_files.of_frame(predictions, network=network, layer=layer)
     files = predictions if isinstance(predictions, list | tuple) else [predictions]
+    if not all(isinstance(file, str | os.PathLike) for file in files):
+        raise InputError(
+            f"Predictions were given as {type(predictions).__name__}; expected a path, a list of "
+            "paths, a DataFrame or Predictions."
+        )
+    for file in files:
+        named = prediction_files.split_layer(os.fspath(file))[0]
+        if named and layers and named not in layers:
+            raise InputError(f"{file} is of layer '{named}', which is not asked for: --layer.")
     return prediction_files.read(*files, network=network, layer=layer)
+
+
+def _is_csv(references: Any) -> bool:
+    return isinstance(references, str | os.PathLike) and Path(references).is_file()
+
+
+def _network_named(predictions: Any) -> str | None:
+    """Return the network that the predictions name, where they name just one."""
+    try:
+        said = _read(predictions, None, None, [])
+    except InputError:  # it is not in the files; what is wrong else is said later
+        return None
+    networks = {unit.network for unit in said.units}
+    return networks.pop() if len(networks) == 1 else None
 
 
 def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
@@ -215,7 +241,7 @@ def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
                     f"Layer '{layer}' is not in {known.config} (layers: {', '.join(present)})."
                 )
         scope &= np.array([unit.layer in layers for unit in known.units])
-    if split:
+    if split is not None:
         wanted = split.split("+")
         for part in wanted:
             if part not in known.splits:

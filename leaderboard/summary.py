@@ -9,7 +9,7 @@ import numpy as np
 
 from leaderboard import statistics as stats
 from leaderboard.metrics.base import Floats, Metric, TextMetric
-from leaderboard.outcomes import Mask, Outcome, Settings, UnitOutcome
+from leaderboard.outcomes import Answers, Mask, Outcome, Settings, UnitOutcome
 from leaderboard.references import References
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Summary:
     metrics: dict[str, Metric]
     outcomes: dict[str, dict[str, Outcome]]
     references: References
+    answers: Answers
     scope: Mask
     answered: Mask
     weights: Floats
@@ -37,9 +38,15 @@ class Summary:
         """
         return self.scope & self.outcomes[name][FLOOR].scored
 
-    def estimate(self, system: str, name: str, within: Mask | None = None) -> dict[str, Any]:
+    def estimate(
+        self,
+        system: str,
+        name: str,
+        within: Mask | None = None,
+        outcome: Outcome | None = None,
+    ) -> dict[str, Any]:
         """Return what a record says of a system under a metric, over `within` (all units)."""
-        outcome = self.outcomes[name][system]
+        outcome = outcome or self.outcomes[name][system]
         within = self.scope if within is None else within
         compared = within & self.answered
         expected = within & self.expected(name)
@@ -50,12 +57,12 @@ class Summary:
         )
         made["n_scored"], made["n_units"] = int(scored.sum()), int(within.sum())
         worst = self.metrics[name].spec.worst
+        if expected.any() and (worst is not None or (expected <= outcome.scored).all()):
+            made["mean_all"] = outcome.mean_all(expected, worst or 0.0)
         if not scored.any():
             return made
         made["mean"] = outcome.mean(compared)
         made["low"], made["high"] = self._interval(outcome.means(compared, self.weights))
-        if worst is not None or (expected <= outcome.scored).all():
-            made["mean_all"] = outcome.mean_all(expected, worst or 0.0)
         if lifted.any():
             made["lift"] = outcome.lift(compared)
             made["lift_low"], made["lift_high"] = self._interval(
@@ -75,9 +82,7 @@ class Summary:
         resampled = outcome.means(lifted, self.weights) - outcome.lifts(lifted, self.weights)
         low, high = self._interval(resampled)
         worst = self.metrics[name].spec.worst
-        expected = self.expected(name)
-        share = float((outcome.scored & expected).sum() / expected.sum())
-        mean_all = None if worst is None else floor * share + worst * (1 - share)
+        mean_all = None if worst is None else outcome.floor_all(self.expected(name), worst)
         return {
             **made,
             "mean": floor,
@@ -123,9 +128,20 @@ class Summary:
                 cuts.setdefault(key, np.zeros(n, dtype=bool))[members] = True
         cuts = {key: mask & self.scope for key, mask in cuts.items() if (mask & self.scope).any()}
         return {
-            key: {name: self.estimate(METHOD, name, mask) for name in self.metrics}
+            key: {name: self._sliced(name, mask) for name in self.metrics}
             for key, mask in cuts.items()
         }
+
+    def _sliced(self, name: str, within: Mask) -> dict[str, Any]:
+        """Return the method's estimate within a slice; diversity is the slice's own."""
+        metric = self.metrics[name]
+        if not isinstance(metric, TextMetric):
+            return self.estimate(METHOD, name, within)
+        chosen = np.flatnonzero(within & self.answered)
+        values = np.full(len(within), np.nan)
+        values[chosen] = metric.values([self.answers[i] or "" for i in chosen.tolist()])
+        own = UnitOutcome(values, np.full(len(within), np.nan))
+        return self.estimate(METHOD, name, within, own)
 
     def risk_coverage(self, confidence: Floats) -> dict[str, dict[str, Any]]:
         """Return how values rise when only the most confident answers are kept."""
@@ -146,12 +162,22 @@ class Summary:
         }
 
     def small_layers(self) -> list[str]:
-        """Return the layers (network/layer) with too few scored units for a lift."""
-        return [
-            f"{network}/{layer}"
-            for (network, layer), members in self.references.layers.items()
-            if self.scope[members].any() and self.answered[members].sum() < stats.MIN_LAYER
+        """Return the layers (network/layer) left out of the lift of some metric."""
+        compared = [
+            systems[METHOD]
+            for name, systems in self.outcomes.items()
+            if not isinstance(self.metrics[name], TextMetric)
         ]
+        small = []
+        for (network, layer), members in self.references.layers.items():
+            few = self.answered[members].sum() < stats.MIN_LAYER
+            left_out = any(
+                outcome.scored[members].any() and not outcome.lifted[members].any()
+                for outcome in compared
+            )
+            if self.scope[members].any() and (few or left_out):
+                small.append(f"{network}/{layer}")
+        return small
 
     def units(self) -> pd.DataFrame:
         """Return the method's values as a DataFrame; lift is missing where there is none."""

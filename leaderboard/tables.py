@@ -86,7 +86,8 @@ def render(record: Record, width: int = 200) -> Any:
 
     edition, said = record.edition, record.predictions
     head = Text(
-        f"{record.method} on {edition.edition} / {edition.config} ({edition.split}): "
+        f"{record.method} on {edition.edition} / {edition.config} "
+        f"({' '.join([edition.split, *record.asked.get('layers', [])])}): "
         f"{said.n_ok:,} of {edition.n_units:,} units described, {said.n_distinct:,} distinct; "
         f"{edition.n_descriptions:,} descriptions as references",
         style="bold",
@@ -182,7 +183,7 @@ def text(record: Record, width: int = 180) -> str:
     """Return the rendered table as plain text."""
     from rich.console import Console
 
-    console = Console(width=width, no_color=True, highlight=False)
+    console = Console(width=width, no_color=True, highlight=False, markup=False)
     with console.capture() as capture:
         console.print(render(record, width))
     return capture.get()

@@ -146,7 +146,7 @@ def canonical(name: str) -> str:
         'resnet152-places365'
     """
     made = name.strip().replace("/", "-")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", made):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", made) or made.endswith(".md"):
         raise InputError(
             f"A network was named {name!r}; expected letters, digits, dots, dashes and "
             "underscores, such as resnet152-imagenet."

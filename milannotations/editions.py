@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     pass
 
 SPLITS = ("train", "validation", "test")
+MARK = "made by milannotations; written anew whenever a config is added"
+"""Stands in the card of every edition made here."""
 
 
 def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
@@ -142,10 +144,17 @@ def write_config(
         raise InputError(f"{edition} is a file; an edition is a folder. Give another --out.")
     if edition.is_dir() and not _is_unfinished(edition):
         known = configs(edition)  # refuses a folder that holds something else
+        if MARK not in (edition / "README.md").read_text(encoding="utf-8"):
+            raise InputError(
+                f"{edition} holds a data set that was not made here, and its README.md would be "
+                "written anew. Give another --out."
+            )
         if config in known and not overwrite:
             raise InputError(
                 f"{edition} has {config} already. Give another --out, or --overwrite to replace it."
             )
+        if config not in known:
+            _contents(edition)  # a damaged config is found before anything is written
     # the arrow schema carries the features with it, so load_dataset need not guess
     arrow = schema.features().arrow_schema
     with replacing(edition / config) as folder:
@@ -168,8 +177,13 @@ def _is_unfinished(edition: Path) -> bool:
     )
 
 
-def _write_card(edition: Path) -> None:
-    """Write README.md from the parquet files that are there."""
+def _contents(edition: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the card's entries and table rows, from the parquet files that are there.
+
+    Raises:
+        InputError: a parquet file is damaged.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     entries, lines = [], []
@@ -195,9 +209,18 @@ def _write_card(edition: Path) -> None:
             }
         )
         for split, path in files.items():
-            descriptions = parquet.read_table(path, columns=["descriptions"])["descriptions"]
+            try:
+                descriptions = parquet.read_table(path, columns=["descriptions"])["descriptions"]
+            except (pa.ArrowInvalid, KeyError) as error:
+                raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
             count = sum(len(texts) for texts in descriptions.to_pylist())
             lines.append(f"| {folder.name} | {split} | {len(descriptions):,} | {count:,} |")
+    return entries, lines
+
+
+def _write_card(edition: Path) -> None:
+    """Write README.md from the parquet files that are there."""
+    entries, lines = _contents(edition)
     front = yaml.safe_dump(
         {
             "pretty_name": "MILANNOTATIONS",
@@ -229,6 +252,8 @@ def _write_card(edition: Path) -> None:
             "descriptions are positions in that file, not people. Source of the annotations:",
             "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
             "(arXiv 2201.11114).",
+            "",
+            f"<!-- {MARK} -->",
             "",
         ]
     )

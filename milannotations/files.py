@@ -102,6 +102,9 @@ class Table:
             yield line, dict(zip(self.columns, cells, strict=True))
 
     def _raw(self) -> Iterator[tuple[int, list[str]]]:
+        with open(self.path, "rb") as stream:
+            if stream.read(2) == b"\x1f\x8b":
+                raise InputError(f"{self.path} is compressed; unpack it first.")
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
         # newline="": the csv module then sees CRLF and line breaks inside quotes as they are.
         header_seen = False

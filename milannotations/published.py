@@ -33,6 +33,16 @@ class Annotations:
         return sum(map(len, self.descriptions.values()))
 
 
+def has_words(text: str) -> bool:
+    """Say whether a text holds any letter or digit; without one it describes nothing.
+
+    Example:
+        >>> has_words("red"), has_words(" ?.")
+        (True, False)
+    """
+    return any(character.isalnum() for character in text)
+
+
 def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) -> Annotations:
     """Return the annotations of `network` from a published `annotations.csv`.
 
@@ -62,7 +72,7 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
             raise InputError(f"{where}: the layer is empty.")
         unit = Unit(network, cells["layer"].strip(), whole_number(cells["unit"], where))
         written = descriptions.setdefault(unit, [])
-        if any(character.isalnum() for character in cells["summary"]):
+        if has_words(cells["summary"]):
             written.append(cells["summary"])
         else:
             n_empty += 1

@@ -84,7 +84,6 @@ def test_files_by_layer_and_layers_alone(milan, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("score", sample.PREDICTIONS), "--data EDITION or --references"),
         (("score", sample.PREDICTIONS, "--data", "no/such"), "No edition 'no/such'"),
         (("score", "nowhere.csv", *SAMPLE), "No such file"),
         (("score", str(ROOT), *SAMPLE), "is a directory"),
@@ -111,7 +110,15 @@ def test_what_the_user_can_mend_is_said_in_a_line_with_exit_1(
 
 
 @pytest.mark.parametrize(
-    "words", [("score",), ("nonsense",), ("list",), (*SCORE, "--draws", "x"), (*SCORE, "--metrics")]
+    "words",
+    [
+        ("score",),
+        ("score", sample.PREDICTIONS),
+        ("nonsense",),
+        ("list",),
+        (*SCORE, "--draws", "x"),
+        (*SCORE, "--metrics"),
+    ],
 )
 def test_wrong_usage_exits_with_2(milan, words):
     assert milan(*words)[0] == 2

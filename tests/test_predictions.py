@@ -317,7 +317,9 @@ def test_a_broken_row_is_refused_with_its_line(write_file, rows, said):
         ("a.parquet", b"", ["is not a parquet file"]),
         ("a.parquet", SUITE.encode() + b"\nn,conv1,0,red\n", ["is not a parquet file"]),
         ("a.parquet", b"PAR1" + bytes(20) + b"PAR1", ["is not a parquet file"]),
-        ("a.csv", b"PAR1\x00\xff\xfe", ["is not UTF-8"]),
+        ("a.csv", b"unit\xff\xfe", ["is not UTF-8"]),
+        ("a.csv", b"PAR1\x00\xff\xfe", ["is not a parquet file"]),
+        ("a.csv", b"\x1f\x8b\x08", ["is compressed; unpack it first"]),
     ],
 )
 def test_a_broken_file_is_refused(write_file, name, content, said):
@@ -439,7 +441,7 @@ def test_what_is_written_is_read_back(tmp_path, name):
     [
         "dogs, cats",
         'so-called "dogs"',
-        '"',
+        'one " two',
         "café ☃ 狗 \U0001f436",
         " spaces kept ",
         "two\nlines",

@@ -345,7 +345,6 @@ def test_the_table_shows_floors_and_one_person_beside_the_score(scored):
         ({"metrics": ["rouge-x"]}, "No metric 'rouge-x'"),
         ({"split": "dev"}, "No split 'dev'"),
         ({"layers": ["layer9"]}, r"Layer 'layer9' is not in sample \(layers: "),
-        ({"references": sample.ANNOTATIONS, "network": None}, "--network"),
         ({"references": 3}, "given as int"),
     ],
 )
@@ -397,6 +396,127 @@ def test_methods_scored_against_other_references_are_not_compared(known):
     two = leaderboard.score(say(other, lambda u: "x"), other, "rouge-l", settings=FEW)
     with pytest.raises(InputError, match="other references"):
         leaderboard.compare(one, two)
+
+
+def mixed(counts, failed=(), duplicates=None, layer_of=lambda i: "l"):
+    """Return references with `counts[i]` references of unit i, and answers but for `failed`."""
+    units = tuple(Unit("n", layer_of(i), i) for i in range(len(counts)))
+    texts = tuple(
+        tuple(f"thing{i} seen {x} {'again ' * x}by somebody here" for x in range(count))
+        for i, count in enumerate(counts)
+    )
+    copies = tuple((duplicates or {}).get(i) for i in range(len(counts)))
+    known = References(units, texts, ("train",) * len(units), copies, "mixed", "n")
+    said = ["" if i in failed else f"thing{i} seen 0 by somebody here" for i in range(len(counts))]
+    return predictions.of_texts(units, said), known
+
+
+def test_mean_all_is_the_mean_where_everything_is_answered_and_references_vary():
+    said, known = mixed([2] * 12 + [3] * 12, layer_of=lambda i: "ab"[i // 12])
+    made = leaderboard.score(
+        said, known, ["bleu-4", "rouge-l", "rouge-l-f-2022", "bleu-2022"], settings=FEW
+    ).record
+    for cut in ("n", "n/a", "n/b"):
+        for name, estimate in made.slices[cut].items():
+            assert estimate.mean_all == pytest.approx(estimate.mean), (cut, name)
+
+
+def test_a_layer_in_which_everything_failed_has_the_worst_mean_all():
+    said, known = mixed([2] * 24, failed=range(12), layer_of=lambda i: "ab"[i // 12])
+    names = ["rouge-l", "retrieval-tfidf-auc", "bleu-4"]
+    cut = leaderboard.score(said, known, names, settings=FEW).record.slices["n/a"]
+    assert [cut[name].mean_all for name in names] == [0, 0.5, 0]
+    assert [cut[name].mean for name in names] == [None, None, None]
+
+
+def test_units_without_a_matched_reference_are_candidates_all_the_same():
+    said, known = mixed([1] * 25 + [3] * 95)
+    made = leaderboard.score(
+        said, known, ["retrieval-tfidf-top1", "retrieval-tfidf-auc"], settings=FEW
+    ).record
+    assert made.scores["retrieval-tfidf-top1"].n_scored == 95
+    said, known = mixed([5] * 2 + [3] * 38)  # two units have views of their own
+    values = leaderboard.score(said, known, ["retrieval-tfidf-auc"], settings=FEW).units
+    assert set(np.round(values.value * 39 * 5 * 2) % 1) == {0}  # of 39 candidates in every view
+
+
+def test_a_unit_without_a_top1_does_not_void_the_lift_of_its_layer():
+    said, known = mixed([3] * 101, duplicates={1: "n/l/0", 2: "n/l/1"})
+    assert known.duplicate_groups[:4] == [0, 0, 0, 1]  # a duplicate of a duplicate
+    made = leaderboard.score(said, known, ["retrieval-tfidf-top1"], settings=FEW).record
+    assert made.scores["retrieval-tfidf-top1"].n_scored == 98
+    assert made.scores["retrieval-tfidf-top1"].lift > 0.5
+
+
+def test_layers_left_out_of_a_metrics_lift_are_named():
+    said, known = mixed([2] * 9 + [1] * 9)
+    made = leaderboard.score(said, known, ["rouge-l", "rouge-l-allref"], settings=FEW).record
+    assert made.scores["rouge-l"].lift is None
+    assert made.scores["rouge-l-allref"].lift is not None
+    assert made.left_out_of_lift == ["n/l"]
+
+
+def test_units_out_of_scope_do_not_change_the_references_of_2022():
+    said, known = mixed([3] * 12 + [1], failed=(0, 1))
+    sides = ("test",) * 12 + ("train",)
+    made = []
+    for n in (12, 13):  # without and with a train unit that has a single reference
+        refs = References(
+            known.units[:n], known.texts[:n], sides[:n], known.duplicate_of[:n], "m", "n"
+        )
+        some = predictions.Predictions(said.rows[:n])
+        scored = leaderboard.score(some, refs, ["bleu-2022-allref"], split="test", settings=FEW)
+        made.append(scored.record.scores["bleu-2022-allref"])
+    assert made[0] == made[1]
+    assert made[0].mean_all < made[0].mean == pytest.approx(100)
+
+
+def test_a_shuffled_corpus_floor_leaves_failed_answers_empty(known):
+    answer = lambda u: "red objects in the picture" if u.unit % 4 else ""  # noqa: E731
+    made = leaderboard.score(say(known, answer), known, ["bleu-1-allref"], settings=FEW).record
+    floor, own = made.floors["shuffled"]["bleu-1-allref"], made.scores["bleu-1-allref"]
+    assert floor.mean == pytest.approx(own.mean)  # a constant is its own shuffle
+    assert floor.mean_all == pytest.approx(own.mean_all)
+    assert floor.mean_all != pytest.approx(floor.mean * 3 / 4)  # BLEU is not linear
+
+
+def test_diversity_of_a_slice_is_the_slices_own(known, scored):
+    for layer in ("layer1", "layer2"):
+        texts = [
+            normalise(row.description) for row in scored.predictions.rows if row.unit.layer == layer
+        ]
+        cut = scored.record.slices[f"sample/{layer}"]
+        assert cut["distinct"].mean == pytest.approx(len(set(texts)) / len(texts))
+
+
+def test_the_neighbour_check_looks_at_the_next_unit_answered_or_not():
+    known = small(n=40, layers=("a",))
+    said = predictions.of_texts(
+        known.units, [f"word{u.unit + 1}" if u.unit % 2 == 0 else "" for u in known.units]
+    )
+    made = leaderboard.score(said, known, ["rouge-l"], settings=FEW).record
+    assert made.neighbours["rouge-l"]["index"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", -1),
+        ("draws", 5),
+        ("draws", 10**9),
+        ("derangements", 3),
+        ("level", 95),
+        ("constants", "a"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(option, value):
+    with pytest.raises(InputError):
+        Settings(**{option: value})
+
+
+def test_the_network_is_taken_from_predictions_that_name_it():
+    made = leaderboard.score(sample.PREDICTIONS, sample.ANNOTATIONS, "rouge-l", settings=FEW)
+    assert made.record.edition.config == "sample"
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -455,7 +575,7 @@ def test_a_record_replaces_its_own_kind_and_nothing_else(tmp_path, known, scored
         other.save(folder)
     assert records.load(folder).method == scored.record.method
     other.save(folder, overwrite=True)
-    assert records.load(folder).address[3:] == ("another", "1.2")
+    assert records.load(folder).address[3:5] == ("another", "1.2")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no record"):

@@ -234,8 +234,10 @@ def _precision_recall_f(similar: Any, left: Any, right: Any) -> dict[Part, Any]:
     def average(values: Any, weights: Any) -> Any:
         return (values * weights).sum(1) / weights.sum(1)
 
-    precision = average(similar.amax(2), left)
-    recall = average(similar.amax(1), right)
+    # bert-score pads, so that a token's best match is never below the 0 of a padded place;
+    # here every pair is treated so, and the batch it falls into does not matter
+    precision = average(similar.amax(2).clamp_min(0), left)
+    recall = average(similar.amax(1).clamp_min(0), right)
     empty = (left.shape[1] == 2) | (right.shape[1] == 2)  # special tokens alone
     if empty:
         precision = recall = torch.zeros_like(precision)

@@ -91,6 +91,8 @@ def compute(
         [normalise(text) for text in ([given] if isinstance(given, str) else given)]
         for given in (references if references is not None else [])
     ]
+    if not texts:
+        raise InputError("There are no predictions to score.")
     if any(not members for members in sets):
         raise InputError("A unit has no references; leave it out, or give it at least one.")
     made: dict[str, Any] = {}
