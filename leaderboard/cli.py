@@ -20,16 +20,34 @@ from milannotations.errors import InputError
 if TYPE_CHECKING:
     from leaderboard.scoring import Score
 
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text: commands that work."""
+    return "Examples:\n\n" + "\n\n".join(f"  {command}" for command in commands)
+
+
 app = typer.Typer(
     name="milan",
     help="Describe what the units of vision networks respond to, and score the descriptions.",
+    epilog=examples("milan run", "milan list metrics"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-list_app = typer.Typer(no_args_is_help=True, help="List what the suite knows.")
-data_app = typer.Typer(no_args_is_help=True, help="Make and look at editions.")
+list_app = typer.Typer(
+    no_args_is_help=True,
+    help="List what the suite knows.",
+    epilog=examples("milan list metrics", "milan list networks --json"),
+)
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make editions: folders that datasets.load_dataset opens.",
+    epilog=examples(
+        "milan data annotations --help",
+        "milan data annotations annotations.csv --network resnet152-imagenet --out edition",
+    ),
+)
 app.add_typer(list_app, name="list")
 app.add_typer(data_app, name="data")
 
@@ -39,9 +57,21 @@ MANY = ("--metrics", "--layer", "--constant")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def examples(*commands: str) -> str:
-    """Return the end of a help text: commands that work."""
-    return "Examples:\n\n" + "\n\n".join(f"  {command}" for command in commands)
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"milannotations {version('milannotations')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Describe what the units of vision networks respond to, and score the descriptions."""
 
 
 @list_app.command("metrics", epilog=examples("milan list metrics", "milan list metrics --json"))

@@ -186,14 +186,71 @@ def test_a_narrow_terminal_keeps_floors_and_one_person(milan, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("score",), ("run",), ("doctor",), ("data", "annotations"), ("list", "metrics")]
+    "words",
+    [
+        (),
+        ("score",),
+        ("run",),
+        ("doctor",),
+        ("data",),
+        ("data", "annotations"),
+        ("list",),
+        ("list", "metrics"),
+        ("list", "networks"),
+    ],
 )
 def test_help_ends_with_two_commands(milan, words):
     status, out, _ = milan(*words, "--help")
     assert status == 0
-    if words:
-        tail = out[out.index("Examples:") :]
-        assert tail.count(f"milan {' '.join(words)}") >= 2
+    tail = out[out.index("Examples:") :]
+    assert tail.count(f"milan {' '.join(words)}".strip()) >= 2
+
+
+def test_version(milan):
+    assert milan("--version")[1].startswith("milannotations 0.")
+
+
+def test_options_with_several_values_in_every_spelling(milan):
+    spellings = (
+        ("--metrics", "rouge-l", "distinct"),
+        ("--metrics", "rouge-l,distinct"),
+        ("--metrics=rouge-l,distinct",),
+        ("--metrics", "rouge-l", "--metrics", "distinct"),
+    )
+    for words in spellings:
+        made = json.loads(milan(*SCORE, *words, "--json")[1])
+        assert set(made["scores"]) == {"rouge-l", "distinct"}, words
+
+
+def test_a_damaged_or_foreign_edition_is_said(milan, tmp_path):
+    edition = tmp_path / "edition"
+    new = ("data", "annotations", sample.ANNOTATIONS, "--network", "sample", "--out")
+    assert milan(*new, str(edition))[0] == 0
+    file = edition / "sample" / "train.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+    status, _, err = milan("score", sample.PREDICTIONS, "--data", str(edition))
+    assert (status, "cannot be read" in err) == (1, True)
+    status, _, err = milan(*new[:3], "--network", "another", "--out", str(edition))
+    assert (status, "is damaged" in err) == (1, True)
+    assert not (edition / "another").exists()
+    card = tmp_path / "theirs" / "README.md"
+    card.parent.mkdir()
+    card.write_text(
+        "---\nconfigs:\n- config_name: a\n  data_files:\n  - split: train\n    path: a\n---\nmine"
+    )
+    before = card.read_text()
+    status, _, err = milan(*new, str(card.parent))
+    assert (status, "not made here" in err) == (1, True)
+    assert card.read_text() == before
+
+
+def test_a_record_keeps_its_company_out(milan, tmp_path):
+    out = tmp_path / "record"
+    assert milan(*SCORE, "--metrics", "rouge-l", "--out", str(out))[0] == 0
+    (out / "notes.txt").write_text("mine")
+    status, shown, err = milan(*SCORE, "--metrics", "rouge-l", "--out", str(out))
+    assert (status, shown) == (1, "")  # refused before anything is scored
+    assert "holds 'notes.txt' beside a record" in err
 
 
 def test_help_imports_nothing_heavy():
