@@ -101,7 +101,7 @@ def score(
     if not answered.any():
         raise InputError("Nothing to score: no unit in question has a description.")
     judge = Judge(known, scope, answered, settings)
-    systems: dict[str, Answers] = {METHOD: answers, **floors(known, scope, settings.constants)}
+    systems: dict[str, Answers] = {METHOD: answers, **floors(known, settings.constants)}
     weights = np.zeros((settings.draws, len(known.units)))
     weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
     outcomes: dict[str, dict[str, Outcome]] = {}
@@ -173,7 +173,7 @@ class Score:
         return tables.text(self.record)
 
 
-def floors(known: References, scope: Mask, constants: Sequence[str]) -> dict[str, Answers]:
+def floors(known: References, constants: Sequence[str]) -> dict[str, Answers]:
     """Return the answers of the floors, one a unit: constants and each layer's commonest."""
     made: dict[str, Answers] = {FLOOR: [_commonest(known.corpus)] * len(known.units)}
     for text in constants:
