@@ -206,6 +206,14 @@ class MeanOutcome:
         return float(np.mean(parts))
 
 
+def text_outcome(metric: TextMetric, answers: Answers, units: Mask) -> UnitOutcome:
+    """Return a metric of the answers alone, over the answers of `units`; it has no lift."""
+    said = {i: text for i, text in enumerate(answers) if units[i] and text is not None}
+    values = np.full(len(answers), np.nan)
+    values[list(said)] = metric.values(list(said.values()))
+    return UnitOutcome(values, np.full(len(answers), np.nan))
+
+
 def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
     chosen = np.flatnonzero(units & ~np.isnan(values))
     drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
@@ -277,7 +285,7 @@ class Judge:
     def judge(self, metric: Metric, answers: Answers, allref: bool) -> Outcome:
         """Return how `answers` (one a unit) do, on matched references or on all of them."""
         if isinstance(metric, TextMetric):
-            return self._texts(metric, answers)
+            return text_outcome(metric, answers, self.scope)
         views = [self.everything] if allref else self.without
         return self._mean([self._view(metric, answers, view) for view in views])
 
@@ -286,7 +294,7 @@ class Judge:
         if not self.without:
             return None
         if isinstance(metric, TextMetric):
-            return self._mean([self._texts(metric, answers) for answers in self.people])
+            return self._mean([text_outcome(metric, said, self.scope) for said in self.people])
         return self._mean(
             [
                 self._view(metric, answers, view)
@@ -309,13 +317,6 @@ class Judge:
             _known_mean([part.above for part in units], n),
             {order: float(np.mean(values)) for order, values in neighbour.items()},
         )
-
-    def _texts(self, metric: TextMetric, answers: Answers) -> UnitOutcome:
-        n = len(answers)
-        rows = [i for i in range(n) if self.scope[i] and answers[i] is not None]
-        values = np.full(n, np.nan)
-        values[rows] = metric.values([answers[i] or "" for i in rows])
-        return UnitOutcome(values, np.full(n, np.nan))
 
     def _view(self, metric: Metric, answers: Answers, view: View) -> UnitOutcome | CorpusOutcome:
         if metric.fits_on == "evaluated":

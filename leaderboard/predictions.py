@@ -17,7 +17,7 @@ from leaderboard.layouts import recognise
 from leaderboard.metrics.text import normalise
 from milannotations import catalog
 from milannotations.errors import InputError, some
-from milannotations.files import Table, check_is_file, replacing, sha256
+from milannotations.files import Table, begins_with, check_is_file, replacing, sha256
 from milannotations.published import has_words
 from milannotations.schema import Unit
 
@@ -136,7 +136,7 @@ def read(
     for file in files:
         named, path = split_layer(os.fspath(file))
         source = check_is_file(path)
-        if source.suffix == ".parquet" or _begins_with(source, b"PAR1"):
+        if source.suffix == ".parquet" or begins_with(source, b"PAR1"):
             columns, cells = _parquet_cells(source)
             kind = "row"
         else:
@@ -200,11 +200,6 @@ def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
         ),
         n_not_text=sum(_is_not_text(text) for _, text in pairs),
     )
-
-
-def _begins_with(path: Path, magic: bytes) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(len(magic)) == magic
 
 
 def _is_not_text(description: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from leaderboard import statistics as stats
 from leaderboard.metrics.base import Floats, Metric, TextMetric
-from leaderboard.outcomes import Answers, Mask, Outcome, Settings, UnitOutcome
+from leaderboard.outcomes import Answers, Mask, Outcome, Settings, UnitOutcome, text_outcome
 from leaderboard.references import References
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ class Summary:
         lifted = self.answered & outcome.lifted
         if not lifted.any():
             return None
-        made = self.estimate(METHOD, name)
         # over the units that have a lift: what they score less what they score above shuffle
         floor = outcome.mean(lifted) - outcome.lift(lifted)
         resampled = outcome.means(lifted, self.weights) - outcome.lifts(lifted, self.weights)
@@ -84,7 +83,6 @@ class Summary:
         worst = self.metrics[name].spec.worst
         mean_all = None if worst is None else outcome.floor_all(self.expected(name), worst)
         return {
-            **made,
             "mean": floor,
             "low": low,
             "high": high,
@@ -93,6 +91,7 @@ class Summary:
             "lift_low": 0.0,
             "lift_high": 0.0,
             "n_scored": int(lifted.sum()),
+            "n_units": int(self.scope.sum()),
         }
 
     def versus_person(self) -> dict[str, dict[str, Any]]:
@@ -137,10 +136,7 @@ class Summary:
         metric = self.metrics[name]
         if not isinstance(metric, TextMetric):
             return self.estimate(METHOD, name, within)
-        chosen = np.flatnonzero(within & self.answered)
-        values = np.full(len(within), np.nan)
-        values[chosen] = metric.values([self.answers[i] or "" for i in chosen.tolist()])
-        own = UnitOutcome(values, np.full(len(within), np.nan))
+        own = text_outcome(metric, self.answers, within)
         return self.estimate(METHOD, name, within, own)
 
     def risk_coverage(self, confidence: Floats) -> dict[str, dict[str, Any]]:

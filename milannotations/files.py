@@ -74,6 +74,12 @@ def check_is_file(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def begins_with(path: str | os.PathLike[str], magic: bytes) -> bool:
+    """Say whether a file begins with these bytes, whatever its name ends with."""
+    with open(path, "rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
 class Table:
     """A UTF-8 CSV file, read strictly: a header, then rows as dicts with their line.
 
@@ -102,9 +108,8 @@ class Table:
             yield line, dict(zip(self.columns, cells, strict=True))
 
     def _raw(self) -> Iterator[tuple[int, list[str]]]:
-        with open(self.path, "rb") as stream:
-            if stream.read(2) == b"\x1f\x8b":
-                raise InputError(f"{self.path} is compressed; unpack it first.")
+        if begins_with(self.path, b"\x1f\x8b"):
+            raise InputError(f"{self.path} is compressed; unpack it first.")
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
         # newline="": the csv module then sees CRLF and line breaks inside quotes as they are.
         header_seen = False

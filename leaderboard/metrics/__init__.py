@@ -28,6 +28,7 @@ __all__ = [
     "catalogue",
     "expand",
     "get",
+    "needs_model",
     "path",
 ]
 
@@ -166,7 +167,7 @@ def build(names: Iterable[str]) -> dict[str, Metric]:
             metric = plain[base]
         else:
             key = model or None
-            if key not in neural and _is_neural(base):
+            if key not in neural and needs_model(base):
                 neural[key] = {m.spec.name.partition("@")[0]: m for m in _neural(key)}
             if base not in neural.get(key, {}):
                 raise _unknown(name, plain)
@@ -200,8 +201,9 @@ def path(name: str) -> str:
     return str(here / get(name).spec.family)
 
 
-def _is_neural(base: str) -> bool:
-    return base.startswith(("bertscore", "embedding", "retrieval-embedding"))
+def needs_model(name: str) -> bool:
+    """Say whether a metric of this name needs a text model."""
+    return name.startswith(("bertscore", "embedding", "retrieval-embedding"))
 
 
 def _unknown(name: str, plain: Iterable[str]) -> InputError:

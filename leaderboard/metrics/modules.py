@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.metrics import build, catalogue
+from leaderboard.metrics import build, catalogue, needs_model
 from leaderboard.metrics.base import PairMetric, RowMetric, TextMetric
 from leaderboard.metrics.models import TextModel
 from leaderboard.metrics.text import normalise
@@ -80,10 +80,10 @@ def compute(
         names = [config]
     else:  # rescaled scores need a baseline that few models have: only when asked for
         names = [n for n in names if "rescaled" not in n]
-        names = [n for n in names if not (_takes_model(n) and n.endswith("-2022"))]
+        names = [n for n in names if not (needs_model(n) and n.endswith("-2022"))]
     if model is None and config == "default":
         # a family that has lexical members too works without a model at hand
-        lexical = [n for n in names if not _takes_model(n)]
+        lexical = [n for n in names if not needs_model(n)]
         names = names if _model_at_hand() else lexical or names
     behind = f"@{model}" if model else ""
     texts = [normalise(text) for text in predictions]
@@ -96,7 +96,7 @@ def compute(
     if any(not members for members in sets):
         raise InputError("A unit has no references; leave it out, or give it at least one.")
     made: dict[str, Any] = {}
-    for name, metric in build(n + behind * _takes_model(n) for n in names).items():
+    for name, metric in build(n + behind * needs_model(n) for n in names).items():
         if isinstance(metric, TextMetric):
             values = metric.values(texts)
         else:
@@ -121,7 +121,3 @@ def _model_at_hand() -> bool:
     except InputError:
         return False
     return True
-
-
-def _takes_model(name: str) -> bool:
-    return name.startswith(("bertscore", "embedding", "retrieval-embedding"))

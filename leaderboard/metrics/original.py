@@ -19,7 +19,13 @@ import numpy as np
 from leaderboard.metrics.base import Floats, MetricSpec, ReferenceSets, RowMetric
 from leaderboard.metrics.bert import BertScore, Part, TokenVectors
 from leaderboard.metrics.models import TextModel
-from leaderboard.metrics.overlap import MAX_ORDER, BleuStatistics, CorpusBleu, bleu
+from leaderboard.metrics.overlap import (
+    MAX_ORDER,
+    BleuStatistics,
+    CorpusBleu,
+    bleu,
+    precisions,
+)
 from leaderboard.metrics.text import Cache, normalise
 
 SOURCE = "Hernandez et al. 2022, code of the paper"
@@ -60,12 +66,10 @@ class Bleu2022(CorpusBleu):
         if self._precision is None:
             return super().aggregate(sums, counts)
         correct, total = sums[..., 2:6], sums[..., 6:10]
-        # sacrebleu's precisions are smoothed, and 0 where nothing matches at all
-        smooth = 0.5 ** np.cumsum((correct == 0) & (total > 0), axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            precisions = np.where(total > 0, np.where(correct > 0, correct, smooth) / total, 0.0)
-        precisions = np.where((correct > 0).any(axis=-1, keepdims=True), 100 * precisions, 0.0)
-        return np.where(counts > 0, precisions[..., self._precision - 1], np.nan)
+        # 0 where an order has no n-grams, or where nothing matches at all
+        matched = (correct > 0).any(axis=-1, keepdims=True)
+        made = np.where(matched & (total > 0), 100 * precisions(correct, total), 0.0)
+        return np.where(counts > 0, made[..., self._precision - 1], np.nan)
 
 
 class Rouge2022(RowMetric):

@@ -192,6 +192,17 @@ class NoOverlap(PairMetric):
         return (self._rouge.pairs(predictions, references) == 0).astype(np.float64)
 
 
+def precisions(correct: Floats, total: Floats) -> Floats:
+    """Return n-gram precisions (..., n): a count of zero is halved once for each zero so far.
+
+    An order without n-grams has nan.
+    """
+    halvings = np.cumsum((correct == 0) & (total > 0), axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        made = np.where(correct > 0, correct, 0.5**halvings) / total
+    return np.where(total > 0, made, np.nan)
+
+
 def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
     """Return BLEU (0 to 100) from sufficient statistics, with exponential smoothing.
 
@@ -213,9 +224,7 @@ def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         penalty = np.where(length < reference, np.exp(1 - reference / length), 1.0)
         penalty = np.where(length > 0, penalty, 0.0)
-        halvings = np.cumsum((correct == 0) & (total > 0), axis=-1)
-        precision = np.where(correct > 0, correct, 0.5**halvings) / total
-        logs = np.log(precision)
+        logs = np.log(precisions(correct, total))
     if effective_order:
         order = np.maximum((total > 0).sum(axis=-1), 1)
         score = np.exp(np.where(total > 0, logs, 0.0).sum(axis=-1) / order)
