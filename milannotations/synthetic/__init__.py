@@ -1,0 +1,1 @@
+"""The mini world: scenes, units and networks whose answers are known."""

@@ -1,0 +1,332 @@
+"""The language of the mini world: from formulas to phrases, and back.
+
+`phrase` says a formula in plain words; `parse` reads any description as far as the
+world's words go. Synonyms are known, so that the same meaning in other words is the
+same formula; a word that is not known counts as a wrong concept, because somebody who
+reads "a dog with a red collar" does not learn that the unit means red.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+from milannotations.synthetic.concepts import CATEGORY
+from milannotations.synthetic.formulas import HALVES, Formula
+
+NOUNS: dict[str, tuple[str, ...]] = {
+    "circle": ("circles", "round shapes", "discs", "circular shapes", "round objects", "balls"),
+    "square": ("squares", "square shapes", "boxes", "square objects", "blocks"),
+    "triangle": ("triangles", "triangular shapes", "triangular objects", "wedges"),
+    "star": ("stars", "star shapes", "starry shapes", "star shaped objects"),
+    "cross": ("crosses", "cross shapes", "plus signs", "plus shapes"),
+    "ring": ("rings", "hoops", "ring shapes", "donuts", "hollow circles"),
+    "diamond": ("diamonds", "diamond shapes", "rhombuses", "kites"),
+    "moon": ("moons", "crescents", "crescent shapes", "half moons"),
+    "text": ("text", "words", "letters", "writing", "printed words", "lettering"),
+    "face": ("faces", "heads", "human faces", "people"),
+    "edge": ("edges", "outlines", "borders", "contours"),
+    "hair": ("hair", "hairlines", "haircuts"),
+    "eye": ("eyes", "pairs of eyes", "eyeballs"),
+    "mouth": ("mouths", "lips"),
+}
+"""Words for things; the first is the plain one."""
+
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    "red": ("red", "reddish", "crimson"),
+    "orange": ("orange", "tangerine"),
+    "yellow": ("yellow", "yellowish", "golden"),
+    "green": ("green", "greenish"),
+    "blue": ("blue", "bluish"),
+    "purple": ("purple", "violet"),
+    "white": ("white", "whitish"),
+    "plain": ("plain", "solid", "unpatterned", "uniform"),
+    "striped": ("striped", "stripy", "barred"),
+    "dotted": ("dotted", "spotted", "speckled"),
+    "checkered": ("checkered", "checked", "chessboard"),
+    "plain_background": ("plain", "empty", "flat", "uniform"),
+    "gradient_background": ("shaded", "fading", "gradient"),
+    "noisy_background": ("noisy", "grainy", "rough"),
+    "lined_background": ("striped", "lined", "barred"),
+    "dark_background": ("dark", "black", "dim"),
+    "light_background": ("light", "bright", "pale"),
+}
+"""Words for properties; those of backgrounds stand before `BACKGROUND`."""
+
+BACKGROUND = ("backgrounds", "backdrops", "scenery")
+PARTS_OF_FACES = ("hair", "eye", "mouth")
+
+_NOTHING = (
+    "nothing", "random", "meaningless", "unclear", "unrelated", "noise", "never", "blank",
+)  # fmt: skip
+_FILLERS = frozenset(
+    """a an the of in on at with that which is are and or all any some many mostly often very also
+    only both either kind kinds sort sorts object objects thing things shape shapes shaped item
+    items figure figures form forms color colors colored colour coloured pattern patterns
+    patterned texture textures textured surface surfaces area areas part parts region regions
+    image images picture pictures scene scenes various different several other others behind
+    above below written drawn cartoon person persons their its them to from into for by as like
+    look looks looking see seen there here it these those this have has being bigger small large
+    big little side common no not one two each more along around between inside outside outer
+    inner near next beside close together half upper lower top bottom left right hand can be
+    particular anything anywhere everywhere in-common unit unit's responds respond highlighted
+    i we you what something somewhere ones pieces piece bits bit whole entire lots lot full
+    against set up out where sitting placed located lying standing showing shown show general
+    geometric simple mixed mix group groups collection abstract assorted""".split()
+)
+"""Words that say nothing about concepts: they are passed over."""
+
+_PLACES = {
+    "TOP": r"(?:upper half|upper part|top half|top part|the top|upper side)",
+    "BOTTOM": r"(?:lower half|lower part|bottom half|bottom part|the bottom|lower side)",
+    "LEFT": r"(?:left half|left part|left side|left hand side|the left)",
+    "RIGHT": r"(?:right half|right part|right side|right hand side|the right)",
+}
+PLACES: dict[str, tuple[str, ...]] = {
+    "TOP": ("in the upper half", "near the top", "at the top"),
+    "BOTTOM": ("in the lower half", "near the bottom", "at the bottom"),
+    "LEFT": ("in the left half", "on the left side", "on the left"),
+    "RIGHT": ("in the right half", "on the right side", "on the right"),
+}
+_NEAR = re.compile(r"\b(?:next to|close to|beside|near(?! the))\b")
+
+
+class Meaning(NamedTuple):
+    """What a description says, as far as the grammar goes.
+
+    Attributes:
+        operator: as in `Formula`; OR for POLY, which no wording tells apart; "" where
+            nothing was understood.
+        concepts: concepts named.
+        unknown: words that are neither concepts nor fillers.
+    """
+
+    operator: str
+    concepts: frozenset[str]
+    unknown: frozenset[str]
+
+    @property
+    def parsed(self) -> bool:
+        """Whether anything was understood."""
+        return bool(self.operator)
+
+    @property
+    def atoms(self) -> frozenset[str]:
+        """What concept F1 counts: concepts, relation or place, and unknown words."""
+        more = {self.operator} if self.operator in (*HALVES, "NEAR") else set()
+        return self.concepts | more | {f"?{word}" for word in self.unknown}
+
+    def same_as(self, other: Meaning) -> bool:
+        """Say whether both mean the same: the same atoms, put together alike."""
+        return self.parsed and self.atoms == other.atoms and self.operator == other.operator
+
+
+def meaning(formula: Formula) -> Meaning:
+    """Return what a formula means, to be compared with what a description means.
+
+    Example:
+        >>> meaning(Formula.of("POLY", "text", "star")).operator
+        'OR'
+    """
+    operator = "OR" if formula.operator == "POLY" else formula.operator
+    return Meaning(operator, frozenset(formula.concepts), frozenset())
+
+
+def phrase(formula: Formula) -> str:
+    """Return the formula in plain words, 4 to 9 of them; `parse` reads it back.
+
+    Example:
+        >>> phrase(Formula.parse("AND(circle, red)"))
+        'circles that are red in color'
+        >>> phrase(Formula.parse("NEAR(circle, star)"))
+        'circles that are next to stars'
+    """
+    if formula.operator == "DEAD":
+        return "nothing, the unit never responds"
+    if formula.operator == "RANDOM":
+        return "nothing in particular, random parts of pictures"
+    first, *rest = formula.concepts
+    if formula.operator == "IS":
+        return _alone(first)
+    if formula.operator in HALVES:
+        return f"{_short(first)} {PLACES[formula.operator][0]}"
+    second = rest[0]
+    if formula.operator == "NEAR":
+        return f"{_short(first)} that are next to {_short(second)}"
+    if formula.operator in ("OR", "POLY"):
+        attributes = {CATEGORY[first], CATEGORY[second]} <= {"color", "texture"}
+        if attributes:
+            return f"{_word(first)} or {_word(second)} objects of any shape"
+        return f"{_short(first)} or {_short(second)} of any kind"
+    things = [concept for concept in formula.concepts if concept in NOUNS]
+    properties = [concept for concept in formula.concepts if concept not in NOUNS]
+    if "edge" in things:
+        other = next((concept for concept in formula.concepts if concept != "edge"), first)
+        return f"the outer edges of {_short(other)}"
+    if not things:
+        return f"{_word(first)} objects with a {_word(second)} pattern"
+    thing, property_ = things[0], properties[0]
+    if CATEGORY[property_] == "texture":
+        return f"{_word(thing)} with a {_word(property_)} pattern"
+    if thing == "text":
+        return f"words written in {_word(property_)} letters"
+    return f"{_word(thing)} that are {_word(property_)} in color"
+
+
+def _word(concept: str) -> str:
+    return (NOUNS.get(concept) or ADJECTIVES[concept])[0]
+
+
+def _short(concept: str) -> str:
+    """Return a concept as a thing, in one or two words."""
+    if concept in NOUNS:
+        return NOUNS[concept][0]
+    if CATEGORY[concept] in ("background", "light"):
+        return f"{_word(concept)} backgrounds"
+    return f"{_word(concept)} objects"
+
+
+def _alone(concept: str) -> str:
+    known = {
+        "text": "words written in the picture",
+        "face": "the face of a person",
+        "edge": "the outer edges of objects",
+        "hair": "the hair of a person",
+        "eye": "the eyes in a face",
+        "mouth": "the mouth in a face",
+    }
+    if concept in known:
+        return known[concept]
+    category = CATEGORY[concept]
+    if category == "shape":
+        return f"{_word(concept)} of any color"
+    if category == "color":
+        return f"{_word(concept)} objects of any shape"
+    if category == "texture":
+        return f"objects with a {_word(concept)} pattern"
+    return f"{_word(concept)} backgrounds behind the objects"
+
+
+@cache
+def _lexicon() -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return a pattern of every word of things, longest first, and the concept of each."""
+    words: dict[str, str] = {}
+    for concept, names in NOUNS.items():
+        for name in names:
+            words[name] = concept
+            head, _, tail = name.rpartition(" ")
+            words[" ".join(filter(None, (head, _singular(tail))))] = concept
+    # bare property words of shapes: "round", "circular"
+    words |= {
+        "round": "circle", "circular": "circle", "triangular": "triangle", "starry": "star",
+        "rhombus": "diamond", "lip": "mouth", "person's face": "face", "faces of people": "face",
+        "a person's": "face",
+    }  # fmt: skip
+    pattern = re.compile(
+        r"\b(?:" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + r")\b"
+    )
+    return pattern, words
+
+
+def _singular(word: str) -> str:
+    irregular = {"boxes": "box", "crosses": "cross", "people": "person's", "rhombuses": "rhombus"}
+    if word in irregular:
+        return irregular[word]
+    return word[:-1] if word.endswith("s") else word
+
+
+@cache
+def _properties() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the property words of objects, and those of backgrounds, each with its concept."""
+    objects, backgrounds = {}, {}
+    for concept, names in ADJECTIVES.items():
+        of = backgrounds if concept.endswith("_background") else objects
+        of |= dict.fromkeys(names, concept)
+    more = {"stripes": "striped", "dots": "dotted", "spots": "dotted", "checks": "checkered"}
+    return objects | more, backgrounds | {
+        "stripes": "lined_background",
+        "lines": "lined_background",
+    }
+
+
+def parse(description: str) -> Meaning:
+    """Return what a description means in the mini world.
+
+    Example:
+        >>> parse("round things that are reddish") == meaning(Formula.parse("AND(circle, red)"))
+        True
+        >>> sorted(parse("a dog with a red collar").atoms)
+        ['?collar', '?dog', 'red']
+        >>> parse("animals").parsed
+        False
+    """
+    text = " ".join(re.findall(r"[a-z']+", description.lower().replace("-", " ")))
+    place = ""
+    for operator, pattern in _PLACES.items():
+        text, found = re.subn(rf"\b{pattern}\b", " ", text)
+        place = place or (operator if found else "")
+    near = _NEAR.search(text) is not None
+    named: list[str] = []
+    unknown: set[str] = set()
+    nothing = False
+    linked = re.split(r"\b(or)\b", text)
+    for clause in linked[::2]:
+        background = re.search(rf"\b(?:{'|'.join(BACKGROUND)}|background|backdrop)\b", clause)
+        things, properties, strange = _clause(clause, background is not None)
+        nothing = nothing or bool(strange & set(_NOTHING))
+        unknown |= strange - set(_NOTHING)
+        named += things + properties
+    concepts = frozenset(named)
+    if not concepts:
+        return Meaning("RANDOM" if nothing and not unknown else "", concepts, frozenset(unknown))
+    operator = _operator(concepts, near, len(linked) > 1)
+    if operator == "IS" and place:
+        operator = place
+    return Meaning(operator, concepts, frozenset(unknown))
+
+
+def _clause(clause: str, background: bool) -> tuple[list[str], list[str], set[str]]:
+    """Return the things, the properties and the strange words of a clause."""
+    pattern, nouns = _lexicon()
+    things = [nouns[found] for found in pattern.findall(clause)]
+    if set(things) & set(PARTS_OF_FACES):  # "the eyes in a face" means the eyes
+        things = [thing for thing in things if thing != "face"]
+    if "edge" in things and background:
+        things.remove("edge")
+    rest = pattern.sub(" ", clause)
+    objects, backgrounds = _properties()
+    properties, strange = [], set()
+    for word in rest.split():
+        meant = (backgrounds if background else objects).get(word)
+        meant = meant or (objects if background else {}).get(word)
+        if meant:
+            properties.append(meant)
+        elif word not in _FILLERS and not word.startswith(("background", "backdrop", "scenery")):
+            strange.add(word.removesuffix("'s"))
+    return list(dict.fromkeys(things)), list(dict.fromkeys(properties)), strange
+
+
+def _operator(concepts: frozenset[str], near: bool, either: bool) -> str:
+    if len(concepts) == 1:
+        return "IS"
+    if near:
+        return "NEAR"
+    categories = {CATEGORY[concept] for concept in concepts}
+    things = [concept for concept in concepts if concept in NOUNS and concept != "edge"]
+    # two of one category, or two things, cannot be the same pixels
+    if either or len(categories) < len(concepts) or len(things) > 1:
+        return "OR"
+    return "AND"
+
+
+__all__ = [
+    "ADJECTIVES",
+    "BACKGROUND",
+    "NOUNS",
+    "PLACES",
+    "Meaning",
+    "meaning",
+    "parse",
+    "phrase",
+]
