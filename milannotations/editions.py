@@ -21,11 +21,47 @@ from milannotations.errors import InputError, did_you_mean
 from milannotations.files import replacing, sha256
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
+
+EMBEDDED = {"mini": Path(__file__).parent}
+"""Editions that ship with the package, by name: the folder of each."""
 
 SPLITS = ("train", "validation", "test")
+DICTIONARY_PAGE = 1 << 28
+"""Bytes that the dictionary of a column may take within a row group."""
+
 MARK = "made by milannotations; written anew whenever a config is added"
 """Stands in the card of every edition made here."""
+
+
+def locate(edition: str | os.PathLike[str]) -> Path:
+    """Return the folder of an edition: of an embedded one by its name, else the path itself.
+
+    A folder that has the name of an embedded edition is given as `./mini`.
+
+    Raises:
+        InputError: no such folder.
+
+    Example:
+        >>> locate("mini").name
+        'milannotations'
+    """
+    folder = EMBEDDED.get(os.fspath(edition), Path(edition))
+    if not folder.is_dir():
+        raise InputError(
+            f"No edition '{edition}': the name of an embedded one ({', '.join(EMBEDDED)}) or a "
+            f"folder made by 'milan data annotations' was expected."
+            + did_you_mean(os.fspath(edition), EMBEDDED)
+        )
+    return folder
+
+
+def name_of(edition: str | os.PathLike[str]) -> str:
+    """Return the name of an edition for records: an embedded one's own, else its folder's."""
+    if os.fspath(edition) in EMBEDDED:
+        return os.fspath(edition)
+    folder = Path(edition).resolve()
+    return next((name for name, at in EMBEDDED.items() if at == folder), folder.name)
 
 
 def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
@@ -34,11 +70,7 @@ def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
     Raises:
         InputError: the folder or its card is missing, or the card names no config.
     """
-    card = Path(edition) / "README.md"
-    if not Path(edition).is_dir():
-        raise InputError(
-            f"No edition '{edition}': a folder made by 'milan data annotations' was expected."
-        )
+    card = locate(edition) / "README.md"
     if not card.is_file():
         raise InputError(f"{edition} is not an edition: it has no README.md with its configs.")
     try:
@@ -87,7 +119,7 @@ def load(
     """Open an edition with `datasets.load_dataset`, with the slash form of names accepted.
 
     Args:
-        edition: folder of the edition.
+        edition: folder of the edition, or the name of an embedded one (`mini`).
         config: network or union; may be left out where there is only one.
         split: `train`, `test`, `train+test`, ...; None returns every split in a dict.
         columns: only these columns are read from disk.
@@ -112,7 +144,7 @@ def load(
                 f"No split '{part}' in {edition}, config {config} (splits: {', '.join(available)})."
             )
     return datasets.load_dataset(
-        str(edition), config, split=split, columns=columns, streaming=streaming
+        str(locate(edition)), config, split=split, columns=columns, streaming=streaming
     )
 
 
@@ -134,9 +166,6 @@ def write_config(
         InputError: `edition` is a folder of something else, or has this config
             already and `overwrite` is False.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     edition, config = Path(edition), catalog.canonical(config)
     if any(character in str(edition.resolve()) for character in "[]*?"):
         raise InputError(f"{edition}: 'datasets' takes [ ] * ? in a path for patterns; rename it.")
@@ -155,16 +184,35 @@ def write_config(
             )
         if config not in known:
             _contents(edition)  # a damaged config is found before anything is written
-    # the arrow schema carries the features with it, so load_dataset need not guess
-    arrow = schema.features().arrow_schema
     with replacing(edition / config) as folder:
         folder.mkdir()
         for split, members in rows.items():
             if members:  # `datasets` refuses to open a split without a row
-                table = pa.Table.from_pylist(members, schema=arrow)
-                parquet.write_table(table, folder / f"{split}.parquet")
+                write_parquet(members, folder / f"{split}.parquet")
     _write_card(edition)
     return edition / config
+
+
+def write_parquet(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write complete rows as one parquet file of one row group, whole or not at all.
+
+    A picture that many units show costs its bytes once: parquet keeps a dictionary of the
+    values of a row group, as long as the dictionary's page may grow to hold them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    # the arrow schema carries the features with it, so load_dataset need not guess
+    table = pa.Table.from_pylist(list(rows), schema=schema.features().arrow_schema)
+    with replacing(path) as temporary:
+        parquet.write_table(
+            table,
+            temporary,
+            row_group_size=max(1, len(rows)),
+            dictionary_pagesize_limit=DICTIONARY_PAGE,
+            compression="zstd",
+            compression_level=9,
+        )
 
 
 def _is_unfinished(edition: Path) -> bool:

@@ -31,7 +31,17 @@ COLUMNS = (
 )
 """The columns of every edition, in order."""
 
-TEXT_COLUMNS = ("network", "layer", "unit", "descriptions", "duplicate_of")
+TEXT_COLUMNS = (
+    "network",
+    "layer",
+    "unit",
+    "descriptions",
+    "unit_kind",
+    "truth",
+    "truth_formula",
+    "duplicate_of",
+    "seen",
+)
 """What scoring words needs: no pixels are read when only these are asked for."""
 
 UNIT_KINDS = ("channel", "token", "sae_latent", "synthetic")

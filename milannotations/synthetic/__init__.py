@@ -1,1 +1,63 @@
-"""The mini world: scenes, units and networks whose answers are known."""
+"""The mini world: scenes, units and networks whose answers are known.
+
+    from milannotations.synthetic import SceneDataset, World, network
+
+| module | what it holds |
+|---|---|
+| `concepts` | what a pixel of a scene can be |
+| `scenes` | the renderer: pictures, label maps, scene graphs |
+| `dataset` | scenes for torch and for `datasets` |
+| `formulas` | what a unit responds to, and where that is in a scene |
+| `grammar` | formulas in words, and descriptions read back |
+| `networks` | planted units, as modules over concept maps |
+| `annotators` | simulated annotators |
+| `edition` | the edition `mini`, made from all of these |
+| `encoder` | a small encoder of scenes, for methods that need features |
+| `subjects` | classifiers of scenes, trained for real, to be described and mended |
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milannotations.synthetic.concepts import CATEGORIES, CONCEPTS
+    from milannotations.synthetic.dataset import SceneDataset
+    from milannotations.synthetic.formulas import Formula
+    from milannotations.synthetic.grammar import parse, phrase
+    from milannotations.synthetic.networks import NETWORKS, network
+    from milannotations.synthetic.scenes import Scene, World
+
+_HOMES = {
+    "CATEGORIES": "concepts",
+    "CONCEPTS": "concepts",
+    "SceneDataset": "dataset",
+    "Formula": "formulas",
+    "parse": "grammar",
+    "phrase": "grammar",
+    "NETWORKS": "networks",
+    "network": "networks",
+    "Scene": "scenes",
+    "World": "scenes",
+}
+
+__all__ = [
+    "CATEGORIES",
+    "CONCEPTS",
+    "NETWORKS",
+    "Formula",
+    "Scene",
+    "SceneDataset",
+    "World",
+    "network",
+    "parse",
+    "phrase",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # looked up late: reading a formula should not cost the import of torch
+    if name in _HOMES:
+        return getattr(import_module(f"milannotations.synthetic.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'milannotations.synthetic' has no attribute '{name}'")

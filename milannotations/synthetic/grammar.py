@@ -61,19 +61,24 @@ _NOTHING = (
     "nothing", "random", "meaningless", "unclear", "unrelated", "noise", "never", "blank",
 )  # fmt: skip
 _FILLERS = frozenset(
-    """a an the of in on at with that which is are and or all any some many mostly often very also
-    only both either kind kinds sort sorts object objects thing things shape shapes shaped item
+    re.findall(
+        r"\S+",
+        """a an the of in on at with that which is are and or all any some many mostly often very
+    also only both either kind kinds sort sorts object objects thing things shape shapes shaped item
     items figure figures form forms color colors colored colour coloured pattern patterns
     patterned texture textures textured surface surfaces area areas part parts region regions
-    image images picture pictures scene scenes various different several other others behind
+    image images picture pictures scene scenes various several other others behind
     above below written drawn cartoon person persons their its them to from into for by as like
     look looks looking see seen there here it these those this have has being bigger small large
     big little side common no not one two each more along around between inside outside outer
     inner near next beside close together half upper lower top bottom left right hand can be
-    particular anything anywhere everywhere in-common unit unit's responds respond highlighted
+    particular anything anywhere everywhere unit unit's responds respond highlighted
     i we you what something somewhere ones pieces piece bits bit whole entire lots lot full
     against set up out where sitting placed located lying standing showing shown show general
-    geometric simple mixed mix group groups collection abstract assorted""".split()
+    geometric simple mixed mix group groups collection abstract assorted places middle stand
+    stands wherever they over size sizes think else among most less clearly views view mainly
+    seems colorful different""",
+    )
 )
 """Words that say nothing about concepts: they are passed over."""
 
@@ -165,10 +170,10 @@ def phrase(formula: Formula) -> str:
         other = next((concept for concept in formula.concepts if concept != "edge"), first)
         return f"the outer edges of {_short(other)}"
     if not things:
-        return f"{_word(first)} objects with a {_word(second)} pattern"
+        return f"{_word(first)} objects with {_patterned(second)}"
     thing, property_ = things[0], properties[0]
     if CATEGORY[property_] == "texture":
-        return f"{_word(thing)} with a {_word(property_)} pattern"
+        return f"{_word(thing)} with {_patterned(property_)}"
     if thing == "text":
         return f"words written in {_word(property_)} letters"
     return f"{_word(thing)} that are {_word(property_)} in color"
@@ -176,6 +181,10 @@ def phrase(formula: Formula) -> str:
 
 def _word(concept: str) -> str:
     return (NOUNS.get(concept) or ADJECTIVES[concept])[0]
+
+
+def _patterned(concept: str) -> str:
+    return f"a {_word(concept)} {'surface' if concept == 'plain' else 'pattern'}"
 
 
 def _short(concept: str) -> str:
@@ -204,7 +213,7 @@ def _alone(concept: str) -> str:
     if category == "color":
         return f"{_word(concept)} objects of any shape"
     if category == "texture":
-        return f"objects with a {_word(concept)} pattern"
+        return f"objects with {_patterned(concept)}"
     return f"{_word(concept)} backgrounds behind the objects"
 
 
@@ -239,7 +248,8 @@ def _singular(word: str) -> str:
 @cache
 def _properties() -> tuple[dict[str, str], dict[str, str]]:
     """Return the property words of objects, and those of backgrounds, each with its concept."""
-    objects, backgrounds = {}, {}
+    objects: dict[str, str] = {}
+    backgrounds: dict[str, str] = {}
     for concept, names in ADJECTIVES.items():
         of = backgrounds if concept.endswith("_background") else objects
         of |= dict.fromkeys(names, concept)

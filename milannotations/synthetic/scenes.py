@@ -44,7 +44,7 @@ COLORS = {
 SKIN = ((241, 194, 155), (224, 172, 120), (176, 120, 76), (112, 72, 44))
 HAIR = ((40, 30, 24), (96, 60, 30), (150, 110, 60), (120, 120, 124))
 MOUTH, PUPIL, EYEBALL = (150, 40, 50), (24, 20, 24), (248, 248, 248)
-NOISE = 4
+NOISE = 2
 """Pixels move by up to this many steps of 255, each colour alike."""
 
 _BACKGROUNDS = ("plain", "gradient", "noisy", "lined")
@@ -205,8 +205,8 @@ class Canvas:
             ramp = _ramp(self.draw(4))
             self.image += (ramp * (48 + self.draw(24)) // 64 - 30)[:, :, None].astype(np.int16)
         elif kind == "noisy":
-            grain = self._generator.integers(-34, 35, (SIZE, SIZE), dtype=np.int16)
-            self.image += grain[:, :, None]
+            grain = self._generator.integers(-4, 5, (SIZE, SIZE), dtype=np.int16)
+            self.image += 9 * grain[:, :, None]
         elif kind == "lined":
             self.image += (_lines(self.draw(4), 3 + self.draw(3)) * 36 - 18)[:, :, None]
         self._background = (kind, light)
@@ -226,6 +226,8 @@ class Canvas:
         texture = CATEGORIES["texture"][self.draw(4)]
         turn, variant = self.draw(_TURNS.get(shape, 8)), self.draw(8)
         jitter = [self.draw(25) - 12 for _ in range(3)]
+        if center is not None:
+            self._discs.append((*center, radius))
         center = center or self._place(radius, radius)
         if center is None:
             return False

@@ -1,0 +1,328 @@
+"""The edition `mini`: exemplars, truths and simulated descriptions of the planted units.
+
+    milan data build mini --out OUT
+
+Scenes, activations, masks and words are the same bits wherever this runs; the bytes of
+encoded pictures move with the version of the image library.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as nnf
+from tqdm import tqdm
+
+from milannotations.editions import EMBEDDED, SPLITS, write_parquet
+from milannotations.errors import InputError
+from milannotations.files import replacing, sha256
+from milannotations.schema import row
+from milannotations.synthetic.annotators import ANNOTATORS
+from milannotations.synthetic.concepts import CATEGORY, CONCEPTS
+from milannotations.synthetic.grammar import meaning, parse, phrase
+from milannotations.synthetic.networks import NETWORKS, SEED, Planted, network, plan
+from milannotations.synthetic.scenes import SIZE, Scene, World
+
+N_SCENES = 1536
+"""Scenes of the pool that exemplars are drawn from: the stream of the edition's seed."""
+
+K = 15
+"""Exemplars of a unit (Hernandez et al. 2022, section 3)."""
+
+QUANTILE = 0.99
+"""Of a unit's activations at all positions of all scenes: its threshold."""
+
+MARK = "<!-- the card of the edition mini -->"
+TABLE_BEGINS, TABLE_ENDS = "<!-- units -->", "<!-- /units -->"
+
+
+class Exemplars(NamedTuple):
+    """What excites each unit of a layer most.
+
+    `scenes` (unit, k) are places in the pool, strongest first, the earlier first where
+    two are equal; `activations` (unit, k) their largest activations; `masks` (unit, k,
+    64, 64) where the activation, upsampled bilinearly, is above `thresholds` (unit,).
+    """
+
+    scenes: NDArray[np.int64]
+    activations: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    thresholds: NDArray[np.float32]
+
+
+@cache
+def pool(seed: int = SEED, count: int = N_SCENES) -> tuple[Scene, ...]:
+    """Return the scenes that exemplars are drawn from."""
+    return tuple(World().scenes(seed, count))
+
+
+def exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> Exemplars:
+    """Return the exemplars of a layer's units from their activations on every scene.
+
+    Args:
+        activations: float32 (scene, unit, h, w).
+        k: exemplars of a unit.
+        quantile: the threshold is the smallest activation that at least this share of
+            positions do not exceed.
+    """
+    count, units, h, w = activations.shape
+    highest = activations.amax((2, 3)).numpy()
+    # a stable sort of the negatives: of equal scenes the earlier comes first
+    scenes = np.argsort(-highest, axis=0, kind="stable")[:k].T.copy()
+    rank = int(np.ceil(quantile * count * h * w)) - 1
+    thresholds = np.empty(units, dtype=np.float32)
+    for unit in range(units):
+        thresholds[unit] = np.partition(activations[:, unit].numpy().ravel(), rank)[rank]
+    own = np.arange(units)[:, None]
+    maps = activations[torch.from_numpy(scenes), torch.from_numpy(own)]
+    large = nnf.interpolate(maps, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    masks = large.numpy() > thresholds[:, None, None, None]
+    return Exemplars(scenes, highest[scenes, own], masks, thresholds)
+
+
+def rows(
+    seed: int = SEED, networks: Iterable[str] = NETWORKS
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (split, row) of every unit, in order of network, layer and index.
+
+    Pictures are the scenes' arrays (64, 64, 3) and masks bool arrays (64, 64): `encode`
+    makes bytes of them.
+    """
+    scenes = pool(seed)
+    maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
+    base = maps.float().mean((0, 2, 3)).numpy()
+    units = plan(seed)
+    for name in networks:
+        for layer, module in network(name, seed).named_children():
+            with torch.no_grad():
+                parts = [module(part) for part in maps.split(64)]
+            found = exemplars(torch.cat(parts))
+            for planted in (u for u in units if u.unit[:2] == (name, layer)):
+                yield planted.split, _row(planted, found, scenes, maps, base, seed)
+
+
+def _row(
+    planted: Planted,
+    found: Exemplars,
+    scenes: Sequence[Scene],
+    maps: Tensor,
+    base: NDArray[np.float32],
+    seed: int,
+) -> dict[str, Any]:
+    at = planted.unit.unit
+    chosen = found.scenes[at]
+    beside = _beside(planted, maps[torch.from_numpy(chosen)].numpy(), found.masks[at], base)
+    place = list(NETWORKS).index(planted.unit.network)
+    layer = list(NETWORKS[planted.unit.network]).index(planted.unit.layer)
+    return row(
+        planted.unit,
+        images=[scenes[i].image for i in chosen],
+        masks=list(found.masks[at]),
+        source_ids=[scenes[i].source_id for i in chosen],
+        activations=found.activations[at].tolist(),
+        threshold=float(found.thresholds[at]),
+        descriptions=[
+            annotator.describe(planted.formula, beside, (seed, 3, place, layer, at))
+            for annotator in ANNOTATORS
+        ],
+        annotator_ids=[annotator.name for annotator in ANNOTATORS],
+        unit_kind="synthetic",
+        polarity="+",
+        truth=phrase(planted.formula),
+        truth_formula=str(planted.formula),
+        duplicate_of=None if planted.duplicate_of is None else str(planted.duplicate_of),
+        seen=planted.seen,
+    )
+
+
+def _beside(
+    planted: Planted,
+    maps: NDArray[np.bool_],
+    masks: NDArray[np.bool_],
+    base: NDArray[np.float32],
+) -> list[str]:
+    """Return what else a unit's regions show more than other regions do, the most first."""
+    total = masks.sum()
+    if not total:
+        return []
+    share = (maps & masks[:, None]).sum((0, 2, 3)) / total
+    excess = share - base
+    named = [
+        concept
+        for concept in (CONCEPTS[i] for i in np.argsort(-excess, kind="stable"))
+        if concept not in planted.formula.concepts and CATEGORY[concept] != "part"
+    ]
+    return [c for c in named[:3] if excess[CONCEPTS.index(c)] > 0]
+
+
+def encode(members: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with pictures as lossless WebP, each scene encoded once, and masks as PNG."""
+    known: dict[str, dict[str, Any]] = {}
+    made = []
+    for member in members:
+        for source_id, image in zip(member["source_ids"], member["images"], strict=True):
+            if source_id not in known:
+                known[source_id] = {"bytes": _webp(image), "path": f"{source_id}.webp"}
+        made.append(
+            {
+                **member,
+                "images": [known[source_id] for source_id in member["source_ids"]],
+                "masks": [{"bytes": _png(mask), "path": None} for mask in member["masks"]],
+            }
+        )
+    return made
+
+
+def _webp(image: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "WEBP", lossless=True, method=6)
+    return stream.getvalue()
+
+
+def _png(mask: NDArray[np.bool_]) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return counts of units and of words, from the text columns of each split.
+
+    Agreement is by the grammar: the share of an annotator's phrases that mean exactly
+    the truth, over units that mean something.
+    """
+    from milannotations.synthetic.formulas import Formula
+
+    members = [(split, member) for split, part in splits.items() for member in part]
+    texts = [text for _, member in members for text in member["descriptions"]]
+    lengths = [len(text.split()) for text in texts]
+    formulas = [Formula.parse(member["truth_formula"]) for _, member in members]
+    exact: dict[str, list[bool]] = {}
+    for (_, member), formula in zip(members, formulas, strict=True):
+        for name, text in zip(member["annotator_ids"], member["descriptions"], strict=True):
+            if formula.means_something:
+                exact.setdefault(name, []).append(parse(text).same_as(meaning(formula)))
+    return {
+        "units": len(members),
+        "units_by_split": dict(Counter(split for split, _ in members)),
+        "units_by_layer": {
+            layer: dict(sorted(counts.items()))
+            for layer, counts in sorted(_by_layer(members).items())
+        },
+        "units_by_kind": dict(sorted(Counter(formula.kind for formula in formulas).items())),
+        "units_unseen_by_split": dict(
+            Counter(split for split, member in members if member["seen"] is False)
+        ),
+        "duplicates": sum(member["duplicate_of"] is not None for _, member in members),
+        "formulas": len(set(formulas)),
+        "scenes": len({source for _, member in members for source in member["source_ids"]}),
+        "descriptions": len(texts),
+        "words": {
+            "mean": round(float(np.mean(lengths)), 4),
+            "median": float(np.median(lengths)),
+            "least": min(lengths),
+            "most": max(lengths),
+            "vocabulary": len({word for text in texts for word in text.split()}),
+        },
+        "distinct_share": round(len(set(texts)) / len(texts), 4),
+        "ten_commonest_share": round(
+            sum(count for _, count in Counter(texts).most_common(10)) / len(texts), 4
+        ),
+        "identical_pairs_share": round(
+            float(
+                np.mean([a == b for _, m in members for a, b in combinations(m["descriptions"], 2)])
+            ),
+            4,
+        ),
+        "exact_by_annotator": {name: round(float(np.mean(v)), 4) for name, v in exact.items()},
+    }
+
+
+def _by_layer(members: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {}
+    for split, member in members:
+        counts.setdefault(f"{member['network']}/{member['layer']}", Counter())[split] += 1
+    return counts
+
+
+def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = False) -> Path:
+    """Write the edition `mini` at `out`: parquet files, statistics and the card.
+
+    Minutes on two cores. The card is the README of `milannotations/`, brought up to date.
+
+    Raises:
+        InputError: `out` is a folder of something else.
+    """
+    out = Path(out)
+    card = out / "README.md"
+    if out.is_dir() and any(out.iterdir()) and MARK not in _text(card):
+        raise InputError(f"{out} holds something else. Give another --out, a new folder.")
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for split, member in tqdm(
+        rows(seed), total=len(plan(seed)), desc="units", unit="unit", disable=not progress
+    ):
+        splits[split].append(member)
+    folder = out / "data" / "mini"
+    for split, members in splits.items():
+        write_parquet(encode(members), folder / f"{split}.parquet")
+    counted = {"seed": seed, **statistics(splits)}
+    with replacing(folder / "statistics.json") as temporary:
+        temporary.write_text(json.dumps(counted, indent=1, sort_keys=True) + "\n")
+    with replacing(card) as temporary:
+        temporary.write_text(_card(folder, counted), encoding="utf-8")
+    return out
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _card(folder: Path, counted: Mapping[str, Any]) -> str:
+    """Return the card: front matter with the files' digest, a table, the text as it is."""
+    files = {split: folder / f"{split}.parquet" for split in SPLITS}
+    front = yaml.safe_dump(
+        {
+            "pretty_name": "MILANNOTATIONS, mini edition (synthetic)",
+            "license": "mit",
+            "language": ["en"],
+            "tags": ["interpretability", "neuron-descriptions", "synthetic"],
+            "configs": [
+                {
+                    "config_name": "mini",
+                    # `datasets` names its cache by what stands here (see `editions`)
+                    "description": f"sha256:{sha256(*files.values())}",
+                    "data_files": [
+                        {"split": split, "path": f"data/mini/{split}.parquet"} for split in SPLITS
+                    ],
+                }
+            ],
+        },
+        sort_keys=False,
+    )
+    lines = ["| network | layer | train | validation | test |", "|---|---|---|---|---|"]
+    for key, counts in counted["units_by_layer"].items():
+        network_name, layer = key.split("/")
+        cells = " | ".join(str(counts.get(split, 0)) for split in SPLITS)
+        lines.append(f"| {network_name} | {layer} | {cells} |")
+    body = _text(EMBEDDED["mini"] / "README.md").split("---\n", 2)[2]
+    begin, _, rest = body.partition(TABLE_BEGINS)
+    _, _, end = rest.partition(TABLE_ENDS)
+    table = "\n".join(lines)
+    return f"---\n{front}---\n{begin}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{end}"
