@@ -6,24 +6,20 @@ before a command needs it, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leaderboard.commands import Json, console, examples, lists, print_json
+from leaderboard.commands import data as data_commands
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from leaderboard.scoring import Score
-
-
-def examples(*commands: str) -> str:
-    """Return the end of a help text: commands that work."""
-    return "Examples:\n\n" + "\n\n".join(f"  {command}" for command in commands)
 
 
 app = typer.Typer(
@@ -35,26 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-list_app = typer.Typer(
-    no_args_is_help=True,
-    help="List what the suite knows.",
-    epilog=examples("milan list metrics", "milan list networks --json"),
-)
-data_app = typer.Typer(
-    no_args_is_help=True,
-    help="Make editions: folders that datasets.load_dataset opens.",
-    epilog=examples(
-        "milan data annotations --help",
-        "milan data annotations annotations.csv --network resnet152-imagenet --out edition",
-    ),
-)
-app.add_typer(list_app, name="list")
-app.add_typer(data_app, name="data")
+app.add_typer(lists.app, name="list")
+app.add_typer(data_commands.app, name="data")
 
 MANY = ("--metrics", "--layer", "--constant")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _version(wanted: bool) -> None:
@@ -72,108 +53,6 @@ def root(
     ] = False,
 ) -> None:
     """Describe what the units of vision networks respond to, and score the descriptions."""
-
-
-@list_app.command("metrics", epilog=examples("milan list metrics", "milan list metrics --json"))
-def list_metrics(as_json: Json = False) -> None:
-    """List the metrics that scores can be asked for."""
-    from leaderboard import metrics
-
-    specs = metrics.catalogue()
-    if as_json:
-        _print_json([spec.to_dict() for spec in specs])
-        return
-    _print_table(
-        ("name", "what it says", "better", "source"),
-        [(spec.name, spec.title, spec.direction or "-", spec.source) for spec in specs],
-    )
-    print(
-        "\nA score against all references, instead of matched ones, ends in -allref.\n"
-        f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
-        "bertscore@path/to/folder:LAYER, embedding@path/to/folder.\n"
-        "As modules: evaluate.load(leaderboard.metrics.path(NAME))."
-    )
-
-
-@list_app.command("networks", epilog=examples("milan list networks", "milan list networks --json"))
-def list_networks(as_json: Json = False) -> None:
-    """List the published networks of MILANNOTATIONS, their layers and units."""
-    from milannotations import catalog
-
-    if as_json:
-        _print_json(
-            [
-                {
-                    "name": network.name,
-                    "task": network.task,
-                    "image_source": network.image_source,
-                    "layers": network.layers,
-                    "units": network.n_units,
-                    "archive": network.archive,
-                    "groups": [
-                        group
-                        for group, members in catalog.GROUPS.items()
-                        if network.name in members
-                    ],
-                }
-                for network in catalog.NETWORKS.values()
-            ]
-        )
-        return
-    _print_table(
-        ("network", "task", "images", "layers", "units"),
-        [
-            (
-                network.name,
-                network.task,
-                network.image_source,
-                " ".join(
-                    f"{layer}:{count}"
-                    if (shown := network.display_layer(layer)) == layer
-                    else f"{layer}({shown}):{count}"
-                    for layer, count in network.layers.items()
-                ),
-                f"{network.n_units:,}",
-            )
-            for network in catalog.NETWORKS.values()
-        ],
-    )
-    print(
-        f"\n{catalog.N_UNITS:,} units, {catalog.N_DESCRIPTIONS:,} descriptions. "
-        f"Groups: {', '.join(catalog.GROUPS)}."
-    )
-
-
-@data_app.command(
-    "annotations",
-    epilog=examples(
-        "milan data annotations annotations.csv --network resnet152-imagenet --out edition",
-        "milan data annotations mine.csv --network my-network --out edition",
-    ),
-)
-def data_annotations(
-    file: Annotated[str, typer.Argument(help="A published annotations.csv (layer,unit,summary).")],
-    network: Annotated[str, typer.Option(help="Which network it describes.")],
-    out: Annotated[str, typer.Option(help="Folder of the edition; made, or added to.")],
-    unlisted: Annotated[
-        bool,
-        typer.Option(
-            "--unlisted", help="Accept layers and units that the published network lacks."
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the network if it is there.")
-    ] = False,
-) -> None:
-    """Make a text-only edition, which datasets.load_dataset opens, from an annotations.csv."""
-    from milannotations import published
-
-    made = published.build_edition(file, network, out, unlisted=unlisted, overwrite=overwrite)
-    print(
-        f"{made.network}: {len(made.descriptions):,} units, {made.n_descriptions:,} descriptions"
-        + (f", {made.n_empty:,} empty ones left out" if made.n_empty else "")
-        + f'\nOpen it: datasets.load_dataset("{out}", "{made.network}")'
-    )
 
 
 @app.command(
@@ -295,7 +174,7 @@ def doctor(as_json: Json = False) -> None:
 
     checks = clinic.examine()
     if as_json:
-        _print_json([vars(check) for check in checks])
+        print_json([vars(check) for check in checks])
     else:
         for check in checks:
             print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.says}")
@@ -325,29 +204,8 @@ def _show(made: Score, as_json: bool) -> None:
 
         sys.stdout.write(records.dumps(made.record))
         return
-    console = _console()
-    console.print(made.render(console.width))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # a pipe or a file has no width of its own: give the table room
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(width=width, highlight=False, markup=False)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(*header, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    _console().print(table)
+    screen = console()
+    screen.print(made.render(screen.width))
 
 
 def spread(words: Sequence[str]) -> list[str]:
@@ -391,6 +249,7 @@ def spread(words: Sequence[str]) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
     words = list(sys.argv[1:] if words is None else words)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # theirs; ours say more
     try:
         app(args=spread(words), prog_name="milan")
     except InputError as error:

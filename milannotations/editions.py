@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from milannotations import catalog, schema
-from milannotations.errors import InputError, did_you_mean
+from milannotations.errors import InputError, did_you_mean, some
 from milannotations.files import replacing, sha256
 
 if TYPE_CHECKING:
@@ -54,6 +54,15 @@ def locate(edition: str | os.PathLike[str]) -> Path:
             + did_you_mean(os.fspath(edition), EMBEDDED)
         )
     return folder
+
+
+def check_embedded(name: str) -> None:
+    """Raise InputError unless an edition of this name ships with the package."""
+    if name not in EMBEDDED:
+        raise InputError(
+            f"No embedded edition '{name}' (embedded: {', '.join(EMBEDDED)})."
+            + did_you_mean(name, EMBEDDED)
+        )
 
 
 def name_of(edition: str | os.PathLike[str]) -> str:
@@ -146,6 +155,53 @@ def load(
     return datasets.load_dataset(
         str(locate(edition)), config, split=split, columns=columns, streaming=streaming
     )
+
+
+def select(
+    edition: str | os.PathLike[str],
+    network: str | None = None,
+    layer: str | None = None,
+    unit: int | None = None,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+) -> Any:
+    """Return some units of an edition with everything known of them, as a `datasets.Dataset`.
+
+    Args:
+        edition, config, split: as `load`; every split unless told.
+        network, layer, unit: only these.
+        count: draw this many, seeded, in order of the edition; None returns all.
+        seed: of the draw.
+
+    Raises:
+        InputError: see `load`; no such network, layer or unit.
+    """
+    import datasets
+    import numpy as np
+
+    loaded = load(edition, config, split)
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = datasets.concatenate_datasets(list(loaded.values()))
+    keys = loaded.select_columns(["network", "layer", "unit"]).to_pandas()
+    for name, wanted in (("network", network), ("layer", layer), ("unit", unit)):
+        if wanted is None:
+            continue
+        known = sorted(keys[name].unique().tolist())
+        keys = keys[keys[name] == wanted]
+        if keys.empty:
+            some_known = some(known) if name == "unit" else ", ".join(map(str, known))
+            raise InputError(
+                f"No {name} '{wanted}' in {edition} ({name}s: {some_known})."
+                + (did_you_mean(wanted, known) if isinstance(wanted, str) else "")
+            )
+    chosen = keys.index.to_numpy()
+    if count is not None and count < len(chosen):
+        drawn = np.random.default_rng(seed).choice(len(chosen), count, replace=False)
+        chosen = chosen[np.sort(drawn)]
+    return loaded.select(chosen)
 
 
 def write_config(

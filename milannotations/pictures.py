@@ -59,7 +59,7 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> 
 
 
 def unit_sheet(
-    units: Iterable[Mapping[str, Any]], *, exemplars: int = 15, side: int = 96, answers: bool = True
+    units: Iterable[Mapping[str, Any]], *, exemplars: int = 15, side: int = 96
 ) -> Image.Image:
     """Return a strip a unit: its exemplars, dimmed outside the masks, and what is said of it.
 
@@ -67,7 +67,6 @@ def unit_sheet(
         units: rows of an edition with exemplars.
         exemplars: pictures of each, strongest first.
         side: of a picture, in pixels.
-        answers: write the truth and the descriptions under the pictures.
 
     Raises:
         InputError: a unit without exemplars, or no unit.
@@ -81,21 +80,23 @@ def unit_sheet(
             raise InputError(f"{key} has no exemplars to show; this edition holds text alone.")
         pairs = list(zip(unit["images"], unit["masks"], strict=True))[:exemplars]
         tiles = grid([masked(image, mask) for image, mask in pairs], len(pairs), side)
-        lines = [key]
-        if answers:
-            simulated = unit["unit_kind"] == "synthetic"
-            if unit["truth"] is not None:
-                lines.append(f"truth: {unit['truth']}   [{unit['truth_formula']}]")
-            who = "simulated annotators" if simulated else "people"
-            lines.append(f"{who}: " + " | ".join(unit["descriptions"]) if unit["descriptions"]
-                         else f"{who}: nothing")  # fmt: skip
-        strips.append(_stack([*map(_line, lines), tiles]))
+        strips.append(_stack([*map(_line, lines(unit)), tiles]))
     if not strips:
         raise InputError("There is no unit to show.")
     sheet = _stack(strips)
     framed = Image.new("RGB", (sheet.width + 2 * MARGIN, sheet.height + MARGIN), PAPER)
     framed.paste(sheet, (MARGIN, MARGIN))
     return framed
+
+
+def lines(unit: Mapping[str, Any]) -> list[str]:
+    """Return what is said of a unit, in lines: its key, its truth if known, its descriptions."""
+    said = [f"{unit['network']}/{unit['layer']}/{unit['unit']}"]
+    if unit["truth"] is not None:
+        said.append(f"truth: {unit['truth']}   [{unit['truth_formula']}]")
+    who = "simulated annotators" if unit["unit_kind"] == "synthetic" else "people"
+    said.append(f"{who}: " + (" | ".join(unit["descriptions"]) or "nothing"))
+    return said
 
 
 def _stack(parts: Sequence[Image.Image]) -> Image.Image:

@@ -94,14 +94,14 @@ def exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> Ex
 
 
 def rows(
-    seed: int = SEED, networks: Iterable[str] = NETWORKS
+    seed: int = SEED, networks: Iterable[str] = NETWORKS, count: int = N_SCENES
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (split, row) of every unit, in order of network, layer and index.
 
-    Pictures are the scenes' arrays (64, 64, 3) and masks bool arrays (64, 64): `encode`
-    makes bytes of them.
+    `count` is the size of the pool. Pictures are the scenes' arrays (64, 64, 3) and masks
+    bool arrays (64, 64): `encode` makes bytes of them.
     """
-    scenes = pool(seed)
+    scenes = pool(seed, count)
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
     base = maps.float().mean((0, 2, 3)).numpy()
     units = plan(seed)

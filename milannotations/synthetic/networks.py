@@ -79,7 +79,7 @@ _SINGLE = ("shape", "color", "texture", "background", "text", "face", "part", "r
 N_BASE, N_DUPLICATES = 130, 6
 """Units of a layer with a formula of their own, and copies of some of them."""
 
-N_TEST, N_VALIDATION = 38, 14
+N_TEST, N_VALIDATION = 42, 14
 """Of the units of a layer with a formula of their own."""
 
 N_MEANINGLESS = {"test": 3, "validation": 1}

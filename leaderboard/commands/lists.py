@@ -1,0 +1,104 @@
+"""`milan list`: what the suite knows."""
+
+from __future__ import annotations
+
+import typer
+
+from leaderboard.commands import Json, examples, print_json, print_table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List what the suite knows.",
+    epilog=examples("milan list metrics", "milan list networks --json"),
+)
+
+
+@app.command("metrics", epilog=examples("milan list metrics", "milan list metrics --json"))
+def list_metrics(as_json: Json = False) -> None:
+    """List the metrics that scores can be asked for."""
+    from leaderboard import metrics
+
+    specs = metrics.catalogue()
+    if as_json:
+        print_json([spec.to_dict() for spec in specs])
+        return
+    print_table(
+        ("name", "what it says", "better", "source"),
+        [(spec.name, spec.title, spec.direction or "-", spec.source) for spec in specs],
+    )
+    print(
+        "\nA score against all references, instead of matched ones, ends in -allref.\n"
+        f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
+        "bertscore@path/to/folder:LAYER, embedding@path/to/folder.\n"
+        "As modules: evaluate.load(leaderboard.metrics.path(NAME))."
+    )
+
+
+@app.command("networks", epilog=examples("milan list networks", "milan list networks --json"))
+def list_networks(as_json: Json = False) -> None:
+    """List the published networks of MILANNOTATIONS, their layers and units."""
+    from milannotations import catalog
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": network.name,
+                    "task": network.task,
+                    "image_source": network.image_source,
+                    "layers": network.layers,
+                    "units": network.n_units,
+                    "archive": network.archive,
+                    "groups": [
+                        group
+                        for group, members in catalog.GROUPS.items()
+                        if network.name in members
+                    ],
+                }
+                for network in catalog.NETWORKS.values()
+            ]
+        )
+        return
+    print_table(
+        ("network", "task", "images", "layers", "units"),
+        [
+            (
+                network.name,
+                network.task,
+                network.image_source,
+                " ".join(
+                    f"{layer}:{count}"
+                    if (shown := network.display_layer(layer)) == layer
+                    else f"{layer}({shown}):{count}"
+                    for layer, count in network.layers.items()
+                ),
+                f"{network.n_units:,}",
+            )
+            for network in catalog.NETWORKS.values()
+        ],
+    )
+    print(
+        f"\n{catalog.N_UNITS:,} units, {catalog.N_DESCRIPTIONS:,} descriptions. "
+        f"Groups: {', '.join(catalog.GROUPS)}."
+    )
+
+
+@app.command("editions", epilog=examples("milan list editions", "milan list editions --json"))
+def list_editions(as_json: Json = False) -> None:
+    """List the editions that ship with the package, their configs and splits."""
+    from milannotations import editions
+
+    found = {name: editions.configs(name) for name in editions.EMBEDDED}
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("edition", "config", "splits"),
+        [
+            (name, config, " ".join(splits))
+            for name, configs in found.items()
+            for config, splits in configs.items()
+        ],
+    )
+    print("\nmini is synthetic: its units were planted and its annotators are simulated.")
+    print("Any folder made by 'milan data annotations' is an edition too.")
