@@ -1,0 +1,260 @@
+"""Run a method on units: what it may see, in batches, its answers checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from baselines.context import Context
+from baselines.contract import Description, Method
+from baselines.registry import get
+from milannotations.errors import InputError, some
+from milannotations.schema import Unit
+
+BATCH = 64
+"""Units described at a time."""
+
+EXEMPLARS = ("images", "masks", "source_ids", "activations", "threshold")
+"""Columns that `shuffled_exemplars` moves."""
+
+
+def describe(
+    edition: str | os.PathLike[str],
+    method: str | os.PathLike[str] | Method,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    network: str | None = None,
+    layers: str | Sequence[str] = (),
+    training: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> list[tuple[Unit, Description]]:
+    """Describe the units of an edition.
+
+    Args:
+        edition: folder, or the name of an embedded edition (`mini`).
+        method: name, `path/to/file.py`, or a method from `baselines.get`.
+        config: config of the edition; may be left out if there is only one.
+        split: such as `test` or `train+test`; None is every split.
+        network: units of this network alone.
+        layers: units of these layers alone.
+        training: edition to learn from, of the same config if there are several
+            (default: the same edition); its split `train` alone is read.
+        options: what the method's `create` takes, such as `{"model": folder}`.
+        seed: of every draw.
+        batch_size: units described at a time; no answer depends on it.
+        progress: show a progress bar.
+
+    Returns:
+        Each unit with its answer, in the edition's order.
+
+    Raises:
+        InputError: anything that the caller can mend, with what to do.
+    """
+    if isinstance(method, str | os.PathLike):
+        method = get(os.fspath(method), **(options or {}))
+    elif options:
+        raise InputError("Options are for a method by name; this one is made already.")
+    units = open_units(edition, config=config, split=split, network=network, layers=layers)
+    learns = "training" in method.spec.requires
+    learn_from = open_training(training or edition, config) if learns else None
+    context = Context(seed=seed, training=learn_from)
+    answers = run(method, units, context, batch_size=batch_size, progress=progress)
+    return list(zip(keys(units), answers, strict=True))
+
+
+def run(
+    method: Method,
+    units: Any,
+    context: Context | None = None,
+    *,
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> list[Description]:
+    """Return a method's answers, one a unit, in order.
+
+    The method gets the columns that its spec lets it see and no other.
+
+    Args:
+        method: from `baselines.get`.
+        units: `datasets.Dataset` with the columns of the schema; it may be empty.
+        context: what the method requires (default: only a seed).
+        batch_size: units described at a time.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: something that the method requires is missing; the method returned
+            something else than one `Description` a unit.
+    """
+    name, context = method.spec.name, context or Context()
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; at least 1 was expected.")
+    _check_supplied(method, context)
+    visible = units.select_columns(list(method.spec.columns))
+    answers: list[Description] = []
+    for start in _with_bar(range(0, len(units), batch_size), progress, name):
+        part = visible.select(range(start, min(start + batch_size, len(units))))
+        try:
+            made = method.describe(part, context)
+        except Exception as error:
+            members = keys(part)
+            error.add_note(f"while '{name}' described {members[0]} to {members[-1]}")
+            raise
+        answers.extend(_checked(made, name, keys(part)))
+    return answers
+
+
+def open_units(
+    edition: str | os.PathLike[str],
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    network: str | None = None,
+    layers: str | Sequence[str] = (),
+) -> Any:
+    """Return units of an edition, as `describe` takes them, with every column.
+
+    Raises:
+        InputError: no such edition, config, split, network or layer.
+    """
+    from datasets import concatenate_datasets
+
+    from milannotations import editions
+
+    made = editions.load(edition, config, split)
+    units = concatenate_datasets(list(made.values())) if split is None else made
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    members = keys(units)
+    for kind, asked, known in (
+        ("network", [network] if network else [], [unit.network for unit in members]),
+        ("layer", wanted, [unit.layer for unit in members]),
+    ):
+        for name in asked:
+            if name not in known:
+                raise InputError(
+                    f"No unit of {kind} '{name}' in {edition} "
+                    f"({kind}s: {', '.join(dict.fromkeys(known))})."
+                )
+    if not network and not wanted:
+        return units
+    return units.select(
+        [
+            i
+            for i, unit in enumerate(members)
+            if network in (None, "", unit.network) and (not wanted or unit.layer in wanted)
+        ]
+    )
+
+
+def open_training(edition: str | os.PathLike[str], config: str | None = None) -> Any | None:
+    """Return the split `train` of an edition; None if it has none.
+
+    An edition of one config is opened whatever `config` is.
+
+    Raises:
+        InputError: no such edition or config.
+    """
+    from milannotations import editions
+
+    known = editions.configs(edition)
+    made = editions.load(edition, None if len(known) == 1 else config)
+    return made.get("train")
+
+
+def keys(units: Any) -> list[Unit]:
+    """Return the key of each row of a dataset of units."""
+    columns = (units[name] for name in ("network", "layer", "unit"))
+    return [Unit(*key) for key in zip(*columns, strict=True)]
+
+
+def shuffled_exemplars(units: Any, seed: int = 0) -> Any:
+    """Return the units, each with the exemplars of another unit of its layer.
+
+    The blind control: a method that looks at these pictures knows nothing of the
+    unit, so its descriptions have no lift. Within each (network, layer) the columns
+    `EXEMPLARS` move by a random cyclic order of its units, so that no unit keeps its
+    own; a layer of a single unit is refused.
+
+    Args:
+        units: `datasets.Dataset` of units.
+        seed: of the order.
+
+    Returns:
+        `datasets.Dataset` with the same columns, and the other columns as they were.
+
+    Raises:
+        InputError: a layer of one unit.
+    """
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    draw, members = Context(seed=seed).draw, keys(units)
+    layers: dict[tuple[str, str], list[int]] = {}
+    for i, unit in enumerate(members):
+        layers.setdefault(unit[:2], []).append(i)
+    alone = [members[places[0]] for places in layers.values() if len(places) == 1]
+    if alone:
+        raise InputError(f"There is nothing to exchange {some(alone)} with: one unit in a layer.")
+    if not members:
+        return units
+    source = [0] * len(members)
+    for places in layers.values():
+        order = sorted(places, key=lambda i: draw("shuffle", members[i], below=2**256))
+        for i, other in zip(order, order[1:] + order[:1], strict=True):
+            source[i] = other
+    rows = units.with_format("arrow")
+    table, moved = rows[:], rows[source]
+    for name in EXEMPLARS:
+        table = table.set_column(table.column_names.index(name), name, moved[name])
+    return Dataset(InMemoryTable(table), info=units.info.copy(), split=units.split)
+
+
+def _check_supplied(method: Method, context: Context) -> None:
+    name = method.spec.name
+    if "training" in method.spec.requires and not context.has_training:
+        raise InputError(
+            f"'{name}' learns from described units, and there is no split 'train' to learn "
+            "from. Give an edition that has one: training=EDITION (Context(training=rows))."
+        )
+    if "activations" in method.spec.requires and not context.has_activations:
+        raise InputError(
+            f"'{name}' needs the network's activations. Give baselines.Context(networks="
+            "{name: function from images to {layer: activations}})."
+        )
+
+
+def _checked(made: Any, name: str, units: Sequence[Unit]) -> list[Description]:
+    """Return answers, one a unit.
+
+    Raises:
+        InputError: they are something else.
+    """
+    if isinstance(made, str) or not isinstance(made, Sequence):
+        raise InputError(
+            f"'{name}' returned {type(made).__name__}; a list of Description was expected."
+        )
+    wrong = [i for i, one in enumerate(made) if not isinstance(one, Description)]
+    if wrong:
+        raise InputError(
+            f"'{name}' returned {type(made[wrong[0]]).__name__} in place {wrong[0]}; "
+            'expected Description.of("text"), Description.failed() or Description.abstained().'
+        )
+    if len(made) != len(units):
+        raise InputError(
+            f"'{name}' gave {len(made)} descriptions for {len(units)} units "
+            f"({units[0]} to {units[-1]}); one a unit was expected, in order."
+        )
+    return list(made)
+
+
+def _with_bar(items: range, progress: bool, name: str) -> Iterable[int]:
+    if not progress:
+        return items
+    from tqdm import tqdm
+
+    bar: Iterable[int] = tqdm(items, desc=name, unit="batch", leave=False)
+    return bar
