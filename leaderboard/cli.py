@@ -16,6 +16,7 @@ import typer
 
 from leaderboard.commands import Json, console, examples, lists, print_json
 from leaderboard.commands import data as data_commands
+from leaderboard.commands import describe as describing
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ app = typer.Typer(
 )
 app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
+app.command("describe", epilog=describing.EPILOG)(describing.describe)
 
-MANY = ("--metrics", "--layer", "--constant")
+MANY = ("--metrics", "--layer", "--constant", "--methods")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
 
@@ -140,31 +142,52 @@ def score(
     _show(made, as_json)
 
 
-@app.command("run", epilog=examples("milan run", "milan run --out records/sample"))
+@app.command("run", epilog=examples("milan run", "milan run --methods nearest truth --out records"))
 def run(
-    out: Annotated[str | None, typer.Option(help="Folder to write the record to.")] = None,
+    data: Annotated[str, typer.Option(help="Edition: a folder, or mini.")] = "mini",
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Methods (default: all that need no download).")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
+    split: Annotated[str, typer.Option(help="Split to describe and score.")] = "test",
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Metrics or sets (default: by the edition).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
+    out: Annotated[str | None, typer.Option(help="Folder to write a record a method to.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace records that are there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job on what ships with the package: for now, a small hand-made sample."""
-    import leaderboard
-    from leaderboard import metrics, sample
-    from leaderboard.metrics.models import offline_folder
+    """Run the main job: several methods describe an edition's units, and all are scored."""
+    from leaderboard import suite, synthetic
+    from leaderboard.outcomes import Settings
 
-    names = ["default"]
-    if offline_folder() is not None:
-        names += [f"{name}@all-MiniLM-L6-v2" for name in metrics.NEURAL]
-    made = leaderboard.score(
-        sample.PREDICTIONS,
-        sample.ANNOTATIONS,
-        names,
-        network=sample.NETWORK,
-        method="sample-method",
+    screen = console()
+    tell = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
+    scores = suite.run(
+        data,
+        methods,
+        config=config,
+        split=split,
+        metrics=metrics,
+        settings=Settings(seed=seed, draws=draws),
+        out=out,
+        overwrite=overwrite,
+        **({"tell": tell} if tell else {}),
     )
+    made = {name: score.record for name, score in scores.items()}
+    if as_json:
+        print_json({name: record.model_dump() for name, record in made.items()})
+    elif next(iter(made.values())).edition.synthetic:
+        screen.print(synthetic.board(made, screen.width))
+    else:
+        for score in scores.values():
+            screen.print(score.render(screen.width))
     if out is not None:
-        print(f"Record: {made.save(out)}", file=sys.stderr)
-    if not as_json:
-        print(sample.LABEL + "\n")
-    _show(made, as_json)
+        print(f"Records: {out}", file=sys.stderr)
 
 
 @app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))
@@ -183,12 +206,11 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _edition(name: str) -> str:
+    from milannotations import editions
+
     if Path(name).is_file():
         raise InputError(f"{name} is a file; an edition is a folder. Use --references for a CSV.")
-    if not name or not Path(name).exists():
-        raise InputError(
-            f"No edition '{name}'. Make one: milan data annotations FILE --network N --out {name}"
-        )
+    editions.locate(name or "./")
     return name
 
 

@@ -31,8 +31,8 @@ def compare(ours: Score, theirs: Score, *, seed: int = 0, draws: int = 1000) -> 
         InputError: other references, other signatures of a metric, or nothing in common.
 
     Example:
-        >>> from leaderboard import sample
-        >>> made = score(sample.PREDICTIONS, sample.ANNOTATIONS, ["rouge-l"], network="sample")
+        >>> from leaderboard import suite
+        >>> made = suite.run("mini", ["constant"], metrics=["rouge-l"])["constant"]
         >>> compare(made, made).loc["rouge-l", "difference"]
         np.float64(0.0)
     """

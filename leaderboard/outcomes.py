@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard import statistics as stats
-from leaderboard.metrics.base import Floats, Metric, PairMetric, RowMetric, TextMetric
+from leaderboard.metrics.base import Against, Floats, Metric, PairMetric, RowMetric, TextMetric
 from leaderboard.metrics.vectors import Retrieval
 from leaderboard.references import References
+from leaderboard.views import Answers, Mask, Side, View, side
 from milannotations.errors import InputError
-
-Answers = Sequence[str | None]
-Sets = Sequence[tuple[str, ...]]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -220,17 +217,6 @@ def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
     return stats.resampled_means(values[chosen], drawn)
 
 
-@dataclass(frozen=True)
-class View:
-    """References of every unit, and which units are scored against theirs.
-
-    The others are candidates in retrieval all the same, with what they have.
-    """
-
-    sets: Sets
-    targets: Mask
-
-
 @dataclass
 class Judge:
     """Puts answers and a view of the references through a metric.
@@ -247,22 +233,15 @@ class Judge:
     answered: Mask
     settings: Settings
 
-    @cached_property
-    def everything(self) -> View:
-        texts = self.references.texts
-        return View(texts, np.array([bool(t) for t in texts]))
+    def __post_init__(self) -> None:
+        self._sides: dict[Against, Side] = {}
 
-    @cached_property
-    def without(self) -> list[View]:
-        """Return the references without the k-th, for each k that some unit has."""
-        texts = self.references.texts
-        most = max(map(len, texts), default=0)
-        views = []
-        for k in range(most if most > 1 else 0):
-            targets = np.array([len(t) > max(k, 1) for t in texts])
-            left = [t[:k] + t[k + 1 :] if w else t for t, w in zip(texts, targets, strict=True)]
-            views.append(View(left, targets))
-        return views
+    def side(self, metric: Metric) -> Side:
+        """Return what a metric holds answers against."""
+        against = metric.spec.against
+        if against not in self._sides:
+            self._sides[against] = side(self.references, against)
+        return self._sides[against]
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.intp]]:
@@ -273,36 +252,28 @@ class Judge:
             orders["file"] = np.array(file_order, dtype=np.intp)
         return orders
 
-    @cached_property
-    def people(self) -> list[Answers]:
-        """Return the k-th reference of each unit, for each k, where others remain."""
-        texts = self.references.texts
-        return [
-            [t[k] if wanted else None for t, wanted in zip(texts, view.targets, strict=True)]
-            for k, view in enumerate(self.without)
-        ]
-
     def judge(self, metric: Metric, answers: Answers, allref: bool) -> Outcome:
         """Return how `answers` (one a unit) do, on matched references or on all of them."""
+        held = self.side(metric)
         if isinstance(metric, TextMetric):
-            return text_outcome(metric, answers, self.scope)
-        views = [self.everything] if allref else self.without
-        return self._mean([self._view(metric, answers, view) for view in views])
+            return text_outcome(metric, answers, self.scope & held.about)
+        views = [held.everything] if allref else held.matched
+        return self._mean([self._view(metric, answers, view) for view in views], held.about)
 
     def person(self, metric: Metric) -> Outcome | None:
-        """Return how people do against each other; None where no unit has two references."""
-        if not self.without:
+        """Return how people do, each in turn; None where there is nothing to hold them against."""
+        held = self.side(metric)
+        if not held.people:
             return None
         if isinstance(metric, TextMetric):
-            return self._mean([text_outcome(metric, said, self.scope) for said in self.people])
+            units = self.scope & held.about
+            parts = [text_outcome(metric, said, units) for said, _ in held.people]
+            return self._mean(parts, held.about)
         return self._mean(
-            [
-                self._view(metric, answers, view)
-                for answers, view in zip(self.people, self.without, strict=True)
-            ]
+            [self._view(metric, said, view) for said, view in held.people], held.about
         )
 
-    def _mean(self, parts: Sequence[UnitOutcome | CorpusOutcome]) -> Outcome:
+    def _mean(self, parts: Sequence[UnitOutcome | CorpusOutcome], about: Mask) -> Outcome:
         corpora = [part for part in parts if isinstance(part, CorpusOutcome)]
         if corpora:
             return corpora[0] if len(corpora) == 1 else MeanOutcome(corpora)
@@ -313,8 +284,8 @@ class Judge:
                 neighbour.setdefault(order, []).append(value)
         n = len(self.references.units)
         return UnitOutcome(
-            _known_mean([part.values for part in units], n),
-            _known_mean([part.above for part in units], n),
+            np.where(about, _known_mean([part.values for part in units], n), np.nan),
+            np.where(about, _known_mean([part.above for part in units], n), np.nan),
             {order: float(np.mean(values)) for order, values in neighbour.items()},
         )
 

@@ -24,6 +24,8 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     import pandas as pd
 
+    from baselines import Description
+
 COLUMNS = ("network", "layer", "unit", "description", "rank", "score", "status")
 STATUSES = ("ok", "abstained", "failed")
 MAX_DESCRIPTION = 10_000
@@ -62,6 +64,7 @@ class Predictions:
     layouts: tuple[str, ...] = ()
     n_not_text: int = 0
     _first: dict[Unit, Prediction] = field(init=False, repr=False, compare=False)
+    _senses: dict[Unit, list[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         seen: dict[tuple[Unit, int], None] = {}
@@ -80,6 +83,11 @@ class Predictions:
         if headless:
             raise InputError(f"No rank 1 for {some(dict.fromkeys(headless))}; ranks count from 1.")
         object.__setattr__(self, "_first", first)
+        senses: dict[Unit, list[str]] = {}
+        for row in sorted(self.rows, key=lambda row: row.rank):
+            if row.status == "ok":
+                senses.setdefault(row.unit, []).append(row.description)
+        object.__setattr__(self, "_senses", senses)
 
     def __len__(self) -> int:
         return len(self._first)
@@ -91,6 +99,10 @@ class Predictions:
     def first(self, unit: Unit) -> Prediction | None:
         """Return the rank-1 answer for a unit, or None if there is no row for it."""
         return self._first.get(unit)
+
+    def senses(self, unit: Unit) -> list[str]:
+        """Return the descriptions of a unit, in order of rank, those that failed left out."""
+        return self._senses.get(unit, [])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame with the columns of the file."""
@@ -199,6 +211,20 @@ def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
             for unit, text in pairs
         ),
         n_not_text=sum(_is_not_text(text) for _, text in pairs),
+    )
+
+
+def of_descriptions(described: Iterable[tuple[Unit, Description]]) -> Predictions:
+    """Return the predictions that `baselines.describe` made: a row a sense of a unit.
+
+    Example:
+        >>> from baselines import Description
+        >>> made = of_descriptions([(Unit("n", "conv1", 0), Description.abstained())])
+        >>> made.rows[0].status
+        'abstained'
+    """
+    return Predictions(
+        tuple(Prediction(unit, *row) for unit, said in described for row in said.rows())
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from leaderboard.abstention import Abstention, measure
 from milannotations.editions import SPLITS
 from milannotations.errors import InputError
 from milannotations.files import check_is_file, replacing, sha256
@@ -52,6 +53,11 @@ FOOTNOTE = (
     "Intervals are bootstrap intervals over units: conditional on these annotators and "
     "these images. One person is scored against the others and is no ceiling: whoever "
     "writes the consensus can beat it."
+)
+SYNTHETIC_FOOTNOTE = (
+    "Intervals are bootstrap intervals over units: conditional on these simulated annotators and "
+    "these drawn images. One simulated annotator is scored against the others, or against the "
+    "truth, and is no ceiling."
 )
 
 
@@ -106,6 +112,8 @@ class MetricEntry(_Strict):
     chance: FiniteFloat | None
     needs: str
     signature: str
+    against: str = "descriptions"
+    reads: str = "first"
 
 
 class Edition(_Strict):
@@ -118,6 +126,7 @@ class Edition(_Strict):
     n_units: int
     n_descriptions: int
     digest: str
+    synthetic: bool = False
 
 
 class Answered(_Strict):
@@ -153,7 +162,9 @@ class Record(_Strict):
     versus_person: dict[str, Comparison]
     neighbours: dict[str, dict[str, FiniteFloat]]
     slices: dict[str, dict[str, Estimate]]
+    person_slices: dict[str, dict[str, Estimate]] = {}
     risk_coverage: dict[str, Curve]
+    abstention: Abstention | None = None
     left_out_of_lift: list[str]
     warnings: list[str]
     footnote: str
@@ -181,6 +192,7 @@ def assemble(
     first: Sequence[Prediction | None],
     method: str,
     asked: dict[str, Any],
+    left_out: Sequence[str] = (),
     seconds: dict[str, float],
 ) -> Record:
     """Return the record of a run of `leaderboard.score`; `save` writes it."""
@@ -209,6 +221,11 @@ def assemble(
         warnings.append(f"Fewer than 10 scored units, so no lift: {', '.join(small)}.")
     if PERSON not in systems:
         warnings.append("No unit has two references: no matched scores, no one person.")
+    if left_out:
+        warnings.append(
+            f"No text model is at hand, so no {', '.join(left_out)}. Install the small one: "
+            "pip install 'milannotations[offline]'."
+        )
     if predictions.n_not_text:
         warnings.append(
             f"{predictions.n_not_text} descriptions say 'nan', 'none' or 'null' and are "
@@ -246,6 +263,7 @@ def assemble(
                 len(texts) for texts, wanted in zip(known.texts, scope, strict=True) if wanted
             ),
             digest=known.digest,
+            synthetic=known.synthetic,
         ),
         predictions=Answered(
             files=[{"name": Path(path).name, "sha256": at} for path, at in predictions.sources],
@@ -267,31 +285,40 @@ def assemble(
             for name, metric in summary.metrics.items()
         },
         scores={name: Estimate(**summary.estimate(METHOD, name)) for name in summary.metrics},
-        floors={
-            system: {name: Estimate(**values) for name, values in made.items()}
-            for system, made in systems.items()
-        },
+        floors=_estimates(systems),
         versus_person={
             name: Comparison(**entry) for name, entry in summary.versus_person().items()
         },
         neighbours=summary.neighbours(),
-        slices={
-            cut: {name: Estimate(**values) for name, values in made.items()}
-            for cut, made in summary.slices().items()
-        },
+        slices=_estimates(summary.slices()),
+        person_slices=_estimates(summary.person_slices()),
         risk_coverage={
             name: Curve(**curve) for name, curve in summary.risk_coverage(confidence).items()
         },
+        abstention=measure(
+            known,
+            scope,
+            summary.answers,
+            np.array([row is not None and row.status == "abstained" for row in first]),
+        ),
         left_out_of_lift=small,
         warnings=warnings,
-        footnote=FOOTNOTE,
+        footnote=SYNTHETIC_FOOTNOTE if known.synthetic else FOOTNOTE,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         files={},
     )
-    for estimate in record.scores.values():
-        if not 0 <= estimate.n_scored <= estimate.n_units == n_units:
+    for name, estimate in record.scores.items():
+        expected = int(summary.about(name).sum())
+        if not 0 <= estimate.n_scored <= estimate.n_units == expected <= n_units:
             raise AssertionError("scored and unscored units do not add up")
     return record
+
+
+def _estimates(made: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Estimate]]:
+    return {
+        key: {name: Estimate(**values) for name, values in entries.items()}
+        for key, entries in made.items()
+    }
 
 
 def check_free(folder: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,7 @@
-"""References: what people wrote about the units, from an edition or an `annotations.csv`."""
+"""References: what people wrote about the units, from an edition or an `annotations.csv`.
+
+Of synthetic units the truth is known too, as a phrase and as a formula.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from leaderboard.metrics.base import Against
 from leaderboard.metrics.text import normalise
 from milannotations import editions, published
 from milannotations.errors import InputError
 from milannotations.schema import TEXT_COLUMNS, Unit
+from milannotations.synthetic.formulas import Formula
+
+_TRUTH = ("truths", "truth_formulas", "unit_kinds", "seen")
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,10 @@ class References:
         edition, config: names for the record.
         source: path it was read from, or None.
         file_order: place of each unit in the source, where that order is people's own.
+        truths, truth_formulas: what each unit responds to, as a phrase and as a formula; None
+            where nobody knows.
+        unit_kinds: kind of each unit, or None.
+        seen: whether its formula is among the training units', or None.
     """
 
     units: tuple[Unit, ...]
@@ -38,23 +52,83 @@ class References:
     config: str
     source: str | None = None
     file_order: tuple[int, ...] | None = None
+    truths: tuple[str | None, ...] = ()
+    truth_formulas: tuple[str | None, ...] = ()
+    unit_kinds: tuple[str | None, ...] = ()
+    seen: tuple[bool | None, ...] = ()
 
     def __post_init__(self) -> None:
         # one order for all sources, so that seeded draws fall on the same units
         order = sorted(range(len(self.units)), key=self.units.__getitem__)
-        for name in ("units", "texts", "splits", "duplicate_of", "file_order"):
+        for name in _TRUTH:
+            if not getattr(self, name):
+                object.__setattr__(self, name, (None,) * len(order))
+        for name in ("units", "texts", "splits", "duplicate_of", "file_order", *_TRUTH):
             values = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, tuple(values[i] for i in order))
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over units, texts, splits and duplicates: equal digests, the same references."""
+        """sha256 over units, texts, splits, duplicates and truths: equal ones, equal references."""
         whole = hashlib.sha256()
         rows = zip(self.units, self.texts, self.splits, self.duplicate_of, strict=True)
-        for unit, texts, split, duplicate in rows:
-            whole.update(repr((tuple(unit), texts, split, duplicate)).encode())
+        known = zip(*(getattr(self, name) for name in _TRUTH), strict=True)
+        for (unit, texts, split, duplicate), truth in zip(rows, known, strict=True):
+            # where nothing is known, nothing is added: such digests are older than truths
+            more = () if truth[1] is None else truth
+            whole.update(repr((tuple(unit), texts, split, duplicate, *more)).encode())
         return whole.hexdigest()
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether every unit is synthetic: annotators are simulated, truths are known."""
+        return all(kind == "synthetic" for kind in self.unit_kinds)
+
+    @cached_property
+    def formulas(self) -> tuple[Formula | None, ...]:
+        """What each unit responds to, as a formula; None where it is not known.
+
+        Raises:
+            InputError: a truth is no formula; a duplicate has another truth than its twin.
+        """
+        found = tuple(None if t is None else Formula.parse(t) for t in self.truth_formulas)
+        twins: dict[int, int] = {}
+        for i, group in enumerate(self.duplicate_groups):
+            first = twins.setdefault(group, i)
+            if found[i] != found[first]:
+                raise InputError(
+                    f"{self.units[i]} and {self.units[first]} are duplicates of other truths: "
+                    f"{found[i]} and {found[first]}."
+                )
+        return found
+
+    def about(self, against: Against) -> NDArray[np.bool_]:
+        """Return the units that a metric held against this is about.
+
+        Agreement, with descriptions or the truth, is about units that mean something and have
+        one sense, as far as is known; sense recall is about those with several senses.
+        """
+        if against == "descriptions":
+            return (self._n_senses == 1) | ~self.known
+        return self._n_senses > 1 if against == "senses" else self._n_senses == 1
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """Which units have a known truth."""
+        return np.array([formula is not None for formula in self.formulas], dtype=bool)
+
+    @property
+    def meaningful(self) -> NDArray[np.bool_]:
+        """Which units are known to mean something."""
+        return self._n_senses > 0
+
+    @cached_property
+    def _n_senses(self) -> NDArray[np.int_]:
+        """Number of senses of each unit; 0 where it means nothing or nobody knows."""
+        return np.array(
+            [len(f.senses) if f is not None and f.means_something else 0 for f in self.formulas]
+        )
 
     @cached_property
     def index(self) -> dict[Unit, int]:
@@ -126,13 +200,13 @@ def of_csv(
 
 
 def of_edition(edition: str | os.PathLike[str], config: str | None = None) -> References:
-    """Return the references in an edition folder; only its text columns are read.
+    """Return the references in an edition, a folder or embedded; only text columns are read.
 
     Raises:
         InputError: see `milannotations.editions.load`; a damaged file.
     """
     config = editions.pick_config(edition, config)
-    name = Path(edition).resolve().name
+    name = editions.name_of(edition)
     # streamed: nothing is copied into the library's cache, no pixel is read
     try:
         loaded = editions.load(edition, config, columns=list(TEXT_COLUMNS), streaming=True)
@@ -161,7 +235,7 @@ def of_dataset(
     splits = loaded if isinstance(loaded, Mapping) else {str(loaded.split): loaded}
     if not all(hasattr(part, "select_columns") for part in splits.values()):
         raise InputError("A mapping of something else than splits of a data set was given.")
-    rows: list[tuple[Unit, tuple[str, ...], str, str | None]] = []
+    rows: list[tuple[Any, ...]] = []
     for split, part in splits.items():
         missing = sorted({"network", "layer", "unit", "descriptions"} - set(part.column_names))
         if missing:
@@ -169,20 +243,25 @@ def of_dataset(
         wanted = [name for name in TEXT_COLUMNS if name in part.column_names]
         for row in part.select_columns(wanted):
             unit = Unit(row["network"], row["layer"], row["unit"])
-            texts = _clean(row["descriptions"] or ())
-            rows.append((unit, texts, str(split), row.get("duplicate_of")))
+            more = ("duplicate_of", "truth", "truth_formula", "unit_kind", "seen")
+            rows.append((unit, _clean(row["descriptions"] or ()), str(split), *map(row.get, more)))
     if not rows:
         raise InputError("The data set has no rows.")
     if len({row[0] for row in rows}) < len(rows):
         raise InputError("The data set holds a unit twice.")
+    units, texts, sides, duplicate_of, truths, formulas, kinds, seen = zip(*rows, strict=True)
     return References(
-        tuple(row[0] for row in rows),
-        tuple(row[1] for row in rows),
-        tuple(row[2] for row in rows),
-        tuple(row[3] for row in rows),
+        units,
+        texts,
+        sides,
+        duplicate_of,
         edition,
         config,
         None if source is None else str(source),
+        truths=truths,
+        truth_formulas=formulas,
+        unit_kinds=kinds,
+        seen=seen,
     )
 
 
@@ -203,13 +282,13 @@ def of(
     if isinstance(source, str | os.PathLike):
         if Path(source).is_file() and config is not None:
             raise InputError(f"{source} is a file and has no configs; leave --config out.")
-        if Path(source).is_dir():
+        if os.fspath(source) in editions.EMBEDDED or Path(source).is_dir():
             return of_edition(source, config)
         if Path(source).is_file():
             return of_csv(source, network, unlisted=unlisted)
         raise InputError(
             f"No references at '{source}': expected an edition (a folder made by "
-            "'milan data annotations') or an annotations.csv."
+            f"'milan data annotations', or {', '.join(editions.EMBEDDED)}) or an annotations.csv."
         )
     if isinstance(source, Mapping) or hasattr(source, "column_names"):
         return of_dataset(source)

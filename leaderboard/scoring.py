@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from leaderboard import predictions as prediction_files
 from leaderboard import records, tables
 from leaderboard import references as reference_sources
 from leaderboard import statistics as stats
-from leaderboard.metrics import ALLREF, build, expand
+from leaderboard.metrics import ALLREF, Metric, build, expand, left_out
 from leaderboard.metrics.text import normalise
-from leaderboard.outcomes import Answers, Judge, Mask, Outcome, Settings
+from leaderboard.outcomes import Judge, Outcome, Settings
 from leaderboard.predictions import Predictions
 from leaderboard.references import References
 from leaderboard.summary import FLOOR, METHOD, PERSON, Summary
+from leaderboard.views import Answers, Mask
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 def score(
     predictions: Any,
     references: Any,
-    metrics: str | Sequence[str] = ("default",),
+    metrics: str | Sequence[str] | Mapping[str, Metric] = ("default",),
     *,
     network: str | None = None,
     config: str | None = None,
@@ -57,7 +58,8 @@ def score(
             (`layer1=path` names the layer of a file that has none).
         references: folder of an edition, an `annotations.csv`, `References`, or a
             `datasets.DatasetDict`.
-        metrics: names or sets of names (`milan list metrics`).
+        metrics: names or sets of names (`milan list metrics`), or what `metrics.build` made of
+            them, so that several scores share what a text model encoded.
         network: where the files do not say; may be left out if there is only one.
         config: config of the edition; may be left out if there is only one.
         layers: score these alone; a single one is also the layer of files without.
@@ -87,8 +89,10 @@ def score(
     layers = [layers] if isinstance(layers, str) else list(layers)
     if network is None and _is_csv(references):
         network = _network_named(predictions)
-    built = build(expand([metrics] if isinstance(metrics, str) else metrics))
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    built = dict(metrics) if isinstance(metrics, Mapping) else build(expand(asked))
     known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
+    _check_truths(built, known)
     said = _read(predictions, known, network, layers)
     scope = _scope(known, layers, split)
     _check(said, known, scope, allow_missing, unlisted)
@@ -97,11 +101,15 @@ def score(
         normalise(row.description) if row is not None and row.status == "ok" else None
         for row in first
     ]
+    senses = [
+        None if text is None else "\n".join(map(normalise, said.senses(unit)))
+        for unit, text in zip(known.units, answers, strict=True)
+    ]
     answered = scope & np.array([text is not None for text in answers])
     if not answered.any():
         raise InputError("Nothing to score: no unit in question has a description.")
     judge = Judge(known, scope, answered, settings)
-    systems: dict[str, Answers] = {METHOD: answers, **floors(known, settings.constants)}
+    baseline = floors(known, settings.constants)
     weights = np.zeros((settings.draws, len(known.units)))
     weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
     outcomes: dict[str, dict[str, Outcome]] = {}
@@ -113,6 +121,8 @@ def score(
             metric.fit(known.corpus)
             fitted.add(id(metric))
         allref = name.endswith(ALLREF)
+        read = answers if metric.spec.reads == "first" else senses
+        systems: dict[str, Answers] = {METHOD: read, **baseline}
         made = {system: judge.judge(metric, text, allref) for system, text in systems.items()}
         person = None if allref else judge.person(metric)
         outcomes[name] = made if person is None else {**made, PERSON: person}
@@ -125,13 +135,14 @@ def score(
         method=method or _method_name(said),
         asked={
             "references": None if known.source is None else Path(known.source).name,
-            "metrics": [metrics] if isinstance(metrics, str) else list(metrics),
+            "metrics": asked,
             "network": network,
             "config": config,
             "layers": layers,
             "split": split,
             "allow_missing": allow_missing,
         },
+        left_out=left_out(asked),
         seconds={**seconds, "total": time.perf_counter() - started},
     )
     return Score(record, summary, said)
@@ -232,7 +243,7 @@ def _network_named(predictions: Any) -> str | None:
 
 def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
     """Return which units are to be described: of the split and layers, with references."""
-    scope = np.array([bool(texts) for texts in known.texts])
+    scope = np.array([bool(texts) for texts in known.texts]) | known.known
     if layers:
         present = list(dict.fromkeys(unit.layer for unit in known.units))
         for layer in layers:
@@ -252,6 +263,17 @@ def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
     if not scope.any():
         raise InputError("Nothing to score: no unit with a description is left to describe.")
     return scope
+
+
+def _check_truths(built: Mapping[str, Metric], known: References) -> None:
+    """Raise InputError for a metric held against truths where there are none."""
+    needing = [name for name, metric in built.items() if metric.spec.against != "descriptions"]
+    if needing and not (known.synthetic and known.known.any()):
+        raise InputError(
+            f"{needing[0]} holds answers against what is known of a unit, and the units of "
+            f"{known.config} have no known truth; such scores are for synthetic editions. "
+            "Use --metrics default."
+        )
 
 
 def _check(

@@ -39,8 +39,9 @@ def lift(scores: Floats) -> Floats:
         array([0., 0.])
     """
     n = len(scores)
+    # what is the same for all predictions drops out; taken off first, equal rows leave exact zeros
+    scores = scores - scores[0]
     rows, columns = scores.mean(axis=1), scores.mean(axis=0)
-    # a column minus its mean first: equal rows then cancel to the last bit
     centred = (np.diagonal(scores) - columns) - (rows - scores.mean())
     return centred * (n / (n - 1))
 
@@ -159,6 +160,21 @@ def retrieval_top1(scores: Floats, groups: Sequence[int] | None = None) -> Float
         above = n - below[:, columns].astype(int) - tied
         result[:, columns] = (sums[above + tied + 1] - sums[above]) / (tied + 1)
     return result
+
+
+def best_of_all(scores: Floats) -> Floats:
+    """Return whether target j fits best of all candidates; a tie is split among the tied.
+
+    Returns:
+        (prediction, target); nan where a target has no candidate beside it.
+
+    Example:
+        >>> best_of_all(np.array([[0.9, 0.1, 0.9]]))
+        array([[0.5, 0. , 0.5]])
+    """
+    below, ties, candidates = _below_and_ties(scores, None)
+    best = np.where(below + ties == candidates, 1 / (ties + 1), 0.0)
+    return np.where(candidates > 0, best, np.nan)
 
 
 def bootstrap_weights(n: int, draws: int, seed: int | Sequence[int]) -> Floats:

@@ -9,8 +9,9 @@ import numpy as np
 
 from leaderboard import statistics as stats
 from leaderboard.metrics.base import Floats, Metric, TextMetric
-from leaderboard.outcomes import Answers, Mask, Outcome, Settings, UnitOutcome, text_outcome
+from leaderboard.outcomes import Outcome, Settings, UnitOutcome, text_outcome
 from leaderboard.references import References
+from leaderboard.views import Answers, Mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,10 @@ class Summary:
     weights: Floats
     settings: Settings
 
+    def about(self, name: str) -> Mask:
+        """Return the units in question that a metric is about (see `References.about`)."""
+        return self.scope & self.references.about(self.metrics[name].spec.against)
+
     def expected(self, name: str) -> Mask:
         """Return the units that a metric can score: those on which a floor has a value.
 
@@ -47,7 +52,7 @@ class Summary:
     ) -> dict[str, Any]:
         """Return what a record says of a system under a metric, over `within` (all units)."""
         outcome = outcome or self.outcomes[name][system]
-        within = self.scope if within is None else within
+        within = self.about(name) if within is None else within & self.about(name)
         compared = within & self.answered
         expected = within & self.expected(name)
         scored = compared & outcome.scored
@@ -91,7 +96,7 @@ class Summary:
             "lift_low": 0.0,
             "lift_high": 0.0,
             "n_scored": int(lifted.sum()),
-            "n_units": int(self.scope.sum()),
+            "n_units": int(self.about(name).sum()),
         }
 
     def versus_person(self) -> dict[str, dict[str, Any]]:
@@ -119,16 +124,40 @@ class Summary:
         return made
 
     def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the method's estimates within each layer (network/layer) and network."""
+        """Return the method's estimates within each layer (network/layer) and network.
+
+        Where it is known whether a unit's formula was seen in training, also within `seen` and
+        `unseen`. Lift within a slice is the mean of the units' lifts, each among its layer.
+        """
         cuts: dict[str, Mask] = {}
         n = len(self.references.units)
         for (network, layer), members in self.references.layers.items():
             for key in (network, f"{network}/{layer}"):
                 cuts.setdefault(key, np.zeros(n, dtype=bool))[members] = True
+        cuts |= self._seen()
         cuts = {key: mask & self.scope for key, mask in cuts.items() if (mask & self.scope).any()}
         return {
             key: {name: self._sliced(name, mask) for name in self.metrics}
             for key, mask in cuts.items()
+        }
+
+    def person_slices(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return one person's estimates against the truth, within `seen` and `unseen`.
+
+        Whether a combination was seen is nothing to a simulated annotator, so what it loses on
+        unseen ones is what makes them harder for anybody.
+        """
+        names = [n for n, m in self.metrics.items() if m.spec.against != "descriptions"]
+        return {
+            key: {n: self.estimate(PERSON, n, mask) for n in names if PERSON in self.outcomes[n]}
+            for key, mask in self._seen().items()
+            if names and (mask & self.scope).any()
+        }
+
+    def _seen(self) -> dict[str, Mask]:
+        return {
+            key: np.array([seen is value for seen in self.references.seen], dtype=bool)
+            for key, value in (("seen", True), ("unseen", False))
         }
 
     def _sliced(self, name: str, within: Mask) -> dict[str, Any]:
@@ -136,7 +165,7 @@ class Summary:
         metric = self.metrics[name]
         if not isinstance(metric, TextMetric):
             return self.estimate(METHOD, name, within)
-        own = text_outcome(metric, self.answers, within)
+        own = text_outcome(metric, self.answers, within & self.about(name))
         return self.estimate(METHOD, name, within, own)
 
     def risk_coverage(self, confidence: Floats) -> dict[str, dict[str, Any]]:

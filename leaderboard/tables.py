@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from leaderboard.cells import WIDE, digits, value_of
 from leaderboard.summary import PERSON
+from leaderboard.synthetic import (
+    SEEN,
+    SYNTHETIC,
+    abstention_lines,
+    board,
+    in_question,
+    seen_and_unseen,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leaderboard.records import Estimate, Record
+    from leaderboard.records import Record
 
-
-WIDE = 150
-"""Characters that the whole table needs."""
-
-
-def _value(estimate: Estimate | None, what: str) -> float | None:
-    return None if estimate is None else getattr(estimate, what)
+__all__ = ["board", "frame", "render", "text"]
 
 
 def frame(record: Record) -> pd.DataFrame:
@@ -26,7 +29,8 @@ def frame(record: Record) -> pd.DataFrame:
 
     Columns: the score with its interval, `mean_all` (failures at the metric's
     worst), lift with its interval, the mean of each floor, one person's mean and
-    lift, the difference from one person with Holm's p, and the units scored.
+    lift, the difference from one person with Holm's p, and the units scored. Of synthetic
+    editions also mean and lift within `seen` and `unseen`.
     """
     import pandas as pd
 
@@ -43,42 +47,34 @@ def frame(record: Record) -> pd.DataFrame:
             "lift_low": estimate.lift_low,
             "lift_high": estimate.lift_high,
             **{
-                floor: _value(made.get(name), "mean")
+                floor: value_of(made.get(name), "mean")
                 for floor, made in record.floors.items()
                 if floor != PERSON
             },
-            "one_person": _value(person, "mean"),
-            "one_person_lift": _value(person, "lift"),
+            "one_person": value_of(person, "mean"),
+            "one_person_lift": value_of(person, "lift"),
             "versus_person": versus.difference if versus else None,
             "versus_person_p": versus.p_holm if versus else None,
             "n_scored": estimate.n_scored,
             "n_units": estimate.n_units,
+            **{
+                f"{cut}_{what}": value_of(record.slices[cut].get(name), what)
+                for cut in SEEN
+                for what in ("mean", "lift")
+                if record.edition.synthetic and cut in record.slices
+            },
         }
     made = pd.DataFrame.from_dict(rows, orient="index")
     made.index.name = "metric"
     return made
 
 
-def _digits(value: float | None, signed: bool = False) -> str:
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    if abs(value) < 5e-5:
-        return "~0"
-    sign = "+" if signed else ""
-    if abs(value) >= 10:
-        return f"{value:{sign}.1f}"
-    if abs(value) >= 2:
-        return f"{value:{sign}.2f}"
-    return f"{value:{sign}.4f}".replace("0.", ".", 1)
-
-
 def render(record: Record, width: int = 200) -> Any:
     """Return a rich renderable: what was scored, the table, and what to know about it.
 
     Where `width` is too narrow for everything, intervals and comparisons are left to
-    the record; floors and one person always stand beside the score.
+    the record; floors and one person always stand beside the score. What is synthetic says so
+    before anything else.
     """
     from rich.console import Group
     from rich.table import Table
@@ -93,12 +89,13 @@ def render(record: Record, width: int = 200) -> Any:
         style="bold",
     )
     wide = width >= WIDE
+    person = "simulated annotator" if edition.synthetic else "person"
     floors = [name for name in record.floors if name not in (PERSON, "shuffled")]
     columns: list[tuple[str, Callable[[str], str]]] = [
-        ("score", lambda name: _digits(record.scores[name].mean)),
+        ("score", lambda name: digits(record.scores[name].mean)),
         ("95 %", lambda name: _range(record.scores[name].low, record.scores[name].high)),
-        ("all\nunits", lambda name: _digits(record.scores[name].mean_all)),
-        ("above\nshuffle", lambda name: _digits(record.scores[name].lift, signed=True)),
+        ("all\nunits", lambda name: digits(record.scores[name].mean_all)),
+        ("above\nshuffle", lambda name: digits(record.scores[name].lift, signed=True)),
         (
             "95 %",
             lambda name: _range(record.scores[name].lift_low, record.scores[name].lift_high),
@@ -107,9 +104,12 @@ def render(record: Record, width: int = 200) -> Any:
             (_floor_title(floor), lambda name, floor=floor: _floor(record, floor, name, "mean"))
             for floor in ("shuffled", *floors)
         ),
-        ("one\nperson", lambda name: _floor(record, PERSON, name, "mean")),
-        ("person's\nlift", lambda name: _floor(record, PERSON, name, "lift")),
-        ("minus\nperson", lambda name: _versus(record, name)),
+        (
+            "simulated\nannotator" if edition.synthetic else "one\nperson",
+            lambda name: _floor(record, PERSON, name, "mean"),
+        ),
+        (f"{person.split()[-1]}'s\nlift", lambda name: _floor(record, PERSON, name, "lift")),
+        (f"minus\n{person.split()[-1]}", lambda name: _versus(record, name)),
         ("p\n(Holm)", lambda name: _p(record, name)),
     ]
     dropped = set() if said.n_ok < edition.n_units else {2}
@@ -124,12 +124,17 @@ def render(record: Record, width: int = 200) -> Any:
             table.add_row(name, *(value(name) for _, value in shown))
     notes = [
         "-allref: against all references of a unit; without it, references are matched to one "
-        "person's (the unit's others).",
+        f"{person}'s (the unit's others).",
         record.footnote,
     ]
+    above = [Text(SYNTHETIC + "\n", style="bold reverse")] if edition.synthetic else []
+    beside: list[Any] = []
+    if edition.synthetic:
+        notes = [in_question(record), *abstention_lines(record), *notes]
+        beside = seen_and_unseen(record)
     if record.neighbours:
         name, orders = next(iter(_first_neighbour(record).items()))
-        listed = ", ".join(f"by {order} {_digits(v, signed=True)}" for order, v in orders.items())
+        listed = ", ".join(f"by {order} {digits(v, signed=True)}" for order, v in orders.items())
         notes.append(
             f"Answers against the next unit's references, above shuffle, {name}: {listed}."
         )
@@ -140,7 +145,8 @@ def render(record: Record, width: int = 200) -> Any:
             "references, top-1 retrieval layers of 100 units."
         )
     notes += [f"Note: {warning}" for warning in record.warnings]
-    return Group(head, Text(""), table, Text(""), *(Text(note, style="dim") for note in notes))
+    below = (Text(note, style="dim") for note in notes)
+    return Group(*above, head, Text(""), table, Text(""), *beside, *below)
 
 
 def _first_neighbour(record: Record) -> dict[str, dict[str, float]]:
@@ -159,17 +165,17 @@ def _floor_title(name: str) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{_digits(low)}..{_digits(high)}"
+    return "-" if low is None or high is None else f"{digits(low)}..{digits(high)}"
 
 
 def _floor(record: Record, floor: str, name: str, what: str) -> str:
     estimate = record.floors.get(floor, {}).get(name)
-    return _digits(_value(estimate, what), signed=what == "lift")
+    return digits(value_of(estimate, what), signed=what == "lift")
 
 
 def _versus(record: Record, name: str) -> str:
     versus = record.versus_person.get(name)
-    return _digits(versus.difference, signed=True) if versus else "-"
+    return digits(versus.difference, signed=True) if versus else "-"
 
 
 def _p(record: Record, name: str) -> str:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import sample
 
-from leaderboard import cli, sample
+from leaderboard import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ("--references", sample.ANNOTATIONS, "--network", "sample")

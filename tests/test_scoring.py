@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import sample
 from rouge_score.rouge_scorer import RougeScorer
 
 import leaderboard
-from leaderboard import metrics, predictions, records, references, sample, statistics
+from leaderboard import metrics, predictions, records, references, statistics
 from leaderboard.metrics.text import normalise
 from leaderboard.outcomes import Settings
 from leaderboard.references import References

@@ -102,3 +102,22 @@ def list_editions(as_json: Json = False) -> None:
     )
     print("\nmini is synthetic: its units were planted and its annotators are simulated.")
     print("Any folder made by 'milan data annotations' is an edition too.")
+
+
+@app.command("methods", epilog=examples("milan list methods", "milan list methods --json"))
+def list_methods(as_json: Json = False) -> None:
+    """List the methods that can describe units, floors first."""
+    import baselines
+
+    specs = baselines.specs()
+    if as_json:
+        print_json([spec.to_dict() for spec in specs])
+        return
+    print_table(
+        ("method", "kind", "what it says", "needs", "source"),
+        [
+            (spec.name, spec.kind, spec.title, ", ".join(spec.requires) or "-", spec.paper or "-")
+            for spec in specs
+        ],
+    )
+    print("\nA method of your own: milan describe EDITION --method path/to/file.py")

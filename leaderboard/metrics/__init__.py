@@ -28,6 +28,7 @@ __all__ = [
     "catalogue",
     "expand",
     "get",
+    "left_out",
     "needs_model",
     "path",
 ]
@@ -57,12 +58,26 @@ NEURAL = (
     "bertscore",
     "bertscore-idf",
 )
-SETS = ("default", "lexical", "neural", "all")
+SYNTHETIC = (
+    "concept-f1",
+    "concept-exact",
+    "unparsed",
+    "sense-recall",
+    "identification",
+    "identification-auc",
+    "retrieval-tfidf-auc",
+    "rouge-l",
+    "bleu-4",
+    "distinct",
+)
+"""For editions whose units have a known truth; without a text model, less identification."""
+
+SETS = ("default", "lexical", "neural", "all", "synthetic")
 
 
 def _plain() -> list[Metric]:
     """Return the metrics that need no model. Making one costs nothing; fitting may."""
-    from leaderboard.metrics import original, overlap, repetition, vectors
+    from leaderboard.metrics import original, overlap, repetition, truth, vectors
 
     tfidf = vectors.Tfidf()
     shared = overlap.BleuStatistics()
@@ -78,6 +93,12 @@ def _plain() -> list[Metric]:
         repetition.Distinct(),
         repetition.TopShare(),
         repetition.Length(),
+        truth.ConceptF1(),
+        truth.ConceptExact(),
+        truth.Unparsed(),
+        truth.SenseRecall(),
+        truth.Identification(tfidf, "first"),
+        truth.Identification(tfidf, "auc"),
         *(original.Bleu2022(order, shared) for order in (None, *orders)),
         *(original.Rouge2022(kind, part) for kind in original.KINDS for part in original.PARTS),
     ]
@@ -85,7 +106,7 @@ def _plain() -> list[Metric]:
 
 def _neural(model: str | None) -> list[Metric]:
     """Return the metrics of one text model; those of a kind share what they encode."""
-    from leaderboard.metrics import bert, original, vectors
+    from leaderboard.metrics import bert, original, truth, vectors
     from leaderboard.metrics.models import TextModel
 
     embedding = vectors.Embedding(TextModel.parse(model, sentences=True))
@@ -94,6 +115,8 @@ def _neural(model: str | None) -> list[Metric]:
         vectors.Retrieval(embedding, "auc"),
         vectors.Retrieval(embedding, "top1"),
         embedding,
+        truth.Identification(embedding, "first"),
+        truth.Identification(embedding, "auc"),
         *(
             bert.BertScore(tokens, idf=idf, rescaled=rescaled, how=how)
             for idf in (False, True)
@@ -124,22 +147,45 @@ def catalogue() -> list[MetricSpec]:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Return metric names with the sets (`default`, `lexical`, `neural`, `all`) written out.
+    """Return metric names with the sets (`default`, `lexical`, `neural`, ...) written out.
+
+    `all` is all that any edition can be scored by. Where no text model is at hand, `synthetic`
+    comes without what needs one (`left_out` says what).
 
     Example:
         >>> expand(["rouge-l", "default"])[:2]
         ['rouge-l', 'retrieval-tfidf-auc']
     """
-    lexical = [metric.spec.name for metric in _plain() if not metric.spec.name.endswith("-2022")]
+    lexical = [
+        metric.spec.name
+        for metric in _plain()
+        if metric.spec.against == "descriptions" and not metric.spec.name.endswith("-2022")
+    ]
+    missing = left_out(["synthetic"])
     sets = {
         "default": list(DEFAULT),
         "lexical": [*lexical, "rouge-l-allref", "rouge-l-max-allref", "bleu-4-allref"],
         "neural": list(NEURAL),
+        "synthetic": [name for name in SYNTHETIC if name not in missing],
     }
     sets["all"] = [*sets["lexical"], *sets["neural"]]
     return list(
         dict.fromkeys(one for name in names for one in sets.get(name.strip().lower(), [name]))
     )
+
+
+def left_out(names: Iterable[str]) -> list[str]:
+    """Return what the sets named come without, for want of a text model at hand.
+
+    Example:
+        >>> left_out(["rouge-l", "default"])
+        []
+    """
+    from leaderboard.metrics.models import at_hand
+
+    if "synthetic" not in {name.strip().lower() for name in names} or at_hand(sentences=True):
+        return []
+    return [name for name in SYNTHETIC if needs_model(name)]
 
 
 def build(names: Iterable[str]) -> dict[str, Metric]:
@@ -174,6 +220,8 @@ def build(names: Iterable[str]) -> dict[str, Metric]:
             metric = neural[key][base]
         if suffix and isinstance(metric, TextMetric):
             raise InputError(f"'{base}' looks at no reference, so there is no '{name}'.")
+        if suffix and metric.spec.against != "descriptions":
+            raise InputError(f"'{base}' is held against the truth, so there is no '{name}'.")
         built[metric.spec.name + suffix] = metric
     return built
 
@@ -203,11 +251,13 @@ def path(name: str) -> str:
 
 def needs_model(name: str) -> bool:
     """Say whether a metric of this name needs a text model."""
-    return name.startswith(("bertscore", "embedding", "retrieval-embedding"))
+    return name.startswith(
+        ("bertscore", "embedding", "retrieval-embedding", "identification")
+    ) and not name.startswith("identification-tfidf")
 
 
 def _unknown(name: str, plain: Iterable[str]) -> InputError:
-    known = [*plain, *NEURAL, *SETS]
+    known = [*plain, *NEURAL, *SYNTHETIC, *SETS]
     return InputError(
         f"No metric '{name}'.{did_you_mean(name, known)} See: milan list metrics. "
         f"Sets: {', '.join(SETS)}. A model is written behind @: bertscore@path/to/folder:LAYER."

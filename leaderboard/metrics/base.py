@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 ReferenceSets = Sequence[Sequence[str]]
+Against = Literal["descriptions", "truth", "formula", "senses"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class MetricSpec:
         needs: what must be at hand beyond the texts ("" or "model").
         corpus: True if its mean is computed on the corpus, not over units.
         chance: what not knowing scores, where that is not an end of the range.
+        against: what a reference set is: a unit's descriptions or, of synthetic units alone, its
+            truth as a phrase, as a formula, or as the formulas of its senses.
+        reads: whether a prediction is the first rank alone or all of them, a line each.
     """
 
     name: str
@@ -50,6 +54,8 @@ class MetricSpec:
     needs: Literal["", "model"] = ""
     corpus: bool = False
     chance: float | None = None
+    against: Against = "descriptions"
+    reads: Literal["first", "all"] = "first"
 
     @property
     def worst(self) -> float | None:
@@ -57,6 +63,11 @@ class MetricSpec:
         if self.chance is not None:
             return self.chance
         return {"higher": self.low, "lower": self.high, None: None}[self.direction]
+
+    @property
+    def reads_formulas(self) -> bool:
+        """Whether references are formulas, which are no text to normalise."""
+        return self.against in ("formula", "senses")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

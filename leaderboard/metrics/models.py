@@ -40,6 +40,15 @@ def in_local_cache(name: str) -> bool:
     )
 
 
+def at_hand(*, sentences: bool = False) -> bool:
+    """Say whether there is a default model (see `TextModel.parse`)."""
+    try:
+        TextModel.parse(None, sentences=sentences)
+    except InputError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class TextModel:
     """A text model and, for BERTScore, the layer that is read.

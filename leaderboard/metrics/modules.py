@@ -13,7 +13,7 @@ import numpy as np
 
 from leaderboard.metrics import build, catalogue, needs_model
 from leaderboard.metrics.base import PairMetric, RowMetric, TextMetric
-from leaderboard.metrics.models import TextModel
+from leaderboard.metrics.models import at_hand
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError
 
@@ -39,9 +39,9 @@ def info(family: str) -> Any:
         citation="\n".join(dict.fromkeys(spec.source for spec in specs)),
         inputs_description=(
             "predictions: one description a unit. references: the unit's descriptions (one or "
-            "several). per_unit: return the values of units too. model: a name or folder "
-            "(folder:LAYER for BERTScore), where a model is needed. The config name, if given, "
-            "picks one metric of the family."
+            "several; formulas or truths, where the metric is held against these). per_unit: "
+            "return the values of units too. model: a name or folder (folder:LAYER for BERTScore), "
+            "where a model is needed. The config name, if given, picks one metric of the family."
         ),
         features=features,
     )
@@ -73,7 +73,9 @@ def compute(
     Raises:
         InputError: an unknown config; a unit without references.
     """
-    names = [spec.name.partition("@")[0] for spec in catalogue() if spec.family == family]
+    specs = [spec for spec in catalogue() if spec.family == family]
+    names = [spec.name.partition("@")[0] for spec in specs]
+    read = str.strip if any(spec.reads_formulas for spec in specs) else normalise
     if config != "default":
         if config not in names:
             raise InputError(f"No metric '{config}' in {family} (metrics: {', '.join(names)}).")
@@ -84,11 +86,11 @@ def compute(
     if model is None and config == "default":
         # a family that has lexical members too works without a model at hand
         lexical = [n for n in names if not needs_model(n)]
-        names = names if _model_at_hand() else lexical or names
+        names = names if at_hand() else lexical or names
     behind = f"@{model}" if model else ""
     texts = [normalise(text) for text in predictions]
     sets = [
-        [normalise(text) for text in ([given] if isinstance(given, str) else given)]
+        [read(text) for text in ([given] if isinstance(given, str) else given)]
         for given in (references if references is not None else [])
     ]
     if not texts:
@@ -113,11 +115,3 @@ def compute(
         if per_unit:
             made[f"{name}_values"] = [None if np.isnan(v) else float(v) for v in values]
     return made
-
-
-def _model_at_hand() -> bool:
-    try:
-        TextModel.parse(None)
-    except InputError:
-        return False
-    return True

@@ -1,0 +1,66 @@
+"""`milan describe`: a method's descriptions of an edition's units, as a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leaderboard.commands import examples
+from milannotations.errors import InputError
+
+EPILOG = examples(
+    "milan describe mini --method nearest --split test --out nearest.csv",
+    "milan describe mini --method path/to/my_method.py --split test --out mine.csv",
+)
+
+
+def describe(
+    edition: Annotated[str, typer.Argument(help="An edition: a folder, or mini.")],
+    method: Annotated[
+        str, typer.Option(help="Name of a method (milan list methods), or path/to/file.py.")
+    ],
+    out: Annotated[str, typer.Option(help="File to write: .csv or .parquet.")] = "predictions.csv",
+    model: Annotated[
+        str | None, typer.Option(help="Folder or name of the method's model, if it has one.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What --method constant says.")] = None,
+    config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
+    split: Annotated[str | None, typer.Option(help="Describe one split (test) alone.")] = None,
+    network: Annotated[str | None, typer.Option(help="Describe this network alone.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Describe these layers alone.")] = None,
+    training: Annotated[
+        str | None, typer.Option(help="Edition to learn from (default: the same).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Units described at a time.", min=1)] = 64,
+) -> None:
+    """Describe units with a method, and write its predictions."""
+    import baselines
+    from leaderboard.predictions import of_descriptions
+
+    if Path(out).suffix not in (".csv", ".parquet"):
+        raise InputError(f"--out {out}: a name that ends in .csv or .parquet was expected.")
+    given = {"model": model, "text": text}
+    described = baselines.describe(
+        edition,
+        method,
+        config=config,
+        split=split,
+        network=network,
+        layers=layer or (),
+        training=training,
+        options={name: value for name, value in given.items() if value is not None},
+        seed=seed,
+        batch_size=batch_size,
+        progress=sys.stderr.isatty(),
+    )
+    made = of_descriptions(described)
+    made.write(out)
+    counts = [made.to_pandas().drop_duplicates(["network", "layer", "unit"]).status.value_counts()]
+    listed = ", ".join(f"{n:,} {status}" for status, n in counts[0].items())
+    print(f"{out}: {len(made):,} units ({listed})")
+    where = f" --split {split}" if split else ""
+    print(f"Score it: milan score {out} --data {edition}{where}")

@@ -1,0 +1,270 @@
+"""The small encoder of the mini world: what MILAN sees its pictures through.
+
+It stands where MILAN has a ResNet trained on photographs: a network that has learned the
+world's shapes, colours, textures and things, and nothing about units or descriptions.
+`python -m milannotations.synthetic.encoder --out FILE` makes the weights that ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from milannotations.errors import InputError
+from milannotations.files import check_is_file, replacing, sha256
+from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CHANNEL, CONCEPTS, one_hot
+from milannotations.synthetic.scenes import World
+from milannotations.synthetic.training import Batch, Settings, fit, reproducible
+
+WEIGHTS = Path(__file__).parent.parent / "data" / "mini" / "encoder.safetensors"
+"""The weights that ship."""
+
+TRAINING_SCENES, HELD_OUT_SCENES = 1, 2
+"""Seeds of the scenes it learns from and is measured on. The edition's pool has seed 0."""
+
+SETTINGS = Settings(steps=1600, batch=32, rate=3e-3)
+CELLS = 16
+"""Side of the finest map that is trained: a cell is 4 x 4 pixels."""
+
+EXCLUSIVE = {"shape": 1.5, "color": 0.4, "texture": 1.3, "background": 0.5, "light": 0.1}
+"""Categories of which a pixel has one label or none, and the weights of their losses.
+
+Cross-entropy counts only where the category is: over all cells, a network first learns
+that most cells are background, and shapes hardly at all.
+"""
+
+OTHERS = {"text": 1.0, "face": 1.0, "edge": 1.0, "hair": 1.0, "eye": 8.0, "mouth": 8.0}
+"""Concepts learned each for itself, and the weights of their presence: eyes are rare."""
+
+COVERED = {"text": 0.5, "face": 0.5, "edge": 0.25, "hair": 0.25, "eye": 0.25, "mouth": 0.25}
+"""Share of a cell from which on it counts as the concept's in the figures; parts are small."""
+
+_CHANNELS = {category: [CHANNEL[name] for name in CATEGORIES[category]] for category in EXCLUSIVE}
+
+
+def _convolution(n_in: int, n_out: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Encoder(nn.Module):
+    """A pyramid of convolutions: four levels, and a fifth that joins them.
+
+    Attributes:
+        widths: channels of the maps that `forward` returns; `sum(widths)` features.
+
+    Example:
+        >>> [tuple(level.shape[1:]) for level in Encoder()(torch.zeros(1, 3, 64, 64))]
+        [(24, 32, 32), (48, 16, 16), (96, 8, 8), (128, 4, 4), (96, 16, 16)]
+    """
+
+    widths = (24, 48, 96, 128, 96)
+
+    def __init__(self) -> None:
+        super().__init__()
+        a, b, c, d, joint = self.widths
+        self.level1 = nn.Sequential(_convolution(3, a, stride=2, size=5), _convolution(a, a))
+        self.level2 = nn.Sequential(_convolution(a, b, stride=2), _convolution(b, b))
+        self.level3 = nn.Sequential(_convolution(b, c, stride=2), _convolution(c, c))
+        self.level4 = nn.Sequential(
+            _convolution(c, d, stride=2), _convolution(d, d), _convolution(d, d)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(width, joint, 1, bias=False) for width in (b, c, d))
+        self.norm = nn.BatchNorm2d(joint)
+        self.head = nn.Conv2d(joint, len(CONCEPTS), 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return feature maps, (n, widths[i], side, side), to be pooled under masks.
+
+        Args:
+            images: float (n, 3, 64, 64) from 0 to 1.
+        """
+        first = self.level1((images - 0.5) / 0.25)
+        second = self.level2(first)
+        third = self.level3(second)
+        fourth = self.level4(third)
+        joint = torch.zeros(())
+        for lateral, level in zip(self.lateral, (second, third, fourth), strict=True):
+            joint = joint + nnf.interpolate(lateral(level), size=(CELLS, CELLS), mode="bilinear")
+        return [first, second, third, fourth, nnf.relu(self.norm(joint))]
+
+    def concepts(self, images: Tensor) -> Tensor:
+        """Return a logit for each concept and cell, (n, concept, 16, 16), as it was trained.
+
+        Within a category of `EXCLUSIVE` they are those of a softmax, else of a sigmoid.
+        """
+        logits: Tensor = self.head(self(images)[-1])
+        return logits
+
+
+def load(path: str | os.PathLike[str] = WEIGHTS) -> Encoder:
+    """Return an encoder in evaluation mode: the one that ships, or one made by `train`.
+
+    Raises:
+        InputError: no such file, or no encoder in it.
+
+    Example:
+        >>> load().training
+        False
+    """
+    try:
+        state = load_file(check_is_file(path))
+        with torch.device("meta"):  # no draw from the global generator
+            encoder = Encoder()
+        encoder.load_state_dict(state, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} holds no encoder of the mini world: {error}") from error
+    return encoder.eval().requires_grad_(False)
+
+
+def digest(path: str | os.PathLike[str] = WEIGHTS) -> str:
+    """Return the sha256 (hex) of an encoder's file: its name in records."""
+    return sha256(check_is_file(path))
+
+
+def train(seed: int = 0, settings: Settings = SETTINGS) -> Encoder:
+    """Return an encoder trained from nothing: the same weights every time, on one machine.
+
+    Args:
+        seed: of the initial weights.
+        settings: how long, and how fast.
+    """
+    with reproducible(seed):
+        encoder = Encoder()
+        fit(
+            encoder,
+            lambda step: scenes(TRAINING_SCENES, step * settings.batch, settings.batch),
+            lambda batch: _loss(encoder, batch),
+            settings,
+            "encoder",
+        )
+    return encoder.requires_grad_(False)
+
+
+def save(encoder: Encoder, path: str | os.PathLike[str], note: dict[str, object]) -> None:
+    """Write an encoder's weights, with a note on how they were made, as safetensors."""
+    # one key: the library writes several in any order, and the file's digest is its name
+    with replacing(path) as temporary:
+        save_file(encoder.state_dict(), temporary, {"made": json.dumps(note, sort_keys=True)})
+
+
+def note(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, object]:
+    """Return the note that `save` wrote: seed, settings, command and held-out figures."""
+    with safe_open(check_is_file(path), "pt") as stream:
+        found: dict[str, object] = json.loads((stream.metadata() or {}).get("made", "{}"))
+    return found
+
+
+def scenes(seed: int, start: int, count: int) -> Batch:
+    """Return scenes as the encoder learns from them.
+
+    Returns:
+        images, float (n, 3, 64, 64) from 0 to 1, and the share of each cell that each
+        concept covers, float (n, concept, 16, 16).
+    """
+    drawn = list(World().scenes(seed, count, start))
+    images = torch.from_numpy(np.stack([scene.image for scene in drawn])).permute(0, 3, 1, 2)
+    maps = torch.from_numpy(one_hot(np.stack([scene.labels for scene in drawn])))
+    side = maps.shape[-1] // CELLS
+    rows = maps.view(torch.uint8).reshape(*maps.shape[:-2], CELLS, side, CELLS, side)
+    shares = rows.sum(-1, dtype=torch.uint8).sum(-2, dtype=torch.uint8)
+    return images.float() / 255, shares.float() / side**2
+
+
+def _loss(encoder: Encoder, batch: Batch) -> Tensor:
+    images, shares = batch
+    logits = encoder.concepts(images)
+    total = torch.zeros(())
+    for category, weight in EXCLUSIVE.items():
+        wanted = shares[:, _CHANNELS[category]]
+        found = logits[:, _CHANNELS[category]].log_softmax(1)
+        total = total - weight * (wanted * found).sum() / wanted.sum().clamp(min=1)
+    others = [CHANNEL[name] for name in OTHERS]
+    weights = torch.tensor(list(OTHERS.values()))[:, None, None]
+    return total + 4 * nnf.binary_cross_entropy_with_logits(
+        logits[:, others], shares[:, others], pos_weight=weights
+    )
+
+
+def evaluate(encoder: Encoder, seed: int = HELD_OUT_SCENES, count: int = 1000) -> dict[str, float]:
+    """Return how well an encoder tells the concepts of each cell, on held-out scenes.
+
+    Args:
+        encoder: in evaluation mode.
+        seed: of the scenes.
+        count: number of scenes, from 1.
+
+    Returns:
+        `<category>_accuracy` over the cells of which the category covers at least half;
+        `text_iou`, `face_iou` at a probability of .5, over cells (at least half covered);
+        `<part>_ap`, the average precision over cells, and `<part>_share`, the share of
+        cells that are the part's (at least a quarter covered), which is chance.
+    """
+    from sklearn.metrics import average_precision_score
+
+    with reproducible(0), torch.no_grad():
+        blocks = []
+        for start in range(0, count, 100):
+            images, shares = scenes(seed, start, min(100, count - start))
+            blocks.append((encoder.concepts(images), shares))
+    logits, shares = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    figures = {}
+    for category in EXCLUSIVE:
+        wanted, found = shares[:, _CHANNELS[category]], logits[:, _CHANNELS[category]]
+        counted = wanted.sum(1) >= 0.5
+        right = wanted.argmax(1) == found.argmax(1)
+        figures[f"{category}_accuracy"] = right[counted].float().mean().item()
+    for name, least in COVERED.items():
+        present, found = shares[:, CHANNEL[name]] >= least, logits[:, CHANNEL[name]]
+        if CATEGORY[name] == "object":
+            both, either = (present & (found > 0)).sum(), (present | (found > 0)).sum()
+            figures[f"{name}_iou"] = (both / either.clamp(min=1)).item()
+        else:
+            precision = average_precision_score(present.flatten(), found.flatten())
+            figures[f"{name}_ap"] = float(precision)
+            figures[f"{name}_share"] = present.float().mean().item()
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train an encoder, write it, and print its held-out figures as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m milannotations.synthetic.encoder", description=main.__doc__
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write (safetensors)")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="batches")
+    parser.add_argument("--held-out", type=int, default=1000, help="scenes to measure on")
+    options = parser.parse_args(arguments)
+    settings = replace(SETTINGS, steps=options.steps)
+    encoder = train(options.seed, settings)
+    figures = {
+        name: round(value, 4) for name, value in evaluate(encoder, count=options.held_out).items()
+    }
+    made: dict[str, object] = {
+        "command": f"{parser.prog} --seed {options.seed} --steps {options.steps} --out FILE",
+        "seed": options.seed,
+        "settings": asdict(settings),
+        "scenes": {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES},
+        "figures": figures,
+    }
+    save(encoder, options.out, made)
+    print(json.dumps({**made, "digest": digest(options.out)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

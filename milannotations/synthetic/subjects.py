@@ -1,0 +1,317 @@
+"""Subject networks: small classifiers, trained for real, whose units nobody planted.
+
+The class of a picture is the shape of its largest object. A world may add what a network
+should not rely on: the class's name written in a corner, or faces. Methods describe the
+units of such networks; audits and edits are scored on them (Hernandez et al. 2022,
+sections 5 and 6, with photographs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from torch.utils.data import Dataset
+
+from milannotations.errors import InputError
+from milannotations.files import replacing
+from milannotations.synthetic.scenes import SHAPES, SIZE, Canvas, Scene
+from milannotations.synthetic.training import Batch, Settings, fit, reproducible
+
+CLASSES = SHAPES
+"""The classes, in the order of a subject's outputs."""
+
+TRAINING_SCENES, VALIDATION_SCENES, TEST_SCENES = 1000, 3, 4
+"""Seeds of scenes. A network trained with seed s learns from scenes of seed 1000 + s."""
+
+WORD_HEIGHT = 13
+"""Rows at the top or bottom that a word in a corner may take, in pixels."""
+
+SETTINGS = Settings(steps=900, batch=32, rate=4e-3, decay=1e-2)
+
+
+@dataclass(frozen=True)
+class SubjectWorld:
+    """What a subject network sees. The same seed and index draw the same objects in all worlds.
+
+    Attributes:
+        text: share of pictures with a class's name in a corner.
+        adversarial: the name is another class's than the picture's, each as often.
+        face: share of pictures with a face, where there is room; never a matter of class.
+        blurred_faces: faces are blurred, so that eyes and mouths are gone.
+        radii: least and largest radius of the object that makes the class, in pixels.
+        distractors: most other objects.
+        distractor_radii: their least and largest radius.
+        noise: pixels move by up to this many steps of 255 more, each colour alike.
+
+    Raises:
+        InputError: settings that cannot be drawn.
+
+    Example:
+        >>> scene, label = SubjectWorld(text=1).scene(0, 0)
+        >>> scene.items[-1].word == CLASSES[label] == scene.items[0].shape
+        True
+    """
+
+    text: float = 0.0
+    adversarial: bool = False
+    face: float = 0.0
+    blurred_faces: bool = False
+    radii: tuple[int, int] = (8, 13)
+    distractors: int = 2
+    distractor_radii: tuple[int, int] = (3, 5)
+    noise: int = 12
+
+    def __post_init__(self) -> None:
+        for name in ("text", "face"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a share of pictures, from 0 to 1.")
+        if self.distractors < 0 or self.noise < 0:
+            raise InputError("distractors and noise are counts, from 0.")
+        low, high = self.distractor_radii
+        if not 1 <= low <= high < self.radii[0] <= self.radii[1] <= 20:
+            raise InputError(
+                f"Radii {self.radii} and {self.distractor_radii}: each from least to largest was "
+                "expected, and the largest distractor smaller than the object."
+            )
+
+    @property
+    def name(self) -> str:
+        """Begins the scenes' ids: `subject`, and what it adds."""
+        parts = ["subject"]
+        if self.text:
+            parts.append(f"{'wrong' if self.adversarial else 'right'}text{self.text:g}")
+        if self.face:
+            parts.append(f"{'blurred' if self.blurred_faces else ''}face{self.face:g}")
+        return "-".join(parts)
+
+    def scene(self, seed: int, index: int) -> tuple[Scene, int]:
+        """Return scene `index` of the stream `seed`, and its class."""
+        canvas = Canvas(seed, index)
+        canvas.paint_background()
+        label = canvas.draw(len(CLASSES))
+        radius = _between(canvas, self.radii)
+        # so far from top and bottom that a word hides a third of it at most
+        away = WORD_HEIGHT + radius * 2 // 3
+        x, y = (edge + canvas.draw(SIZE - 2 * edge) for edge in (radius, away))
+        canvas.add_shape(radius, CLASSES[label], (x, y))
+        # every choice is drawn in every world, so that worlds differ only in what they add
+        with_face, face_radius = canvas.draw(10_000), 9 + canvas.draw(3)
+        with_text, corner, other = (canvas.draw(n) for n in (10_000, 4, len(CLASSES) - 1))
+        for _ in range(canvas.draw(self.distractors + 1)):
+            canvas.add_shape(_between(canvas, self.distractor_radii))
+        if with_face < round(self.face * 10_000):
+            canvas.add_face(face_radius, blurred=self.blurred_faces)
+        if with_text < round(self.text * 10_000):
+            named = (label + 1 + other) % len(CLASSES) if self.adversarial else label
+            canvas.add_text(CLASSES[named], corner=corner)
+        if self.noise:
+            grain = np.random.Generator(np.random.PCG64([seed, index, 1]))
+            shape = (*canvas.image.shape[:2], 1)
+            canvas.image += grain.integers(-self.noise, self.noise + 1, shape, dtype=np.int16)
+        return canvas.scene(f"{self.name}-{seed}-{index:06d}"), label
+
+
+def _between(canvas: Canvas, radii: tuple[int, int]) -> int:
+    return radii[0] + canvas.draw(radii[1] - radii[0] + 1)
+
+
+class SubjectDataset(Dataset[dict[str, Any]]):
+    """Pictures of a world for torch, drawn as they are asked for: always the same.
+
+    Args:
+        world: what is drawn.
+        count: number of pictures.
+        seed: of the stream: `TRAINING_SCENES`, `VALIDATION_SCENES`, `TEST_SCENES`.
+        concepts: whether items hold concept maps too.
+
+    Each item is a dict of `image` (float, 3 x 64 x 64, from 0 to 1), `label` (place in
+    `CLASSES`), `source_id` and, if asked for, `concepts` (bool, concept x 64 x 64).
+
+    Example:
+        >>> item = SubjectDataset(SubjectWorld(), 10)[3]
+        >>> tuple(item["image"].shape), item["source_id"]
+        ((3, 64, 64), 'subject-4-000003')
+    """
+
+    def __init__(
+        self,
+        world: SubjectWorld,
+        count: int,
+        *,
+        seed: int = TEST_SCENES,
+        concepts: bool = False,
+    ) -> None:
+        if count < 0 or seed < 0:
+            raise InputError(f"count {count}, seed {seed}: whole numbers from 0 were expected.")
+        self.world, self.count, self.seed, self.concepts = world, count, seed, concepts
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.count:
+            raise IndexError(f"picture {index} of {self.count}")
+        scene, label = self.world.scene(self.seed, index)
+        item = {
+            "image": torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255,
+            "label": label,
+            "source_id": scene.source_id,
+        }
+        if self.concepts:
+            item["concepts"] = torch.from_numpy(scene.concepts)
+        return item
+
+
+class Block(nn.Module):
+    """Two convolutions and a short cut around them (He et al. 2016)."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.shortcut = (
+            nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(nnf.relu(self.bn1(self.conv1(maps)))))
+        return nnf.relu(inner + self.shortcut(maps))
+
+
+class Subject(nn.Module):
+    """A small residual network; its units are the channels of `layer1` to `layer4`.
+
+    Attributes:
+        widths: units of each layer, 240 in all.
+
+    Example:
+        >>> tuple(Subject()(torch.zeros(2, 3, 64, 64)).shape)
+        (2, 8)
+    """
+
+    widths = (32, 48, 64, 96)
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second, third, fourth = self.widths
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
+        )
+        self.layer1 = Block(first, first, 1)
+        self.layer2 = Block(first, second, 2)
+        self.layer3 = Block(second, third, 2)
+        self.layer4 = Block(third, fourth, 2)
+        self.head = nn.Linear(fourth, len(CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class logits, (n, 8).
+
+        Args:
+            images: float (n, 3, 64, 64) from 0 to 1.
+        """
+        maps = self.stem((images - 0.5) / 0.25)
+        maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+        logits: Tensor = self.head(maps.amax((-2, -1)))
+        return logits
+
+
+def train(world: SubjectWorld, seed: int = 0, settings: Settings = SETTINGS) -> Subject:
+    """Return a subject network, the same every time, on one machine; in evaluation mode.
+
+    Args:
+        world: what it sees.
+        seed: of the initial weights and of its pictures: another seed is another sample.
+        settings: how long, and how fast.
+    """
+    with reproducible(seed):
+        subject = Subject()
+        fit(
+            subject,
+            lambda step: _pictures(
+                world, TRAINING_SCENES + seed, step * settings.batch, settings.batch
+            ),
+            lambda batch: _loss(subject, batch),
+            settings,
+            world.name,
+        )
+    return subject
+
+
+def _pictures(world: SubjectWorld, seed: int, start: int, count: int) -> Batch:
+    drawn = [world.scene(seed, index) for index in range(start, start + count)]
+    images = torch.from_numpy(np.stack([scene.image for scene, _ in drawn])).permute(0, 3, 1, 2)
+    return images.float() / 255, torch.tensor([label for _, label in drawn])
+
+
+def _loss(subject: Subject, batch: Batch) -> Tensor:
+    images, labels = batch
+    return nnf.cross_entropy(subject(images), labels)
+
+
+def accuracy(
+    subject: nn.Module, world: SubjectWorld, count: int = 1000, seed: int = TEST_SCENES
+) -> float:
+    """Return the share of pictures whose class a network tells.
+
+    Args:
+        subject: in evaluation mode.
+        world: what it is shown, of which it need not have seen anything.
+        count: number of pictures, from 1.
+        seed: of the pictures.
+    """
+    right = 0
+    with reproducible(0), torch.no_grad():
+        for start in range(0, count, 250):
+            images, labels = _pictures(world, seed, start, min(250, count - start))
+            right += int((subject(images).argmax(1) == labels).sum())
+    return right / count
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train a subject network, write it, and print its accuracies as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m milannotations.synthetic.subjects", description=main.__doc__
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write (safetensors)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures")
+    parser.add_argument("--text", type=float, default=0.0, help="share with the class's name")
+    parser.add_argument("--face", type=float, default=0.0, help="share with a face")
+    parser.add_argument("--blurred-faces", action="store_true", help="blur them")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="batches")
+    parser.add_argument("--held-out", type=int, default=1000, help="pictures to measure on")
+    options = parser.parse_args(arguments)
+    world = SubjectWorld(options.text, face=options.face, blurred_faces=options.blurred_faces)
+    settings = replace(SETTINGS, steps=options.steps)
+    subject = train(world, options.seed, settings)
+    shown = {
+        "same": world,
+        "plain": replace(world, text=0.0),
+        "adversarial": replace(world, text=1.0, adversarial=True),
+    }
+    made = {
+        "seed": options.seed,
+        "world": asdict(world),
+        "settings": asdict(settings),
+        "accuracy": {
+            name: accuracy(subject, other, options.held_out) for name, other in shown.items()
+        },
+    }
+    with replacing(options.out) as temporary:
+        save_file(subject.state_dict(), temporary, {"made": json.dumps(made, sort_keys=True)})
+    print(json.dumps(made, indent=2))
+
+
+if __name__ == "__main__":
+    main()
