@@ -9,7 +9,7 @@ from typing import Any
 from baselines.context import Context
 from baselines.contract import Description, Method
 from baselines.registry import get
-from milannotations.errors import InputError, some
+from milannotations.errors import InputError
 from milannotations.schema import Unit
 
 BATCH = 64
@@ -172,39 +172,33 @@ def keys(units: Any) -> list[Unit]:
 
 
 def shuffled_exemplars(units: Any, seed: int = 0) -> Any:
-    """Return the units, each with the exemplars of another unit of its layer.
+    """Return the units with their exemplars dealt anew among the units of each layer.
 
     The blind control: a method that looks at these pictures knows nothing of the
     unit, so its descriptions have no lift. Within each (network, layer) the columns
-    `EXEMPLARS` move by a random cyclic order of its units, so that no unit keeps its
-    own; a layer of a single unit is refused.
+    `EXEMPLARS` move by a random permutation. About one unit a layer keeps its own: if
+    none could, the expected lift would be -1/(n - 1) of the method's own instead of 0.
 
     Args:
         units: `datasets.Dataset` of units.
-        seed: of the order.
+        seed: of the permutations.
 
     Returns:
         `datasets.Dataset` with the same columns, and the other columns as they were.
-
-    Raises:
-        InputError: a layer of one unit.
     """
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
     draw, members = Context(seed=seed).draw, keys(units)
+    if not members:
+        return units
     layers: dict[tuple[str, str], list[int]] = {}
     for i, unit in enumerate(members):
         layers.setdefault(unit[:2], []).append(i)
-    alone = [members[places[0]] for places in layers.values() if len(places) == 1]
-    if alone:
-        raise InputError(f"There is nothing to exchange {some(alone)} with: one unit in a layer.")
-    if not members:
-        return units
     source = [0] * len(members)
     for places in layers.values():
-        order = sorted(places, key=lambda i: draw("shuffle", members[i], below=2**256))
-        for i, other in zip(order, order[1:] + order[:1], strict=True):
+        dealt = sorted(places, key=lambda i: draw("shuffle", members[i], below=2**256))
+        for i, other in zip(places, dealt, strict=True):
             source[i] = other
     rows = units.with_format("arrow")
     table, moved = rows[:], rows[source]

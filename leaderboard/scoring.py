@@ -79,10 +79,10 @@ def score(
         InputError: anything that the caller can mend, with what to do.
 
     Example:
-        >>> from leaderboard import sample
-        >>> made = score(sample.PREDICTIONS, sample.ANNOTATIONS, ["rouge-l"], network="sample")
-        >>> sorted(made.record.scores["rouge-l"].model_dump())[:3]
-        ['high', 'lift', 'lift_high']
+        >>> known = reference_sources.of("mini")
+        >>> said = prediction_files.of_texts(known.units, ["red things"] * len(known.units))
+        >>> score(said, known, ["concept-f1"]).record.scores["concept-f1"].lift  # of a constant
+        0.0
     """
     started = time.perf_counter()
     settings = settings or Settings()

@@ -10,6 +10,7 @@ from typing import Any
 import baselines
 from baselines.running import keys
 from leaderboard import predictions, references, scoring
+from leaderboard.metrics import build, expand
 from leaderboard.outcomes import Settings
 from leaderboard.scoring import Score
 from milannotations import editions
@@ -62,17 +63,20 @@ def run(
     names = list(methods or offline_methods())
     if not known.synthetic and not methods:
         names.remove("truth")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"'{twice[0]}' is asked for twice.")
     units = baselines.open_units(data, config=config, split=split)
     context = baselines.Context(seed=settings.seed, training=baselines.open_training(data, config))
     place = None
     if out is not None:
         place = Path(out) / "-".join((editions.name_of(data), known.config, split or "all"))
+    asked = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
+    built = build(expand(asked))  # once: what a text model has encoded serves all methods
     scores: dict[str, Score] = {}
     for name in names:
         method = baselines.get(name)
         title = f"{method.spec.name}@{method.spec.version}"
-        if title in scores:
-            raise InputError(f"'{name}' is asked for twice.")
         tell(f"{method.spec.name}: describing {len(units):,} units")
         said = predictions.of_descriptions(
             zip(
@@ -85,7 +89,7 @@ def run(
         scores[title] = scoring.score(
             said,
             known,
-            metrics or (["synthetic"] if known.synthetic else ["default"]),
+            built,
             split=split,
             method=title,
             settings=settings,

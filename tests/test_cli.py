@@ -171,11 +171,52 @@ def test_lists(milan):
     assert "res4" in milan("list", "networks")[1]
 
 
-def test_run_says_that_its_data_is_made_up(milan):
-    status, out, err = milan("run")
+@pytest.mark.parametrize("what", ["methods", "editions"])
+def test_lists_of_what_ships(milan, what):
+    status, out, err = milan("list", what)
     assert status == 0, err
-    assert out.startswith("HAND-MADE SAMPLE")
-    assert "one" in out
+    assert {"methods": "nearest", "editions": "mini"}[what] in out
+    assert json.loads(milan("list", what, "--json")[1])
+
+
+def test_describe_then_score(milan, tmp_path):
+    """The two steps with a file between, and what both refuse."""
+    made = str(tmp_path / "said.csv")
+    asked = ("describe", "mini", "--split", "test", "--network", "mini-sharp", "--layer", "layer1")
+    status, out, err = milan(*asked, "--method", "most-common", "--out", made)
+    assert status == 0, err
+    assert "44 units (44 ok)" in out
+    before = Path(made).read_bytes()
+    assert milan(*asked, "--method", "most-common", "--batch-size", "5", "--out", made)[0] == 0
+    assert Path(made).read_bytes() == before
+    score = ("score", made, "--data", "mini", "--split", "test", "--metrics", "concept-f1")
+    status, _, err = milan(*score)
+    assert status == 1
+    assert "rows for 44 of 397 units" in err
+    status, out, err = milan(*score, "--allow-missing", "--json")
+    assert status == 0, err
+    assert json.loads(out)["scores"]["concept-f1"]["lift"] == 0
+    for wrong, says in (
+        (("--method", "human", "--out", made), "'milan score' computes one person itself"),
+        (("--method", "nearst", "--out", made), "Did you mean 'nearest'"),
+        (("--method", "constant", "--model", "x", "--out", made), "It takes text"),
+        (("--method", "constant", "--out", str(tmp_path / "said.txt")), "ends in .csv"),
+    ):
+        status, _, err = milan(*asked, *wrong)
+        assert (status, says in err) == (1, True), err
+
+
+def test_show_draws_a_unit(milan, tmp_path):
+    made = tmp_path / "unit.png"
+    status, out, err = milan(
+        "data", "show", "mini", "mini-leaky", "layer2", "5", "--out", str(made)
+    )
+    assert status == 0, err
+    assert "simulated annotators: " in out
+    assert made.read_bytes().startswith(b"\x89PNG")
+    status, _, err = milan("data", "show", "mini", "mini-leaky", "--out", str(tmp_path / "x.gif"))
+    assert (status, ".png" in err) == (1, True)
+    assert milan("data", "show", "mini", "--scenes", "24", "--out", str(made))[0] == 0
 
 
 def test_a_narrow_terminal_keeps_floors_and_one_person(milan, monkeypatch):

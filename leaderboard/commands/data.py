@@ -96,6 +96,8 @@ def data_show(
     from milannotations.errors import InputError
     from milannotations.files import replacing
 
+    if not out.lower().endswith(".png"):
+        raise InputError(f"--out {out}: a name that ends in .png was expected.")
     if scenes:
         from milannotations.synthetic.scenes import World
 
@@ -108,8 +110,6 @@ def data_show(
         sheet = pictures.unit_sheet(rows, exemplars=exemplars)
         for row in rows:
             print("\n".join(pictures.lines(row)) + "\n")
-    if not out.lower().endswith(".png"):
-        raise InputError(f"--out {out}: a name that ends in .png was expected.")
     with replacing(out) as temporary:
         sheet.save(temporary)
     print(f"Picture: {out}")

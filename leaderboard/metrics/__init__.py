@@ -67,7 +67,6 @@ SYNTHETIC = (
     "identification-auc",
     "retrieval-tfidf-auc",
     "rouge-l",
-    "bleu-4",
     "distinct",
 )
 """For editions whose units have a known truth; without a text model, less identification."""

@@ -1,0 +1,160 @@
+"""The main job on the embedded edition, and the order of merit that it must show."""
+
+import json
+
+import numpy as np
+import pytest
+
+import baselines
+from baselines.running import keys
+from leaderboard import cli, metrics, predictions, references, suite
+from leaderboard import score as score_of
+from leaderboard.metrics.models import at_hand
+from leaderboard.outcomes import Settings
+from milannotations import InputError
+
+pytestmark = pytest.mark.skipif(
+    not at_hand(sentences=True), reason="needs the text model of the extra 'offline'"
+)
+
+MERIT = ("concept-f1", "identification")
+FEW = Settings(draws=400)
+MARGIN = 0.05
+"""Of lift, between one rank of the order of merit and the next."""
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Return what every score here shares: units, training rows, references, built metrics."""
+    return (
+        baselines.open_units("mini", split="test"),
+        baselines.open_training("mini"),
+        references.of("mini"),
+        metrics.build(MERIT),
+    )
+
+
+@pytest.fixture(scope="module")
+def judged(world):
+    """Return a function that describes and scores with a method, a seed, units."""
+    units, training, known, built = world
+    contexts = {}
+
+    def judge(name, seed=0, shown=units):
+        context = contexts.setdefault(seed, baselines.Context(seed=seed, training=training))
+        said = baselines.run(baselines.get(name), shown, context)
+        described = predictions.of_descriptions(zip(keys(units), said, strict=True))
+        settings = Settings(seed=seed, draws=FEW.draws)
+        made = score_of(described, known, built, split="test", method=name, settings=settings)
+        return {full.partition("@")[0]: made.record.scores[full] for full in built}, made
+
+    return judge
+
+
+@pytest.fixture(scope="module")
+def merits(judged):
+    return {name: judged(name)[0] for name in ("truth", "nearest", "constant", "most-common")}
+
+
+@pytest.mark.parametrize("metric", MERIT)
+def test_order_of_merit(merits, metric):
+    truth, nearest = merits["truth"][metric], merits["nearest"][metric]
+    assert truth.lift_low > nearest.lift_high + MARGIN
+    assert nearest.lift_low > MARGIN
+
+
+@pytest.mark.parametrize("name", ["constant", "most-common"])
+def test_constants_have_no_lift_at_all(judged, name):
+    """Not one unit: a layer's answers are all the same."""
+    _, made = judged(name)
+    lifts = made.units.dropna().lift
+    assert len(lifts) > 600
+    assert np.abs(lifts).max() < 1e-12
+
+
+@pytest.mark.parametrize("metric", MERIT)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_descriptions_and_shuffled_exemplars_have_no_lift(judged, world, seed, metric):
+    """Order of merit, below: what looks at nothing, or at another unit's pictures."""
+    blind = baselines.shuffled_exemplars(world[0], seed)
+    for estimate in (
+        judged("random-description", seed)[0][metric],
+        judged("nearest", seed, blind)[0][metric],
+    ):
+        assert estimate.lift_low - 0.01 <= 0 <= estimate.lift_high + 0.01
+        assert abs(estimate.lift) < MARGIN
+
+
+def test_one_simulated_annotator_stands_between(judged):
+    """By concept F1, which knows synonyms: below the truth, above its floors."""
+    _, made = judged("truth")
+    person = made.record.floors["one-person"]["concept-f1"]
+    assert 0.3 < person.lift < 0.95
+    assert person.lift_high < made.record.scores["concept-f1"].lift_low
+
+
+def test_unseen_combinations_are_harder_for_who_repeats(judged):
+    _, made = judged("nearest")
+    slices = made.record.slices
+    name = "concept-f1"
+    assert slices["seen"][name].mean > slices["unseen"][name].mean + 0.1
+    assert slices["seen"][name].n_scored + slices["unseen"][name].n_scored == (
+        made.record.scores[name].n_scored
+    )
+
+
+def test_run_writes_records_and_shows_one_table(tmp_path, capsys):
+    asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed"]
+    with pytest.raises(SystemExit) as left:
+        cli.main([*asked, "--out", str(tmp_path / "out"), "--draws", "50"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("SYNTHETIC")
+    assert "one simulated annotator" in shown
+    assert "one person" not in shown.lower()
+    found = sorted(
+        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")
+    )
+    assert found == ["out/mini-mini-test/constant-1.0", "out/mini-mini-test/truth-1.0"]
+    record = json.loads((tmp_path / found[1] / "record.json").read_text())
+    assert record["edition"]["synthetic"] is True
+    assert record["scores"]["concept-f1"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"methods": ["nearst"]}, "Did you mean 'nearest'"),
+        ({"methods": ["human"]}, "computes one person itself"),
+        ({"methods": ["constant", "constant"]}, "asked for twice"),
+        ({"data": "maxi"}, "maxi"),
+        ({"methods": ["constant"], "split": "tset"}, "No split 'tset'"),
+    ],
+)
+def test_what_cannot_be_run(asked, says):
+    with pytest.raises(InputError, match=says):
+        suite.run(**{"data": "mini", **asked})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_order_of_merit_on_other_worlds(tmp_path, seed):
+    """Other scenes, other units, other annotators' words; the same order."""
+    from milannotations.synthetic.edition import build
+
+    build(tmp_path / "edition", seed)
+    scores = suite.run(
+        tmp_path / "edition",
+        ["truth", "nearest", "random-description", "constant"],
+        metrics=MERIT,
+        settings=FEW,
+    )
+    for metric in MERIT:
+        found = {
+            name: next(e for full, e in s.record.scores.items() if full.partition("@")[0] == metric)
+            for name, s in scores.items()
+        }
+        print(seed, metric, {name: round(e.lift, 3) for name, e in found.items()})
+        assert found["truth"].lift_low > found["nearest"].lift_high + MARGIN
+        assert found["nearest"].lift_low > found["random-description"].lift_high + MARGIN
+        assert abs(found["constant"].lift) < 1e-12
