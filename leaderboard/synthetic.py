@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.cells import WIDE, digits, short, value_of
+from leaderboard.metrics import left_out
 from leaderboard.summary import PERSON
 from milannotations.errors import InputError
 
@@ -41,6 +42,17 @@ def in_question(record: Record) -> str:
     if record.abstention is not None:
         parts.append(f"abstention over the {record.abstention.n_meaningless:,} that mean nothing")
     return f"{parts[0].capitalize()}, {', '.join(parts[1:])}."
+
+
+def missing_model(metrics: Collection[str]) -> list[str]:
+    """Return a line on what could not be scored without a text model; none where one is."""
+    absent = left_out(["synthetic"])
+    if not absent or "concept-exact" not in metrics:
+        return []
+    return [
+        f"No text model is at hand, so no {', '.join(absent)}: "
+        "pip install 'milannotations[offline]'."
+    ]
 
 
 def abstention_lines(record: Record) -> list[str]:
@@ -137,44 +149,55 @@ def board(records: Mapping[str, Record] | Sequence[Record], width: int = 200) ->
     wide = width >= WIDE
     places = 3 if wide else 2
 
-    def cell(title: str, base: str) -> _Column:
-        name = metrics.get(base, "")
-        return title, lambda row: _with_lift(row.scores.get(name), places)
+    def scored(title: str, base: str) -> list[_Column]:
+        name = metrics.get(base)
+        if name is None:
+            return []
+        return [(title, lambda row: _with_lift(row.scores.get(name), places))]
 
-    def within(title: str, base: str, cut: str) -> _Column:
-        name = metrics.get(base, "")
-        return f"{title}\n{cut}", lambda row: _with_lift(row.slices.get(cut, {}).get(name), places)
+    def within(title: str, base: str, cut: str) -> list[_Column]:
+        name = metrics.get(base)
+        if name is None:
+            return []
+        column = lambda row: _with_lift(row.slices.get(cut, {}).get(name), places)  # noqa: E731
+        return [(f"{title}\n{cut}", column)]
 
-    def plain(title: str, base: str, what: str, shown: bool = True) -> list[_Column]:
-        name = metrics.get(base, "")
-        column = (title, lambda row: short(value_of(row.scores.get(name), what), places))
-        return [column] if shown else []
+    def plain(title: str, base: str, what: str) -> list[_Column]:
+        name = metrics.get(base)
+        if name is None:
+            return []
+        return [(title, lambda row: short(value_of(row.scores.get(name), what), places))]
 
     incomplete = any(r.predictions.n_ok < r.edition.n_units for r in named.values())
     columns: list[_Column] = [
         ("method", lambda row: row.name),
         *([("units\ndescribed", lambda row: row.described)] if incomplete else []),
-        cell("concept\nF1", "concept-f1"),
-        *plain("F1, all\nunits", "concept-f1", "mean_all", incomplete and wide),
-        *([("F1's lift,\n95 %", lambda row: _lift_range(row.scores.get(f1)))] if wide else []),
-        cell("exact", "concept-exact"),
+        *scored("concept\nF1", "concept-f1"),
+        *(plain("F1, all\nunits", "concept-f1", "mean_all") if incomplete and wide else []),
+        *(
+            [("F1's lift,\n95 %", lambda row: _lift_range(row.scores.get(f1)))]
+            if wide and f1
+            else []
+        ),
+        *scored("exact", "concept-exact"),
         *plain("un-\nparsed", "unparsed", "mean"),
-        cell("identified", "identification"),
-        cell("sense\nrecall", "sense-recall"),
+        *scored("identified", "identification"),
+        *scored("sense\nrecall", "sense-recall"),
         ("abstained\ntrue/false", lambda row: _shares(row.abstention)),
-        cell("retrieval\nAUC", "retrieval-tfidf-auc"),
-        cell("ROUGE-L", "rouge-l"),
+        *scored("retrieval\nAUC", "retrieval-tfidf-auc"),
+        *scored("ROUGE-L", "rouge-l"),
     ]
     apart: list[_Column] = [
         ("method", lambda row: row.name),
         *(
-            within(title, base, cut)
+            column
             for title, base in (
                 ("concept F1", "concept-f1"),
                 ("exact", "concept-exact"),
                 ("identified", "identification"),
             )
             for cut in SEEN
+            for column in within(title, base, cut)
         ),
     ]
     edition = most.edition
@@ -186,10 +209,13 @@ def board(records: Mapping[str, Record] | Sequence[Record], width: int = 200) ->
         in_question(most),
         "Abstained: share of units that mean nothing / of units that mean something, on which it "
         "said that they mean nothing; never abstaining has 0 / 0.",
-        "Identified: the unit's truth fits best of all truths of its layer, by sentence embedding."
-        if "identification" in metrics
-        else "Identified: needs a text model; pip install 'milannotations[offline]'.",
+        *(
+            ["Identified: the unit's truth fits best of its layer's truths, by sentence embedding."]
+            if "identification" in metrics
+            else []
+        ),
         most.footnote,
+        *([] if "identification" in metrics else missing_model(metrics)),
     ]
 
     def table(shown: list[_Column], members: list[_Row]) -> Any:
@@ -202,7 +228,7 @@ def board(records: Mapping[str, Record] | Sequence[Record], width: int = 200) ->
         return made
 
     parts = [Text(SYNTHETIC + "\n", style="bold reverse"), head, Text(""), table(columns, rows)]
-    if all(cut in most.slices for cut in SEEN):
+    if len(apart) > 1 and all(cut in most.slices for cut in SEEN):
         parts += [Text("\nCombinations seen in training, and never seen\n", style="bold")]
         parts += [table(apart, rows)]
     return Group(*parts, Text(""), *(Text(note, style="dim") for note in notes))

@@ -37,7 +37,8 @@ def test_the_wheel_holds_the_four_rooms_and_no_tests(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"milannotations", "milan", "baselines", "leaderboard"}
     assert "leaderboard/metrics/rouge/rouge.py" in names
-    assert "leaderboard/sample/annotations.csv" in names
+    assert "milannotations/data/mini/test.parquet" in names
+    assert "milannotations/data/mini/encoder.safetensors" in names
     assert all(f"{top}/README.md" in names for top in tops)
     assert not [name for name in names if "__pycache__" in name]
 
@@ -61,9 +62,19 @@ def test_the_wheel_alone_runs_the_demo_from_another_folder(wheel, tmp_path):
         python, "-c", "import leaderboard; print(leaderboard.__file__)", cwd=elsewhere, env=env
     )
     assert where.startswith(str(site))
-    shown = run(home / "bin" / "milan", "run", "--out", "record", cwd=elsewhere, env=env)
-    assert "HAND-MADE SAMPLE" in shown
-    assert (elsewhere / "record" / "record.json").is_file()
+    demo = (
+        "run",
+        "--methods",
+        "constant",
+        "nearest",
+        "--metrics",
+        "concept-f1",
+        "--out",
+        "records",
+    )
+    shown = run(home / "bin" / "milan", *demo, cwd=elsewhere, env=env)
+    assert shown.startswith("SYNTHETIC")
+    assert (elsewhere / "records" / "mini-mini-test" / "nearest-1.0" / "record.json").is_file()
     loaded = run(
         python,
         "-c",

