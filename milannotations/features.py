@@ -42,7 +42,7 @@ def pool(maps: Tensor | Sequence[Tensor], masks: Tensor) -> Tensor:
     maps = [maps] if isinstance(maps, Tensor) else list(maps)
     _check(maps, masks)
     several = masks.dim() == 5
-    n, k = masks.shape[:2]
+    n, k = masks.shape[:2]  # k is 1 where there is one mask a picture
     flat = masks.flatten(0, 1) if several else masks
     pooled = []
     for each in maps:
@@ -54,9 +54,7 @@ def pool(maps: Tensor | Sequence[Tensor], masks: Tensor) -> Tensor:
         weights = weights.flatten(1)
         empty = (weights.abs() <= NEARLY_ZERO).all(1, keepdim=True)
         weights = weights / weights.sum(1, keepdim=True).masked_fill(empty, 1)
-        weights = weights.reshape(
-            n, k, each.shape[-2] * each.shape[-1]
-        )  # k is 1 for one mask a picture
+        weights = weights.reshape(n, k, each.shape[-2] * each.shape[-1])
         pooled.append(weights @ each.flatten(2).transpose(1, 2))
     features = torch.cat(pooled, dim=-1)
     return features if several else features[:, 0]

@@ -13,7 +13,7 @@ from milannotations.synthetic import encoder as encoders
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.encoder import Encoder, evaluate, load, train
 from milannotations.synthetic.scenes import World
-from milannotations.synthetic.training import Settings, reproducible
+from milannotations.synthetic.training import Settings, reproducible, write_weights
 
 TINY = Settings(steps=3, batch=4)
 
@@ -47,7 +47,7 @@ def test_the_shipped_one_says_how_it_was_made():
 
 def test_the_digest_is_of_the_file_and_the_file_of_the_weights(tmp_path):
     assert encoders.digest() == hashlib.sha256(encoders.WEIGHTS.read_bytes()).hexdigest()
-    encoders.save(load(), tmp_path / "again.safetensors", encoders.note())
+    write_weights(load(), tmp_path / "again.safetensors", encoders.note())
     assert encoders.digest(tmp_path / "again.safetensors") == encoders.digest()
 
 

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.files import check_is_file, replacing, sha256
+from milannotations.files import check_is_file, sha256
 from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CHANNEL, CONCEPTS, one_hot
 from milannotations.synthetic.scenes import World
-from milannotations.synthetic.training import Batch, Settings, fit, reproducible
+from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "mini" / "encoder.safetensors"
 """The weights that ship."""
@@ -155,15 +155,8 @@ def train(seed: int = 0, settings: Settings = SETTINGS) -> Encoder:
     return encoder.requires_grad_(False)
 
 
-def save(encoder: Encoder, path: str | os.PathLike[str], note: dict[str, object]) -> None:
-    """Write an encoder's weights, with a note on how they were made, as safetensors."""
-    # one key: the library writes several in any order, and the file's digest is its name
-    with replacing(path) as temporary:
-        save_file(encoder.state_dict(), temporary, {"made": json.dumps(note, sort_keys=True)})
-
-
 def note(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, object]:
-    """Return the note that `save` wrote: seed, settings, command and held-out figures."""
+    """Return the note in an encoder's file: seed, settings, command and held-out figures."""
     with safe_open(check_is_file(path), "pt") as stream:
         found: dict[str, object] = json.loads((stream.metadata() or {}).get("made", "{}"))
     return found
@@ -262,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scenes": {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES},
         "figures": figures,
     }
-    save(encoder, options.out, made)
+    write_weights(encoder, options.out, made)
     print(json.dumps({**made, "digest": digest(options.out)}, indent=2))
 
 

@@ -17,15 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.utils.data import Dataset
 
 from milannotations.errors import InputError
-from milannotations.files import replacing
 from milannotations.synthetic.scenes import SHAPES, SIZE, Canvas, Scene
-from milannotations.synthetic.training import Batch, Settings, fit, reproducible
+from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
 
 CLASSES = SHAPES
 """The classes, in the order of a subject's outputs."""
@@ -308,8 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: accuracy(subject, other, options.held_out) for name, other in shown.items()
         },
     }
-    with replacing(options.out) as temporary:
-        save_file(subject.state_dict(), temporary, {"made": json.dumps(made, sort_keys=True)})
+    write_weights(subject, options.out, made)
     print(json.dumps(made, indent=2))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from milannotations.files import replacing
 
 Batch = tuple[Tensor, ...]
 
@@ -56,6 +61,14 @@ def reproducible(seed: int) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
+
+
+def write_weights(network: nn.Module, path: str | os.PathLike[str], note: object) -> None:
+    """Write a network's weights, with a note on how they were made, as safetensors."""
+    with replacing(path) as temporary:
+        # one key: the library writes several in any order, and the file's digest is its name
+        save_file(network.state_dict(), temporary, {"made": json.dumps(note, sort_keys=True)})
+        temporary.chmod(0o644)  # the library's are for the owner alone
 
 
 def fit(
