@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from leaderboard.references import References
 from leaderboard.views import Answers, Mask, Side, View, side
 from milannotations.errors import InputError
 
+CONSTANT = "animals and objects"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,16 +29,22 @@ class Settings:
         draws: bootstrap resamples.
         level: of the intervals.
         derangements: shuffles of metrics that cannot afford all pairs (even).
-        constants: strings scored as floors, beside the commonest reference. The
-            default one outscores every method and every person by raw overlap on the
-            published annotations.
+        constants: strings scored as floors, beside the commonest reference. None stands
+            for the one that outscores every method and every person by raw overlap on the
+            published annotations; for none where annotators are simulated.
     """
 
     seed: int = 0
     draws: int = 1000
     level: float = 0.95
     derangements: int = 20
-    constants: tuple[str, ...] = ("animals and objects",)
+    constants: tuple[str, ...] | None = None
+
+    def resolved(self, synthetic: bool) -> Settings:
+        """Return the settings with the constants written out."""
+        if self.constants is not None:
+            return self
+        return replace(self, constants=() if synthetic else (CONSTANT,))
 
     def __post_init__(self) -> None:
         if self.seed < 0:

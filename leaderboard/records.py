@@ -246,7 +246,7 @@ def assemble(
         asked=asked,
         settings={
             **vars(summary.settings),
-            "constants": list(summary.settings.constants),
+            "constants": list(summary.settings.constants or ()),
         },
         ran=what_ran(),
         edition=Edition(

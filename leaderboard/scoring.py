@@ -92,6 +92,7 @@ def score(
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     built = dict(metrics) if isinstance(metrics, Mapping) else build(expand(asked))
     known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
+    settings = settings.resolved(known.synthetic)
     _check_truths(built, known)
     said = _read(predictions, known, network, layers)
     scope = _scope(known, layers, split)
@@ -109,7 +110,7 @@ def score(
     if not answered.any():
         raise InputError("Nothing to score: no unit in question has a description.")
     judge = Judge(known, scope, answered, settings)
-    baseline = floors(known, settings.constants)
+    baseline = floors(known, settings.constants or ())
     weights = np.zeros((settings.draws, len(known.units)))
     weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
     outcomes: dict[str, dict[str, Outcome]] = {}

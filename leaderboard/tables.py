@@ -121,7 +121,7 @@ def render(record: Record, width: int = 200) -> Any:
         table.add_column(title, justify="right", style="bold" if title == "score" else "")
     for name, estimate in record.scores.items():
         if estimate.n_scored:
-            table.add_row(name, *(value(name) for _, value in shown))
+            table.add_row(name.replace("@", "\n@"), *(value(name) for _, value in shown))
     notes = [
         "-allref: against all references of a unit; without it, references are matched to one "
         f"{person}'s (the unit's others).",
