@@ -42,11 +42,16 @@ class Context:
         training: Any | None = None,
         networks: Mapping[str, Callable[[Any], Mapping[str, Any]]] | None = None,
     ) -> None:
-        self.seed = seed
+        self._seed = seed
         self._training = training
         self._networks = dict(networks or {})
         self._made: dict[Any, Any] = {}
         self._encoded: dict[str, OrderedDict[bytes, tuple[Any, ...]]] = {}
+
+    @property
+    def seed(self) -> int:
+        """Of every draw."""
+        return self._seed
 
     @property
     def has_training(self) -> bool:
@@ -68,19 +73,19 @@ class Context:
         return self._training.select_columns(list(TAUGHT))
 
     @cached_property
-    def descriptions(self) -> list[tuple[Unit, str]]:
+    def descriptions(self) -> tuple[tuple[Unit, str], ...]:
         """What people wrote of training units: (unit, text), in the edition's order.
 
         Raises:
             InputError: no training edition, or one without a description.
         """
         rows = self.training.select_columns(["network", "layer", "unit", "descriptions"])
-        said = [
+        said = tuple(
             (Unit(row["network"], row["layer"], row["unit"]), text)
             for row in rows
             for text in row["descriptions"]
             if has_words(text)
-        ]
+        )
         if not said:
             raise InputError("The training edition has no description to learn from.")
         return said

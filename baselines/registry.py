@@ -38,7 +38,10 @@ def specs() -> list[MethodSpec]:
             continue
         try:
             known[name] = _checked(entry.load(), entry.value, name).SPEC
-        except Exception as error:  # somebody else's package; ours are still to be listed
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # somebody else's package; ours are still to be listed
             warnings.warn(f"Method '{name}' ({entry.value}): {error!r}", stacklevel=2)
     kinds = get_args(Kind)
     return sorted(known.values(), key=lambda spec: (kinds.index(spec.kind), spec.name))

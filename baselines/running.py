@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from baselines.context import Context
@@ -98,13 +100,19 @@ def run(
     answers: list[Description] = []
     for start in _with_bar(range(0, len(units), batch_size), progress, name):
         part = visible.select(range(start, min(start + batch_size, len(units))))
+        members = keys(part)
         try:
-            made = method.describe(part, context)
+            with redirect_stdout(sys.stderr):  # what a method prints is no result of ours
+                made = method.describe(part, context)
+        except InputError:
+            raise
+        except (OSError, SystemExit) as error:
+            # a bug of the method's, and not a file that the caller named or a wish to leave
+            raise RuntimeError(f"'{name}' stopped: {error!r}") from error
         except Exception as error:
-            members = keys(part)
             error.add_note(f"while '{name}' described {members[0]} to {members[-1]}")
             raise
-        answers.extend(_checked(made, name, keys(part)))
+        answers.extend(_checked(made, name, members))
     return answers
 
 

@@ -157,7 +157,7 @@ def run(
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
     out: Annotated[str | None, typer.Option(help="Folder to write a record a method to.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace records that are there.")
+        bool, typer.Option("--overwrite", help="Replace other methods' records.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -233,14 +233,15 @@ def _show(made: Score, as_json: bool) -> None:
 def spread(words: Sequence[str]) -> list[str]:
     """Write options with several values out, as the parser wants them: one option a value.
 
-    Values end at the next option, at `--`, and at a word that is a file or names a
-    layer's file.
+    Values end at the next option, at `--`, and, for `score`, at a word that is a file or
+    names a layer's file.
 
     Example:
         >>> spread(["score", "--metrics", "rouge-l", "bleu-4", "--seed", "1"])
         ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
     """
     made: list[str] = []
+    files = words[:1] == ["score"]  # the one command that takes files beside its options
     option: str | None = None
     taken = 0
     for place, word in enumerate(words):
@@ -255,7 +256,7 @@ def spread(words: Sequence[str]) -> list[str]:
             made += [part for value in word.split(",") for part in (option, value)]
             taken = 1
             continue
-        ends = word.startswith("-") or (taken and ("=" in word or Path(word).exists()))
+        ends = word.startswith("-") or (files and taken and ("=" in word or Path(word).exists()))
         if option and not ends:
             values = word.split(",") if option != "--constant" else [word]
             made += [part for value in values for part in (option, value)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,9 +22,29 @@ class Check:
     says: str
 
 
-def examine() -> list[Check]:
-    """Return every check's answer; none raises."""
-    return [*map(owner, ROOMS), python(), requirements(), models()]
+def examine(images: str | os.PathLike[str] | None = None) -> list[Check]:
+    """Return every check's answer; none raises.
+
+    Args:
+        images: a folder of ImageNet validation pictures to look into as well.
+    """
+    return [
+        *map(owner, ROOMS),
+        python(),
+        requirements(),
+        models(),
+        *(() if images is None else pictures(images)),
+    ]
+
+
+def pictures(folder: str | os.PathLike[str]) -> list[Check]:
+    """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
+    from milannotations import imagenet
+
+    return [
+        Check(f"images: {finding.name}", finding.ok, finding.says)
+        for finding in imagenet.examine(folder)
+    ]
 
 
 def owner(room: str) -> Check:

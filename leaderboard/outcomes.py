@@ -340,10 +340,11 @@ class Judge:
             above[rows[inside]] = stats.lift(square)
             shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()
             for order, places in self._orders.items():
-                ranked = np.argsort(places[candidates])
+                # among the units scored: a constant then has 0 here too
+                ranked = np.argsort(places[rows[inside]])
                 following = np.empty_like(ranked)
                 following[ranked] = np.roll(ranked, -1)
-                leaked = scores[np.flatnonzero(inside), following[own[inside]]]
+                leaked = square[np.arange(len(square)), following]
                 beside[order].append(leaked[~np.isnan(leaked)] - shuffled)
         return UnitOutcome(
             values,

@@ -63,6 +63,11 @@ class References:
         for name in _TRUTH:
             if not getattr(self, name):
                 object.__setattr__(self, name, (None,) * len(order))
+        if "synthetic" in self.unit_kinds and not self.synthetic:
+            raise InputError(
+                f"{self.edition} holds synthetic units beside others; real and synthetic results "
+                "never stand in one table. Make an edition of each."
+            )
         for name in ("units", "texts", "splits", "duplicate_of", "file_order", *_TRUTH):
             values = getattr(self, name)
             if values is not None:

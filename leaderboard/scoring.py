@@ -107,8 +107,8 @@ def score(
         for unit, text in zip(known.units, answers, strict=True)
     ]
     answered = scope & np.array([text is not None for text in answers])
-    if not answered.any():
-        raise InputError("Nothing to score: no unit in question has a description.")
+    if not any(row is not None and wanted for row, wanted in zip(first, scope, strict=True)):
+        raise InputError("Nothing to score: the predictions say nothing of any unit in question.")
     judge = Judge(known, scope, answered, settings)
     baseline = floors(known, settings.constants or ())
     weights = np.zeros((settings.draws, len(known.units)))
@@ -294,15 +294,14 @@ def _check(
     unknown = [unit for unit in said.units if unit not in known.index]
     if unknown:
         raise InputError(
-            f"Not in the references: {some(f'{u.layer}/{u.unit}' for u in unknown)}. "
-            "Every described unit must be one of theirs."
+            f"Not in the references: {some(unknown)}. Every described unit must be one of theirs."
         )
     expected = [unit for unit, wanted in zip(known.units, scope, strict=True) if wanted]
     missing = [unit for unit in expected if said.first(unit) is None]
     if missing and not allow_missing:
         raise InputError(
             f"{_method_name(said)} has rows for {len(expected) - len(missing):,} of "
-            f"{len(expected):,} units; missing {some(f'{u.layer}/{u.unit}' for u in missing)}. "
+            f"{len(expected):,} units; missing {some(missing)}. "
             "Use --allow-missing (allow_missing=True) to count them as failures."
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import baselines
 from baselines.running import keys
-from leaderboard import predictions, references, scoring
+from leaderboard import predictions, records, references, scoring
 from leaderboard.metrics import build, expand
 from leaderboard.outcomes import Settings
 from leaderboard.scoring import Score
@@ -17,14 +17,27 @@ from milannotations import editions
 from milannotations.errors import InputError
 
 
-def offline_methods() -> list[str]:
-    """Return the methods that need nothing but an edition: floors, methods, truth."""
-    at_hand = {"training", "truth"}
+def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
+    """Return the methods that an edition alone can feed.
+
+    Args:
+        synthetic: whether the truth is known.
+        exemplars: whether units have pictures; without, floors alone are left.
+    """
+    at_hand = {"training", *(["truth"] if synthetic else [])}
     return [
         spec.name
         for spec in baselines.specs()
-        if set(spec.requires) <= at_hand and spec.name != "human"
+        if set(spec.requires) <= at_hand
+        and spec.name != "human"
+        and (exemplars or spec.kind != "method")
     ]
+
+
+def has_exemplars(units: Any) -> bool:
+    """Say whether any unit has pictures."""
+    images = units.select_columns(["images"]).with_format("arrow")[:]["images"]
+    return bool(images.null_count < len(images))
 
 
 def run(
@@ -60,40 +73,38 @@ def run(
     """
     settings = settings or Settings()
     known = references.of(data, config=config)
-    names = list(methods or offline_methods())
-    if not known.synthetic and not methods:
-        names.remove("truth")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"'{twice[0]}' is asked for twice.")
     units = baselines.open_units(data, config=config, split=split)
-    context = baselines.Context(seed=settings.seed, training=baselines.open_training(data, config))
-    place = None
+    names = list(methods) if methods else offline_methods(known.synthetic, has_exemplars(units))
+    made = [baselines.get(name) for name in names]
+    titles = [f"{method.spec.name}@{method.spec.version}" for method in made]
+    called = [method.spec.name for method in made]
+    twice = [name for name in called if called.count(name) > 1]
+    if twice:
+        raise InputError(f"'{twice[0]}' is asked for twice; methods need names of their own.")
+    places: list[Path | None] = [None] * len(made)
     if out is not None:
         place = Path(out) / "-".join((editions.name_of(data), known.config, split or "all"))
+        places = [place / title.replace("@", "-") for title in titles]
+        if Path(out).is_file():
+            raise InputError(f"{out} is a file; a folder of records was expected at --out.")
+        for each in places:
+            records.check_free(str(each))  # before minutes are spent
     asked = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
     built = build(expand(asked))  # once: what a text model has encoded serves all methods
+    training = baselines.open_training(data, config)
     scores: dict[str, Score] = {}
-    for name in names:
-        method = baselines.get(name)
-        title = f"{method.spec.name}@{method.spec.version}"
-        tell(f"{method.spec.name}: describing {len(units):,} units")
-        said = predictions.of_descriptions(
-            zip(
-                keys(units),
-                baselines.run(method, units, context),
-                strict=True,
-            )
+    for method, title, place_of in zip(made, titles, places, strict=True):
+        name = method.spec.name
+        tell(f"{name}: describing {len(units):,} units")
+        # a context of its own, with what it requires and no more
+        learns = "training" in method.spec.requires
+        context = baselines.Context(seed=settings.seed, training=training if learns else None)
+        answers = baselines.run(method, units, context)
+        said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
+        tell(f"{name}: scoring")
+        scores[name] = scoring.score(
+            said, known, built, split=split, method=title, settings=settings
         )
-        tell(f"{method.spec.name}: scoring")
-        scores[title] = scoring.score(
-            said,
-            known,
-            built,
-            split=split,
-            method=title,
-            settings=settings,
-        )
-        if place is not None:
-            scores[title].save(place / title.replace("@", "-"), overwrite=overwrite)
-    return {title.partition("@")[0]: made for title, made in scores.items()}
+        if place_of is not None:
+            scores[name].save(place_of, overwrite=overwrite)
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
@@ -9,14 +10,17 @@ from milannotations.schema import Unit
 
 if TYPE_CHECKING:
     from milannotations.editions import load
+    from milannotations.splits import split
 
-__all__ = ["InputError", "Unit", "load"]
+__all__ = ["InputError", "Unit", "load", "split"]
+
+_LATE = {"load": "milannotations.editions", "split": "milannotations.splits"}
 
 
 def __getattr__(name: str) -> Any:
-    # `load` is looked up late: the command line imports this package at every start
-    if name == "load":
-        from milannotations.editions import load
-
-        return load
+    # looked up late: the command line imports this package at every start
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    if name == "splits":
+        return importlib.import_module("milannotations.splits")
     raise AttributeError(f"module 'milannotations' has no attribute '{name}'")

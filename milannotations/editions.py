@@ -2,7 +2,8 @@
 
     EDITION/
       README.md                       the card; its front matter is the loader
-      <config>/<split>.parquet        one folder a config (a network)
+      <config>/<split>.parquet        one folder a config (a network), of text alone
+      <config>/<split>-<layer>-00000.parquet, ...   or with exemplars, converted (`release`)
 
 A config's folder is written whole and renamed into place; the card is written
 last, from the folders that are there, so that it never names a missing file.
@@ -18,10 +19,12 @@ import yaml
 
 from milannotations import catalog, schema
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.files import replacing, sha256
+from milannotations.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from milannotations.splits import Split
 
 EMBEDDED = {"mini": Path(__file__).parent}
 """Editions that ship with the package, by name: the folder of each."""
@@ -122,6 +125,7 @@ def load(
     config: str | None = None,
     split: str | None = None,
     *,
+    condition: str | Split | None = None,
     columns: list[str] | None = None,
     streaming: bool = False,
 ) -> Any:
@@ -131,6 +135,9 @@ def load(
         edition: folder of the edition, or the name of an embedded one (`mini`).
         config: network or union; may be left out where there is only one.
         split: `train`, `test`, `train+test`, ...; None returns every split in a dict.
+        condition: an official split (`across-network/alexnet-to-resnet152`; see `milan list
+            splits`) or a `Split` of your own, instead of `config`: `train` and `test` are then
+            its units, from the configs that hold them. See `splits.opening`.
         columns: only these columns are read from disk.
         streaming: rows are read as they are asked for.
 
@@ -138,23 +145,51 @@ def load(
         `datasets.Dataset`, `DatasetDict` or their iterable forms, as `load_dataset` does.
 
     Raises:
-        InputError: no such edition, config, split or column.
+        InputError: no such edition, config, split, column or condition; `config` beside a
+            `condition`; an edition without the condition's networks.
+
+    Example:
+        >>> load("mini", split="test", columns=["truth"]).column_names
+        ['truth']
     """
     import datasets
 
-    config = pick_config(edition, config)
-    available = configs(edition)[config]
     unknown = [name for name in columns or () if name not in schema.COLUMNS]
     if unknown:
         raise InputError(f"No column '{unknown[0]}' (columns: {', '.join(schema.COLUMNS)}).")
-    for part in split.split("+") if split else ():
-        if part.split("[")[0] not in available:
+    if condition is not None:
+        from milannotations.splits.opening import open_split
+
+        if config is not None:
+            raise InputError(f"A condition names its networks itself: leave out {config!r}.")
+        return open_split(edition, condition, split, columns=columns, streaming=streaming)
+    config = pick_config(edition, config)
+    available = configs(edition)[config]
+    for part in () if split is None else split.split("+"):
+        name, bracket, rest = part.partition("[")
+        if name not in available or (bracket and not rest.endswith("]")):
             raise InputError(
                 f"No split '{part}' in {edition}, config {config} (splits: {', '.join(available)})."
             )
-    return datasets.load_dataset(
-        str(locate(edition)), config, split=split, columns=columns, streaming=streaming
-    )
+    folder = locate(edition)
+    try:
+        return datasets.load_dataset(
+            str(folder), config, split=split, columns=columns, streaming=streaming
+        )
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise InputError(
+            f"{edition}, config {config}, cannot be opened: {str(cause).splitlines()[0][:200]} "
+            f"A file is damaged or missing; make the edition anew ({_maker(edition)})."
+        ) from error
+
+
+def _maker(edition: str | os.PathLike[str]) -> str:
+    """Return the command that makes an edition."""
+    card = locate(edition) / "README.md"
+    if "the card of the edition mini" in card.read_text(encoding="utf-8"):
+        return "milan data build mini --out DIR"
+    return "milan data annotations or milan data prepare, with --overwrite"
 
 
 def select(
@@ -222,7 +257,32 @@ def write_config(
         InputError: `edition` is a folder of something else, or has this config
             already and `overwrite` is False.
     """
+    from milannotations import cards
+
     edition, config = Path(edition), catalog.canonical(config)
+    check_place(edition, config, overwrite=overwrite)
+    with replacing(edition / config) as folder:
+        folder.mkdir()
+        for split, members in rows.items():
+            if members:  # `datasets` refuses to open a split without a row
+                write_parquet(members, folder / f"{split}.parquet")
+    cards.write(edition)
+    return edition / config
+
+
+def check_place(edition: Path, config: str, *, overwrite: bool = False) -> None:
+    """Raise InputError unless a config of this name may be written into this folder.
+
+    Raises:
+        InputError: see `write_config`; a damaged config stands beside; the name is a union's.
+    """
+    from milannotations import cards
+
+    if config in catalog.GROUPS:
+        raise InputError(
+            f"'{config}' is the union of {', '.join(catalog.GROUPS[config])}; "
+            "give a network another name."
+        )
     if any(character in str(edition.resolve()) for character in "[]*?"):
         raise InputError(f"{edition}: 'datasets' takes [ ] * ? in a path for patterns; rename it.")
     if edition.exists() and not edition.is_dir():
@@ -239,14 +299,7 @@ def write_config(
                 f"{edition} has {config} already. Give another --out, or --overwrite to replace it."
             )
         if config not in known:
-            _contents(edition)  # a damaged config is found before anything is written
-    with replacing(edition / config) as folder:
-        folder.mkdir()
-        for split, members in rows.items():
-            if members:  # `datasets` refuses to open a split without a row
-                write_parquet(members, folder / f"{split}.parquet")
-    _write_card(edition)
-    return edition / config
+            cards.configs(edition)  # a damaged one is found before anything is written
 
 
 def write_parquet(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -273,93 +326,10 @@ def write_parquet(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) 
 
 def _is_unfinished(edition: Path) -> bool:
     """Say whether a folder holds nothing, or configs whose writing stopped before the card."""
-    names = {f"{split}.parquet" for split in SPLITS}
+    from milannotations.cards import is_ours
+
     return all(
-        path.is_dir() and {file.name for file in path.iterdir()} <= names
+        path.is_dir() and all(is_ours(file.name) for file in path.iterdir())
         for path in edition.iterdir()
         if not path.name.startswith(".")
     )
-
-
-def _contents(edition: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the card's entries and table rows, from the parquet files that are there.
-
-    Raises:
-        InputError: a parquet file is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    entries, lines = [], []
-    folders = sorted(path for path in edition.iterdir() if path.is_dir())
-    for folder in (path for path in folders if not path.name.startswith(".")):
-        files = {
-            split: folder / f"{split}.parquet"
-            for split in SPLITS
-            if (folder / f"{split}.parquet").is_file()
-        }
-        if not files:
-            continue
-        entries.append(
-            {
-                "config_name": folder.name,
-                # `datasets` names its cache by what stands here, and not by path or time: without
-                # the digest it would open yesterday's rows of an edition that was made anew
-                "description": f"sha256:{sha256(*files.values())}",
-                "data_files": [
-                    {"split": split, "path": f"{folder.name}/{path.name}"}
-                    for split, path in files.items()
-                ],
-            }
-        )
-        for split, path in files.items():
-            try:
-                descriptions = parquet.read_table(path, columns=["descriptions"])["descriptions"]
-            except (pa.ArrowInvalid, KeyError) as error:
-                raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-            count = sum(len(texts) for texts in descriptions.to_pylist())
-            lines.append(f"| {folder.name} | {split} | {len(descriptions):,} | {count:,} |")
-    return entries, lines
-
-
-def _write_card(edition: Path) -> None:
-    """Write README.md from the parquet files that are there."""
-    entries, lines = _contents(edition)
-    front = yaml.safe_dump(
-        {
-            "pretty_name": "MILANNOTATIONS",
-            "language": ["en"],
-            "tags": ["interpretability", "neuron-descriptions"],
-            "configs": entries,
-        },
-        sort_keys=False,
-    )
-    body = "\n".join(
-        [
-            "# Units of vision networks and what people wrote about them",
-            "",
-            "One row is a unit (network, layer, index). This edition holds text: its exemplar",
-            "columns (`images`, `masks`, `source_ids`, `activations`, `threshold`) are null.",
-            "`train` and `test` are the within-network split, seed 0, of `milannotations.splits`.",
-            "",
-            "```python",
-            "import datasets",
-            "",
-            f'datasets.load_dataset("{edition.resolve().name}", "{entries[0]["config_name"]}")',
-            "```",
-            "",
-            "| config | split | units | descriptions |",
-            "|---|---|---|---|",
-            *lines,
-            "",
-            "Descriptions are given as they stand in the published file. Positions in a list of",
-            "descriptions are positions in that file, not people. Source of the annotations:",
-            "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
-            "(arXiv 2201.11114).",
-            "",
-            f"<!-- {MARK} -->",
-            "",
-        ]
-    )
-    with replacing(edition / "README.md") as temporary:
-        temporary.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")

@@ -54,6 +54,19 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_writable(target: str | os.PathLike[str]) -> None:
+    """Raise InputError or OSError unless a file can be made at `target`: before hours are spent.
+
+    Folders on the way are made.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; a file was to be written there.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent):
+        pass
+
+
 def sha256(*paths: str | os.PathLike[str]) -> str:
     """Return the sha256 (hex) of the bytes of the files, one after the other."""
     digest = hashlib.sha256()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 MARGIN = 6
 INK, PAPER, OUTLINE = (24, 24, 28), (250, 250, 248), (255, 0, 200)
+SYNTHETIC = "SYNTHETIC: planted units, drawn pictures, simulated annotators"
+"""What stands above synthetic units wherever they are shown."""
+
 DIMMED = 0.3
 """What is left of a picture's brightness outside the mask."""
 
@@ -73,7 +76,7 @@ def unit_sheet(
     """
     from PIL import Image
 
-    strips = []
+    strips, units = [], list(units)
     for unit in units:
         key = f"{unit['network']}/{unit['layer']}/{unit['unit']}"
         if unit["images"] is None:
@@ -83,6 +86,8 @@ def unit_sheet(
         strips.append(_stack([*map(_line, lines(unit)), tiles]))
     if not strips:
         raise InputError("There is no unit to show.")
+    if any(unit["unit_kind"] == "synthetic" for unit in units):
+        strips.insert(0, _line(SYNTHETIC))
     sheet = _stack(strips)
     framed = Image.new("RGB", (sheet.width + 2 * MARGIN, sheet.height + MARGIN), PAPER)
     framed.paste(sheet, (MARGIN, MARGIN))

@@ -192,7 +192,7 @@ def test_describe_then_score(milan, tmp_path):
     score = ("score", made, "--data", "mini", "--split", "test", "--metrics", "concept-f1")
     status, _, err = milan(*score)
     assert status == 1
-    assert "rows for 44 of 397 units" in err
+    assert "rows for 44 of 394 units; missing mini-coarse/layer1/0" in err
     status, out, err = milan(*score, "--allow-missing", "--json")
     assert status == 0, err
     assert json.loads(out)["scores"]["concept-f1"]["lift"] == 0

@@ -1,5 +1,8 @@
 """Formulas and the language of the mini world."""
 
+import itertools
+from collections import defaultdict
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from milannotations import InputError
 from milannotations.synthetic import CONCEPTS, Formula, parse, phrase
 from milannotations.synthetic.concepts import CHANNEL
+from milannotations.synthetic.formulas import MEANINGLESS, OPERATORS, PAIRS
 from milannotations.synthetic.grammar import ADJECTIVES, NOUNS, meaning
 from milannotations.synthetic.networks import _KINDS
 
@@ -23,6 +27,28 @@ def test_every_formula_is_read_back_from_its_phrase_and_its_text(kind):
         if formula.means_something:
             assert parse(said).same_as(meaning(formula)), (formula, said, parse(said))
             assert not parse(said).unknown
+
+
+def allowed():
+    """Yield every formula that can be."""
+    for operator in OPERATORS:
+        for concepts in itertools.product(CONCEPTS, repeat=2 if operator in PAIRS else 1):
+            try:
+                yield Formula.of(operator, *(concepts if operator not in MEANINGLESS else ()))
+            except InputError:
+                continue
+
+
+def test_whatever_can_be_planted_can_be_said_and_read_back():
+    formulas = {f for f in allowed() if f.means_something}
+    assert len(formulas) > 1_000
+    for formula in formulas:
+        assert parse(phrase(formula)).same_as(meaning(formula)), (formula, phrase(formula))
+    assert {len(phrase(formula).split()) for formula in formulas} <= set(range(3, 10))
+    by_phrase = defaultdict(set)
+    for formula in formulas:
+        by_phrase[phrase(formula)].add(str(formula).replace("POLY", "OR"))
+    assert not [said for said, several in by_phrase.items() if len(several) > 1]
 
 
 def test_different_formulas_have_different_phrases_and_meanings():
@@ -59,6 +85,13 @@ def test_every_synonym_means_its_concept(concept):
         ("red and striped things", "AND(red, striped)"),
         ("words or stars", "POLY(star, text)"),
         ("words written in blue letters", "AND(blue, text)"),
+        ("blue things near the bottom", "BOTTOM(blue)"),
+        ("discs near the stars", "NEAR(circle, star)"),
+        ("text near the edges of the pictures", "text"),
+        ("a person", "face"),
+        ("light blue things", "blue"),
+        ("polka dots", "dotted"),
+        ("backgrounds with lines", "lined_background"),
     ],
 )
 def test_free_wording(said, formula):
@@ -74,10 +107,20 @@ def test_free_wording(said, formula):
         ("circles and stars", "NEAR(circle, star)"),
         ("circles on the left", "RIGHT(circle)"),
         ("dog circles", "circle"),
+        ("no circles", "circle"),
+        ("circles on the left", "circle"),
+        ("red circles at the top", "AND(circle, red)"),
+        ("circles in the left half and the right half", "LEFT(circle)"),
     ],
 )
 def test_what_is_not_the_same(said, formula):
     assert not parse(said).same_as(meaning(Formula.parse(formula)))
+
+
+def test_a_background_keeps_its_properties_to_itself():
+    read = parse("striped circles on a plain background")
+    assert read.concepts == {"striped", "circle", "plain_background"}
+    assert parse("dark and grainy backdrops").concepts == {"dark_background", "noisy_background"}
 
 
 def test_unknown_words_count_as_wrong_concepts():
@@ -102,6 +145,10 @@ def test_any_text_can_be_read(text):
         ("IF(red, blue)", "No operator 'IF'"),
         ("AND(red, cirkle)", "Did you mean 'circle'"),
         ("AND(red, blue", "is not a formula"),
+        ("AND(red, blue)", "No pixel is both red and blue"),
+        ("AND(face, red)", "have no color"),
+        ("NEAR(red, circle)", "takes shapes, text and faces"),
+        ("TOP(dark_background)", "no matter of TOP"),
         ("", "is not a formula"),
     ],
 )

@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_four_rooms_and_no_tests(wheel):
     assert tops == {"milannotations", "milan", "baselines", "leaderboard"}
     assert "leaderboard/metrics/rouge/rouge.py" in names
     assert "milannotations/data/mini/test.parquet" in names
-    assert "milannotations/data/mini/encoder.safetensors" in names
+    assert "milannotations/data/encoder.safetensors" in names
     assert all(f"{top}/README.md" in names for top in tops)
     assert not [name for name in names if "__pycache__" in name]
 

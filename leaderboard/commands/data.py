@@ -108,6 +108,8 @@ def data_show(
             edition, network, layer, unit, config=config, split=split, count=count, seed=seed
         )
         sheet = pictures.unit_sheet(rows, exemplars=exemplars)
+        if "synthetic" in rows["unit_kind"]:
+            print(pictures.SYNTHETIC + "\n")
         for row in rows:
             print("\n".join(pictures.lines(row)) + "\n")
     with replacing(out) as temporary:

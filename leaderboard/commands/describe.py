@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from leaderboard.commands import examples
 from milannotations.errors import InputError
+from milannotations.files import check_writable
 
 EPILOG = examples(
     "milan describe mini --method nearest --split test --out nearest.csv",
@@ -41,8 +43,9 @@ def describe(
     import baselines
     from leaderboard.predictions import of_descriptions
 
-    if Path(out).suffix not in (".csv", ".parquet"):
+    if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: a name that ends in .csv or .parquet was expected.")
+    check_writable(out)
     given = {"model": model, "text": text}
     described = baselines.describe(
         edition,
@@ -62,5 +65,8 @@ def describe(
     counts = [made.to_pandas().drop_duplicates(["network", "layer", "unit"]).status.value_counts()]
     listed = ", ".join(f"{n:,} {status}" for status, n in counts[0].items())
     print(f"{out}: {len(made):,} units ({listed})")
-    where = f" --split {split}" if split else ""
-    print(f"Score it: milan score {out} --data {edition}{where}")
+    words = ["milan", "score", out, "--data", edition]
+    for option, value in (("--config", config), ("--split", split)):
+        words += [option, value] if value else []
+    words += ["--allow-missing"] if network or layer else []
+    print(f"Score it: {shlex.join(words)}")

@@ -104,6 +104,39 @@ def list_editions(as_json: Json = False) -> None:
     print("Any folder made by 'milan data annotations' is an edition too.")
 
 
+@app.command("splits", epilog=examples("milan list splits", "milan list splits --json"))
+def list_splits(as_json: Json = False) -> None:
+    """List the official splits: which units train and which test."""
+    from milannotations import splits
+
+    found = splits.conditions()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": split.name,
+                    "version": splits.VERSION,
+                    "train": split.n_train,
+                    "test": split.n_test,
+                    "digest": split.digest,
+                }
+                for split in found
+            ]
+        )
+        return
+    print_table(
+        ("split", "train", "test", "sha256"),
+        [
+            (split.name, f"{split.n_train:,}", f"{split.n_test:,}", split.digest[:12])
+            for split in found
+        ],
+    )
+    print(
+        f"\nUnits of version {splits.VERSION}; the whole digests: --json. @1 to @4 are other seeds."
+        "\nIn Python: milannotations.split(NAME), milannotations.load(EDITION, condition=NAME)."
+    )
+
+
 @app.command("methods", epilog=examples("milan list methods", "milan list methods --json"))
 def list_methods(as_json: Json = False) -> None:
     """List the methods that can describe units, floors first."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CATEGORY
 from milannotations.synthetic.formulas import HALVES, Formula
 from milannotations.synthetic.grammar import ADJECTIVES, BACKGROUND, NOUNS, PLACES
@@ -166,9 +167,10 @@ class _Writer:
         place = int(self.generator.integers(len(formula.concepts)))
         concepts = list(formula.concepts)
         concepts[place] = self.pick(LOOKALIKES[concepts[place]])
-        if len(set(concepts)) < len(concepts):
-            return Formula.of("IS", concepts[0])
-        return Formula.of(formula.operator, *concepts)
+        try:
+            return Formula.of(formula.operator, *concepts)
+        except InputError:  # what it took it for cannot be joined so
+            return Formula.of("IS", concepts[place])
 
     def dress(self, say: Callable[[], str]) -> str:
         """Put something before or after where the words are too few; now and then, anyway."""

@@ -14,7 +14,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from milannotations.editions import EMBEDDED, SPLITS, write_parquet
 from milannotations.errors import InputError
 from milannotations.files import replacing, sha256
 from milannotations.schema import row
+from milannotations.statistics import of_rows
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.concepts import CATEGORY, CONCEPTS
 from milannotations.synthetic.grammar import meaning, parse, phrase
@@ -203,16 +203,14 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
 
 
 def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return counts of units and of words, from the text columns of each split.
+    """Return `milannotations.statistics.of_rows`, and counts of what was planted.
 
-    Agreement is by the grammar: the share of an annotator's phrases that mean exactly
-    the truth, over units that mean something.
+    `exact_by_annotator` is by the grammar: the share of an annotator's phrases that mean
+    exactly the truth, over units that mean something.
     """
     from milannotations.synthetic.formulas import Formula
 
     members = [(split, member) for split, part in splits.items() for member in part]
-    texts = [text for _, member in members for text in member["descriptions"]]
-    lengths = [len(text.split()) for text in texts]
     formulas = [Formula.parse(member["truth_formula"]) for _, member in members]
     exact: dict[str, list[bool]] = {}
     for (_, member), formula in zip(members, formulas, strict=True):
@@ -220,12 +218,7 @@ def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, A
             if formula.means_something:
                 exact.setdefault(name, []).append(parse(text).same_as(meaning(formula)))
     return {
-        "units": len(members),
-        "units_by_split": dict(Counter(split for split, _ in members)),
-        "units_by_layer": {
-            layer: dict(sorted(counts.items()))
-            for layer, counts in sorted(_by_layer(members).items())
-        },
+        **of_rows(members),
         "units_by_kind": dict(sorted(Counter(formula.kind for formula in formulas).items())),
         "units_unseen_by_split": dict(
             Counter(split for split, member in members if member["seen"] is False)
@@ -233,33 +226,8 @@ def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, A
         "duplicates": sum(member["duplicate_of"] is not None for _, member in members),
         "formulas": len(set(formulas)),
         "scenes": len({source for _, member in members for source in member["source_ids"]}),
-        "descriptions": len(texts),
-        "words": {
-            "mean": round(float(np.mean(lengths)), 4),
-            "median": float(np.median(lengths)),
-            "least": min(lengths),
-            "most": max(lengths),
-            "vocabulary": len({word for text in texts for word in text.split()}),
-        },
-        "distinct_share": round(len(set(texts)) / len(texts), 4),
-        "ten_commonest_share": round(
-            sum(count for _, count in Counter(texts).most_common(10)) / len(texts), 4
-        ),
-        "identical_pairs_share": round(
-            float(
-                np.mean([a == b for _, m in members for a, b in combinations(m["descriptions"], 2)])
-            ),
-            4,
-        ),
         "exact_by_annotator": {name: round(float(np.mean(v)), 4) for name, v in exact.items()},
     }
-
-
-def _by_layer(members: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Counter[str]]:
-    counts: dict[str, Counter[str]] = {}
-    for split, member in members:
-        counts.setdefault(f"{member['network']}/{member['layer']}", Counter())[split] += 1
-    return counts
 
 
 def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = False) -> Path:
@@ -272,22 +240,39 @@ def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = Fal
     """
     out = Path(out)
     card = out / "README.md"
-    if out.is_dir() and any(out.iterdir()) and MARK not in _text(card):
-        raise InputError(f"{out} holds something else. Give another --out, a new folder.")
+    _check_place(out)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for split, member in tqdm(
         rows(seed), total=len(plan(seed)), desc="units", unit="unit", disable=not progress
     ):
         splits[split].append(member)
-    folder = out / "data" / "mini"
-    for split, members in splits.items():
-        write_parquet(encode(members), folder / f"{split}.parquet")
     counted = {"seed": seed, **statistics(splits)}
-    with replacing(folder / "statistics.json") as temporary:
-        temporary.write_text(json.dumps(counted, indent=1, sort_keys=True) + "\n")
+    with replacing(out / "data" / "mini") as folder:
+        folder.mkdir()
+        for split, members in splits.items():
+            write_parquet(encode(members), folder / f"{split}.parquet")
+        text = json.dumps(counted, indent=1, sort_keys=True) + "\n"
+        (folder / "statistics.json").write_text(text)
+        made = _card(folder, counted)
+        if out.resolve() != EMBEDDED["mini"].resolve():
+            card.unlink(missing_ok=True)  # no card of other files, should this stop half-way
     with replacing(card) as temporary:
-        temporary.write_text(_card(folder, counted), encoding="utf-8")
+        temporary.write_text(made, encoding="utf-8")
     return out
+
+
+def _check_place(out: Path) -> None:
+    """Raise InputError unless the edition may be written into this folder."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; an edition is a folder. Give another --out.")
+    if any(character in str(out.resolve()) for character in "[]*?"):
+        raise InputError(f"{out}: 'datasets' takes [ ] * ? in a path for patterns; rename it.")
+    if not out.is_dir() or MARK in _text(out / "README.md"):
+        return
+    found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    if any(path.parent != Path("data", "mini") for path in shown):
+        raise InputError(f"{out} holds something else. Give another --out, a new folder.")
 
 
 def _text(path: Path) -> str:

@@ -27,7 +27,7 @@ from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CHANNEL, CON
 from milannotations.synthetic.scenes import World
 from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
 
-WEIGHTS = Path(__file__).parent.parent / "data" / "mini" / "encoder.safetensors"
+WEIGHTS = Path(__file__).parent.parent / "data" / "encoder.safetensors"
 """The weights that ship."""
 
 TRAINING_SCENES, HELD_OUT_SCENES = 1, 2

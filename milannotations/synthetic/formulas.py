@@ -27,6 +27,19 @@ PAIRS = ("AND", "OR", "POLY", "NEAR")
 MEANINGLESS = ("RANDOM", "DEAD")
 OPERATORS = ("IS", *PAIRS, *HALVES, *MEANINGLESS)
 
+BOTH = frozenset(
+    frozenset(pair)
+    for pair in (
+        ("color", "shape"),
+        ("shape", "texture"),
+        ("color", "texture"),
+        ("color", "object"),
+        ("part", "shape"),
+        ("color", "part"),
+    )
+)
+"""Categories of which a pixel may have one label each."""
+
 NEAR_CELLS = 4
 """NEAR reaches this many cells of a 16 x 16 grid, in both directions."""
 
@@ -49,7 +62,8 @@ class Formula(NamedTuple):
         """Return a checked formula.
 
         Raises:
-            InputError: an unknown operator or concept, or the wrong number of concepts.
+            InputError: an unknown operator or concept, the wrong number of concepts, or
+                concepts that the operator cannot join: no pixel is both red and blue.
         """
         if operator not in OPERATORS:
             raise InputError(
@@ -68,6 +82,7 @@ class Formula(NamedTuple):
                 f"{operator} takes {expected} concept{'s' * (expected != 1)}; "
                 f"got {', '.join(concepts) or 'none'}."
             )
+        _check_possible(operator, concepts)
         return cls(operator, tuple(sorted(concepts, key=CHANNEL.__getitem__)))
 
     @classmethod
@@ -136,6 +151,21 @@ class Formula(NamedTuple):
         if self.operator == "NEAR":
             return (first & _around(second)) | (second & _around(first))
         return first | second
+
+
+def _check_possible(operator: str, concepts: tuple[str, ...]) -> None:
+    """Raise InputError for what cannot be in any scene, or cannot be said."""
+    categories = [CATEGORY[concept] for concept in concepts]
+    if operator == "AND" and frozenset(categories) not in BOTH:
+        raise InputError(f"No pixel is both {concepts[0]} and {concepts[1]}.")
+    if operator == "AND" and {"face", "hair", "eye", "mouth"} & set(concepts):
+        raise InputError("Faces and their parts have no color, texture or edge.")
+    if operator == "AND" and "text" in concepts and "color" not in categories:
+        raise InputError("Text has a color and no other property.")
+    if operator == "NEAR" and not set(categories) <= {"shape", "object"}:
+        raise InputError("NEAR takes shapes, text and faces.")
+    if operator in HALVES and categories[0] in ("background", "light"):
+        raise InputError(f"A background is no matter of {operator}.")
 
 
 def _half(operator: str, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from milannotations.synthetic.concepts import CATEGORY
+from milannotations.synthetic.concepts import CATEGORIES, CATEGORY
 from milannotations.synthetic.formulas import HALVES, Formula
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -54,30 +54,31 @@ ADJECTIVES: dict[str, tuple[str, ...]] = {
 }
 """Words for properties; those of backgrounds stand before `BACKGROUND`."""
 
+_COLOR_WORDS = [word for c in CATEGORIES["color"] for word in ADJECTIVES[c]]
 BACKGROUND = ("backgrounds", "backdrops", "scenery")
 PARTS_OF_FACES = ("hair", "eye", "mouth")
 
-_NOTHING = (
-    "nothing", "random", "meaningless", "unclear", "unrelated", "noise", "never", "blank",
-)  # fmt: skip
+_NOTHING = frozenset(
+    ("nothing", "random", "meaningless", "unclear", "unrelated", "noise", "never", "blank")
+)
 _FILLERS = frozenset(
     re.findall(
         r"\S+",
         """a an the of in on at with that which is are and or all any some many mostly often very
-    also only both either kind kinds sort sorts object objects thing things shape shapes shaped item
-    items figure figures form forms color colors colored colour coloured pattern patterns
-    patterned texture textures textured surface surfaces area areas part parts region regions
-    image images picture pictures scene scenes various several other others behind
-    above below written drawn cartoon person persons their its them to from into for by as like
-    look looks looking see seen there here it these those this have has being bigger small large
-    big little side common no not one two each more along around between inside outside outer
-    inner near next beside close together half upper lower top bottom left right hand can be
-    particular anything anywhere everywhere unit unit's responds respond highlighted
-    i we you what something somewhere ones pieces piece bits bit whole entire lots lot full
-    against set up out where sitting placed located lying standing showing shown show general
-    geometric simple mixed mix group groups collection abstract assorted places middle stand
-    stands wherever they over size sizes think else among most less clearly views view mainly
-    seems colorful different""",
+        also only both either kind kinds sort sorts object objects thing things shape shapes
+        shaped item items figure figures form forms color colors colored colour coloured pattern
+        patterns patterned texture textures textured surface surfaces area areas part parts
+        region regions image images picture pictures scene scenes various several other others
+        behind above below written drawn cartoon their its them to from into for by as like look
+        looks looking see seen there here it these those this have has being bigger small large
+        big little side common but one two polka multi each more along around between inside
+        outside outer inner near next beside close together half upper lower top bottom left
+        right hand can be particular anything anywhere everywhere unit unit's responds respond
+        highlighted i we you what something somewhere ones pieces piece bits bit whole entire
+        lots lot full against set up out where sitting placed located lying standing showing
+        shown show general geometric simple mixed mix group groups collection abstract assorted
+        places middle stand stands wherever they over size sizes think else among most less
+        clearly views view mainly seems colorful different""",
     )
 )
 """Words that say nothing about concepts: they are passed over."""
@@ -94,22 +95,26 @@ PLACES: dict[str, tuple[str, ...]] = {
     "LEFT": ("in the left half", "on the left side", "on the left"),
     "RIGHT": ("in the right half", "on the right side", "on the right"),
 }
-_NEAR = re.compile(r"\b(?:next to|close to|beside|near(?! the))\b")
+_ENDS = r"(?:top|bottom|upper|lower|left|right)"
+_NEAR = re.compile(rf"\b(?:next to|beside|(?:close to|near)(?! (?:the )?{_ENDS}))\b")
+_FRAME = re.compile(r"\b(?:edges?|borders?|sides?) of (?:the |a )?(?:pictures?|images?|scenes?)\b")
 
 
 class Meaning(NamedTuple):
     """What a description says, as far as the grammar goes.
 
     Attributes:
-        operator: as in `Formula`; OR for POLY, which no wording tells apart; "" where
-            nothing was understood.
+        operator: as in `Formula`; OR for POLY, which no wording tells apart; IS for what
+            is in one half, which `places` says; "" where nothing was understood.
         concepts: concepts named.
-        unknown: words that are neither concepts nor fillers.
+        places: TOP, BOTTOM, LEFT, RIGHT.
+        unknown: words that are neither concepts nor fillers; negations among them.
     """
 
     operator: str
     concepts: frozenset[str]
-    unknown: frozenset[str]
+    places: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
     @property
     def parsed(self) -> bool:
@@ -119,8 +124,8 @@ class Meaning(NamedTuple):
     @property
     def atoms(self) -> frozenset[str]:
         """What concept F1 counts: concepts, relation or place, and unknown words."""
-        more = {self.operator} if self.operator in (*HALVES, "NEAR") else set()
-        return self.concepts | more | {f"?{word}" for word in self.unknown}
+        relation = {"NEAR"} if self.operator == "NEAR" else set()
+        return self.concepts | self.places | relation | {f"?{word}" for word in self.unknown}
 
     def same_as(self, other: Meaning) -> bool:
         """Say whether both mean the same: the same atoms, put together alike."""
@@ -134,8 +139,10 @@ def meaning(formula: Formula) -> Meaning:
         >>> meaning(Formula.of("POLY", "text", "star")).operator
         'OR'
     """
+    if formula.operator in HALVES:
+        return Meaning("IS", frozenset(formula.concepts), frozenset({formula.operator}))
     operator = "OR" if formula.operator == "POLY" else formula.operator
-    return Meaning(operator, frozenset(formula.concepts), frozenset())
+    return Meaning(operator, frozenset(formula.concepts))
 
 
 def phrase(formula: Formula) -> str:
@@ -217,6 +224,9 @@ def _alone(concept: str) -> str:
     return f"{_word(concept)} backgrounds behind the objects"
 
 
+_SHADE = re.compile(rf"\b(?:light|dark|bright|pale|deep) (?=(?:{'|'.join(_COLOR_WORDS)})\b)")
+
+
 @cache
 def _lexicon() -> tuple[re.Pattern[str], dict[str, str]]:
     """Return a pattern of every word of things, longest first, and the concept of each."""
@@ -230,7 +240,7 @@ def _lexicon() -> tuple[re.Pattern[str], dict[str, str]]:
     words |= {
         "round": "circle", "circular": "circle", "triangular": "triangle", "starry": "star",
         "rhombus": "diamond", "lip": "mouth", "person's face": "face", "faces of people": "face",
-        "a person's": "face",
+        "a person's": "face", "person": "face", "persons": "face",
     }  # fmt: skip
     pattern = re.compile(
         r"\b(?:" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + r")\b"
@@ -253,7 +263,10 @@ def _properties() -> tuple[dict[str, str], dict[str, str]]:
     for concept, names in ADJECTIVES.items():
         of = backgrounds if concept.endswith("_background") else objects
         of |= dict.fromkeys(names, concept)
-    more = {"stripes": "striped", "dots": "dotted", "spots": "dotted", "checks": "checkered"}
+    more = {
+        "stripes": "striped", "lines": "striped", "dots": "dotted", "spots": "dotted",
+        "checks": "checkered",
+    }  # fmt: skip
     return objects | more, backgrounds | {
         "stripes": "lined_background",
         "lines": "lined_background",
@@ -272,49 +285,66 @@ def parse(description: str) -> Meaning:
         False
     """
     text = " ".join(re.findall(r"[a-z']+", description.lower().replace("-", " ")))
-    place = ""
-    for operator, pattern in _PLACES.items():
-        text, found = re.subn(rf"\b{pattern}\b", " ", text)
-        place = place or (operator if found else "")
+    text = _SHADE.sub("", _FRAME.sub(" ", text))
     near = _NEAR.search(text) is not None
+    places: set[str] = set()
+    for place, pattern in _PLACES.items():
+        text, found = re.subn(rf"\b{pattern}\b", " ", text)
+        places |= {place} if found else set()
     named: list[str] = []
     unknown: set[str] = set()
-    nothing = False
-    linked = re.split(r"\b(or)\b", text)
-    for clause in linked[::2]:
-        background = re.search(rf"\b(?:{'|'.join(BACKGROUND)}|background|backdrop)\b", clause)
-        things, properties, strange = _clause(clause, background is not None)
-        nothing = nothing or bool(strange & set(_NOTHING))
-        unknown |= strange - set(_NOTHING)
-        named += things + properties
+    clauses = re.split(r"\bor\b", text)
+    for clause in clauses:
+        concepts_of, strange = _clause(clause)
+        named += concepts_of
+        unknown |= strange
+    nothing = bool(unknown & _NOTHING)
+    unknown -= _NOTHING
     concepts = frozenset(named)
     if not concepts:
-        return Meaning("RANDOM" if nothing and not unknown else "", concepts, frozenset(unknown))
-    operator = _operator(concepts, near, len(linked) > 1)
-    if operator == "IS" and place:
-        operator = place
-    return Meaning(operator, concepts, frozenset(unknown))
+        return Meaning(
+            "RANDOM" if nothing and not unknown else "", concepts, unknown=frozenset(unknown)
+        )
+    operator = _operator(concepts, near, len(clauses) > 1)
+    return Meaning(operator, concepts, frozenset(places), frozenset(unknown))
 
 
-def _clause(clause: str, background: bool) -> tuple[list[str], list[str], set[str]]:
-    """Return the things, the properties and the strange words of a clause."""
+def _clause(clause: str) -> tuple[list[str], set[str]]:
+    """Return the concepts and the strange words of a clause."""
     pattern, nouns = _lexicon()
-    things = [nouns[found] for found in pattern.findall(clause)]
+    objects, backgrounds = _properties()
+    named: list[str] = []
+
+    def behind(match: re.Match[str]) -> str:
+        # the properties that stand by the word are the background's, no others
+        for word in re.findall(r"\w+", f"{match['before']} {match['after'] or ''}"):
+            if word in backgrounds:
+                named.append(backgrounds[word])
+        return " "
+
+    rest = _backgrounds().sub(behind, clause)
+    things = [nouns[found] for found in pattern.findall(rest)]
     if set(things) & set(PARTS_OF_FACES):  # "the eyes in a face" means the eyes
         things = [thing for thing in things if thing != "face"]
-    if "edge" in things and background:
-        things.remove("edge")
-    rest = pattern.sub(" ", clause)
-    objects, backgrounds = _properties()
-    properties, strange = [], set()
-    for word in rest.split():
-        meant = (backgrounds if background else objects).get(word)
-        meant = meant or (objects if background else {}).get(word)
-        if meant:
-            properties.append(meant)
-        elif word not in _FILLERS and not word.startswith(("background", "backdrop", "scenery")):
+    named += things
+    strange = set()
+    for word in pattern.sub(" ", rest).split():
+        if word in objects:
+            named.append(objects[word])
+        elif word not in _FILLERS:
             strange.add(word.removesuffix("'s"))
-    return list(dict.fromkeys(things)), list(dict.fromkeys(properties)), strange
+    return named, strange
+
+
+@cache
+def _backgrounds() -> re.Pattern[str]:
+    """Return a pattern of a background with the properties before and after it."""
+    words = "|".join(sorted(map(re.escape, _properties()[1])))
+    names = "|".join({*BACKGROUND, *map(_singular, BACKGROUND)})
+    return re.compile(
+        rf"(?P<before>(?:\b(?:{words})\b(?: and)? )*)\b(?:{names})\b"
+        rf"(?P<after> (?:that are|which are|with|of) (?:{words})\b(?: and (?:{words})\b)?)?"
+    )
 
 
 def _operator(concepts: frozenset[str], near: bool, either: bool) -> str:

@@ -150,11 +150,13 @@ NETWORKS: dict[str, dict[str, LayerSettings]] = {
         ),
         "layer3": LayerSettings(8, 6, 20, 5, 0, _mix(_LATE, face=2.0, text=2.0, near=1.4)),
     },
-    # coarse and noisy; properties rather than things
+    # coarse and noisy; properties rather than things, and at last too coarse for parts
     "mini-coarse": {
         "layer1": LayerSettings(16, 8, 18, 2, 1, _mix(_EARLY, background=1.6, color_texture=1.4)),
         "layer2": LayerSettings(8, 8, 18, 3, 0, _mix(_MIDDLE, texture=2.0, shape_texture=1.5)),
-        "layer3": LayerSettings(8, 8, 18, 4, 1, _mix(_LATE, shape_texture=1.5, poly=1.4, face=0.5)),
+        "layer3": LayerSettings(
+            8, 8, 18, 4, 1, _mix(_LATE, shape_texture=1.5, poly=1.4, face=0.5, part=0)
+        ),
     },
 }
 """The three networks of the mini world, layer by layer."""
@@ -348,9 +350,17 @@ class ConceptLayer(nn.Module):
 
         Returns:
             float32 (n, unit, grid, grid), multiples of 1/1024 from 0.
+
+        Raises:
+            InputError: maps of another shape.
         """
+        if concepts.dim() != 4 or concepts.shape[1] != len(CONCEPTS):
+            raise InputError(
+                f"Concept maps of shape {tuple(concepts.shape)}; expected (n, {len(CONCEPTS)}, "
+                "64, 64), as SceneDataset yields them (one scene: maps[None])."
+            )
         maps = concepts.bool()
-        cells = nnf.avg_pool2d(maps.float(), 64 // self.settings.grid)
+        cells = _pool(maps, self.settings.grid)
         area = torch.stack([self._area(f, maps, cells) for f in self.formulas], dim=1)[:, self.at]
         if self.settings.leak:
             leak = cells[:, self.leaky.clamp(min=0)] * (self.leaky >= 0)[:, None, None]
@@ -371,10 +381,9 @@ class ConceptLayer(nn.Module):
         """
         if formula.operator in ("OR", "POLY"):
             channels = [CHANNEL[concept] for concept in formula.concepts]
-            evened = cells[:, channels] * self.reach[channels][:, None, None] / 8
+            evened = cells[:, channels] * self.reach[channels][:, None, None] / 32
             return evened.amax(1)
-        region = formula.regions(maps)[:, None].float()
-        return nnf.avg_pool2d(region, 64 // self.settings.grid)[:, 0]
+        return _pool(formula.regions(maps)[:, None], self.settings.grid)[:, 0]
 
     def _fields(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unevenness, blobs and noise, each (n, unit, grid, grid), by picture content."""
@@ -385,17 +394,26 @@ class ConceptLayer(nn.Module):
 
 @cache
 def _reach(grid: int, blur: int, seed: int) -> NDArray[np.int64]:
-    """Return by how much each concept falls short of filling a cell, in 8ths, at most 4 times.
+    """Return by how much each concept falls short of the highest activations, in 32nds.
 
-    From the cell that it fills most, after blur: the median over 256 scenes of another stream.
+    The level that a concept's signal passes in one scene of two hundred, measured on another
+    stream: where the two senses of a unit are evened by it, each lends about half of the
+    exemplars. At most fourfold.
     """
-    scenes = World().scenes(seed + 1_000, 256)
-    maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes])).float()
-    cells = nnf.avg_pool2d(maps, 64 // grid)
+    scenes = World().scenes(seed + 1_000, 1024)
+    maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
+    fields = _smooth(np.random.default_rng([seed, 4, grid, blur]), len(maps), grid, 12, 40)
+    signal = torch.cat([_pool(part, grid) for part in maps.split(64)])
+    signal = signal * torch.from_numpy(fields)[:, None] / 32
     for _ in range(blur):
-        cells = _blur(cells)
-    typical = [float(column[column > 0].median()) for column in cells.amax((2, 3)).T]
-    return np.array([min(32, round(8 / share)) for share in typical])
+        signal = _blur(signal)
+    levels = signal.amax((2, 3)).sort(0, descending=True).values[len(maps) // 200]
+    return np.array([min(128, round(32 / max(float(level), 0.25))) for level in levels])
+
+
+def _pool(maps: Tensor, grid: int) -> Tensor:
+    """Return the share of each cell that each map (..., 64, 64) covers."""
+    return nnf.avg_pool2d(maps.float(), maps.shape[-1] // grid)
 
 
 def _smooth(
@@ -449,11 +467,11 @@ class ConceptNetwork(nn.Module):
             own = [planted for planted in self.units if planted.unit.layer == layer]
             place = list(NETWORKS).index(name)
             self.add_module(layer, ConceptLayer(settings, own, [seed, 2, place, number]))
-        weights = torch.zeros(len(CONCEPTS), len(self.units))
+        readers = torch.zeros(len(CONCEPTS), len(self.units), dtype=torch.float64)
         for column, planted in enumerate(self.units):
             for concept in planted.formula.concepts:
-                weights[CHANNEL[concept], column] = 1
-        self.register_buffer("readout", weights / weights.sum(1, keepdim=True).clamp(min=1))
+                readers[CHANNEL[concept], column] = 1
+        self.register_buffer("readers", readers)
 
     def forward(self, concepts: Tensor) -> Tensor:
         """Return the evidence for each concept, (n, concept): a mean over units that read it.
@@ -461,13 +479,14 @@ class ConceptNetwork(nn.Module):
         Args:
             concepts: (n, concept, 64, 64), as `SceneDataset` yields them.
         """
-        pooled = [layer(concepts).mean((-2, -1)) for layer in self.children()]
-        return torch.cat(pooled, dim=1) @ self.readout.T
+        pooled = [layer(concepts).double().mean((-2, -1)) for layer in self.children()]
+        # sums of doubles that are exact, whatever the batch
+        evidence = torch.cat(pooled, dim=1) @ self.readers.T / self.readers.sum(1).clamp(min=1)
+        return evidence.float()
 
 
-@cache
 def network(name: str, seed: int = SEED) -> ConceptNetwork:
-    """Return a network of the mini world, in evaluation mode.
+    """Return a network of the mini world, made anew, in evaluation mode.
 
     Raises:
         InputError: no such network.

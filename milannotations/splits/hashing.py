@@ -1,4 +1,4 @@
-"""Which units train and which test: fixed by hashing, the same on every machine."""
+"""Draw test units by hashing: the same on every machine."""
 
 from __future__ import annotations
 
