@@ -191,11 +191,16 @@ def run(
 
 
 @app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    images: Annotated[
+        str | None, typer.Option(help="Check a folder of ImageNet validation pictures too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check this installation: who owns which package, versions, models at hand."""
     from leaderboard import doctor as clinic
 
-    checks = clinic.examine()
+    checks = clinic.examine(images)
     if as_json:
         print_json([vars(check) for check in checks])
     else:

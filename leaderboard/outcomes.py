@@ -338,13 +338,16 @@ class Judge:
             whole = inside.all() and len(rows) == len(candidates)
             square = scores if whole else scores[np.ix_(inside, own[inside])]
             above[rows[inside]] = stats.lift(square)
-            shuffled = np.diagonal(square).mean() - above[rows[inside]].mean()
             for order, places in self._orders.items():
-                # among the units scored: a constant then has 0 here too
-                ranked = np.argsort(places[rows[inside]])
+                ranked = np.argsort(places[candidates])
                 following = np.empty_like(ranked)
                 following[ranked] = np.roll(ranked, -1)
-                leaked = square[np.arange(len(square)), following]
+                nexts = following[own[inside]]
+                # above what the same answers score with the same units, dealt at random: a
+                # constant has 0 here too
+                dealt = scores[np.ix_(inside, nexts)]
+                leaked = np.diagonal(dealt)
+                shuffled = dealt[:, ~np.isnan(leaked)].mean()
                 beside[order].append(leaked[~np.isnan(leaked)] - shuffled)
         return UnitOutcome(
             values,

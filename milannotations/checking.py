@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from milannotations import cards, catalog, editions, schema, splits
 from milannotations.errors import InputError, some
 from milannotations.files import sha256
@@ -42,27 +40,14 @@ def check(edition: str | os.PathLike[str], *, progress: bool = False) -> list[st
     from tqdm import tqdm
 
     root = editions.locate(edition)
-    known = editions.configs(edition)
-    front = yaml.safe_load((root / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1])
-    patterns = {
-        str(entry["config_name"]): {str(f["split"]): f["path"] for f in entry["data_files"]}
-        for entry in front["configs"]
-    }
     findings: list[str] = []
     files: dict[str, dict[str, list[Path]]] = {}
-    for config in known:
-        files[config] = {}
-        for split, given in patterns[config].items():
-            paths: list[Path] = []
-            for pattern in [given] if isinstance(given, str) else given:
-                found = sorted(root.glob(pattern))
-                paths += found
-                if not found:
-                    findings.append(
-                        f"{config}: the card names {pattern}, and there is no such file."
-                    )
-            files[config][split] = paths
-    singles = [config for config in known if config not in catalog.GROUPS]
+    for config in editions.configs(edition):
+        try:
+            files[config] = editions.files(edition, config)
+        except InputError as error:
+            findings.append(str(error))
+    singles = [config for config in files if config not in catalog.GROUPS]
     total = sum(_n_rows(path) for config in singles for p in files[config].values() for path in p)
     with (
         tqdm(total=total, unit="unit", desc="check", disable=not progress) as bar,

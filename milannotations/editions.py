@@ -24,6 +24,9 @@ from milannotations.files import replacing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from milannotations.splits import Split
 
 EMBEDDED = {"mini": Path(__file__).parent}
@@ -82,13 +85,38 @@ def configs(edition: str | os.PathLike[str]) -> dict[str, list[str]]:
     Raises:
         InputError: the folder or its card is missing, or the card names no config.
     """
+    return {config: list(patterns) for config, patterns in _patterns(edition).items()}
+
+
+def files(edition: str | os.PathLike[str], config: str) -> dict[str, list[Path]]:
+    """Return the parquet files of a config, by split and in order; see `configs`.
+
+    Raises:
+        InputError: the card names a file that is not there.
+    """
+    root, found = locate(edition), {}
+    for split, patterns in _patterns(edition)[config].items():
+        found[split] = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+        missing = [pattern for pattern in patterns if not any(root.glob(pattern))]
+        if missing:
+            raise InputError(f"{edition}: the card names {missing[0]}, and there is no such file.")
+    return found
+
+
+def _patterns(edition: str | os.PathLike[str]) -> dict[str, dict[str, list[str]]]:
+    """Return config to split to the patterns of its files, from the card's front matter."""
     card = locate(edition) / "README.md"
     if not card.is_file():
         raise InputError(f"{edition} is not an edition: it has no README.md with its configs.")
     try:
         front = yaml.safe_load(card.read_text(encoding="utf-8").split("---\n", 2)[1])
         named = {
-            str(entry["config_name"]): [str(file["split"]) for file in entry["data_files"]]
+            str(entry["config_name"]): {
+                str(file["split"]): [file["path"]]
+                if isinstance(file["path"], str)
+                else file["path"]
+                for file in entry["data_files"]
+            }
             for entry in front["configs"]
         }
     except (yaml.YAMLError, UnicodeDecodeError, IndexError, KeyError, TypeError):
@@ -179,7 +207,7 @@ def load(
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise InputError(
-            f"{edition}, config {config}, cannot be opened: {str(cause).splitlines()[0][:200]} "
+            f"{edition}, config {config}, cannot be read: {str(cause).splitlines()[0][:200]} "
             f"A file is damaged or missing; make the edition anew ({_maker(edition)})."
         ) from error
 
@@ -205,8 +233,12 @@ def select(
 ) -> Any:
     """Return some units of an edition with everything known of them, as a `datasets.Dataset`.
 
+    They are read from the parquet files, a row group at a time, and nothing else of the edition
+    is: it need not be copied into the cache of `datasets` first.
+
     Args:
-        edition, config, split: as `load`; every split unless told.
+        edition, config: as `load`.
+        split: one, or several joined by +; every split unless told.
         network, layer, unit: only these.
         count: draw this many, seeded, in order of the edition; None returns all.
         seed: of the draw.
@@ -216,11 +248,28 @@ def select(
     """
     import datasets
     import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
 
-    loaded = load(edition, config, split)
-    if isinstance(loaded, datasets.DatasetDict):
-        loaded = datasets.concatenate_datasets(list(loaded.values()))
-    keys = loaded.select_columns(["network", "layer", "unit"]).to_pandas()
+    config = pick_config(edition, config)
+    by_split = files(edition, config)
+    wrong = [part for part in split.split("+") if part not in by_split] if split else []
+    if wrong:
+        raise InputError(
+            f"No split '{wrong[0]}' in {edition}, config {config} (splits: {', '.join(by_split)})."
+        )
+    paths = [path for part in (split.split("+") if split else by_split) for path in by_split[part]]
+    try:
+        keys = pd.concat(
+            [
+                parquet.read_table(path, columns=["network", "layer", "unit"]).to_pandas()
+                for path in paths
+            ],
+            ignore_index=True,
+        )
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise InputError(f"{edition}: a file is damaged: {str(error).splitlines()[0]}") from None
     for name, wanted in (("network", network), ("layer", layer), ("unit", unit)):
         if wanted is None:
             continue
@@ -236,7 +285,34 @@ def select(
     if count is not None and count < len(chosen):
         drawn = np.random.default_rng(seed).choice(len(chosen), count, replace=False)
         chosen = chosen[np.sort(drawn)]
-    return loaded.select(chosen)
+    table = _rows_at(paths, chosen)
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _rows_at(paths: Sequence[Path], positions: NDArray[np.int64]) -> Any:
+    """Return rows of several parquet files, counted through, as an arrow table.
+
+    Args:
+        paths: the files, at least one.
+        positions: ascending.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    found, begin = [], 0
+    for path in paths:
+        with parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                inside = positions[
+                    np.searchsorted(positions, begin) : np.searchsorted(positions, end)
+                ]
+                if len(inside):
+                    found.append(file.read_row_group(group).take(pa.array(inside - begin)))
+                begin = end
+            empty = file.schema_arrow.empty_table()
+    return pa.concat_tables(found) if found else empty
 
 
 def write_config(

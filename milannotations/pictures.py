@@ -62,13 +62,18 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> 
 
 
 def unit_sheet(
-    units: Iterable[Mapping[str, Any]], *, exemplars: int = 15, side: int = 96
+    units: Iterable[Mapping[str, Any]],
+    *,
+    exemplars: int = 15,
+    columns: int | None = None,
+    side: int = 96,
 ) -> Image.Image:
     """Return a strip a unit: its exemplars, dimmed outside the masks, and what is said of it.
 
     Args:
         units: rows of an edition with exemplars.
         exemplars: pictures of each, strongest first.
+        columns: pictures in a row; None puts them all in one.
         side: of a picture, in pixels.
 
     Raises:
@@ -82,7 +87,7 @@ def unit_sheet(
         if unit["images"] is None:
             raise InputError(f"{key} has no exemplars to show; this edition holds text alone.")
         pairs = list(zip(unit["images"], unit["masks"], strict=True))[:exemplars]
-        tiles = grid([masked(image, mask) for image, mask in pairs], len(pairs), side)
+        tiles = grid([masked(image, mask) for image, mask in pairs], columns or len(pairs), side)
         strips.append(_stack([*map(_line, lines(unit)), tiles]))
     if not strips:
         raise InputError("There is no unit to show.")

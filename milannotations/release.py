@@ -35,7 +35,7 @@ from milannotations.errors import InputError
 from milannotations.published import official_split
 from milannotations.unfinished import Work, alone, write_json
 
-ROWS = 16
+ROWS = 4
 """Units in a row group: what a reader of one unit must read, and what is held in memory."""
 
 SHARD_BYTES = 500_000_000

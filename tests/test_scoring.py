@@ -186,7 +186,7 @@ def test_abstentions_are_told_from_failures(known):
 
 def test_missing_units_stop_the_run_unless_allowed(known):
     few = predictions.of_texts(known.units[:20], ["red"] * 20)
-    with pytest.raises(InputError, match=r"20 of 32 units; missing layer.*--allow-missing"):
+    with pytest.raises(InputError, match=r"20 of 32 units; missing sample/layer.*--allow-missing"):
         leaderboard.score(few, known, ["rouge-l"], settings=FEW)
     made = leaderboard.score(few, known, ["rouge-l"], settings=FEW, allow_missing=True).record
     assert made.predictions.n_missing == 12
@@ -357,7 +357,7 @@ def test_what_cannot_be_scored_is_said(known, change, message):
 
 def test_units_and_networks_that_the_references_lack_are_named(known):
     beyond = predictions.of_texts([*known.units, Unit("sample", "layer1", 99)], ["red"] * 33)
-    with pytest.raises(InputError, match="Not in the references: layer1/99"):
+    with pytest.raises(InputError, match="Not in the references: sample/layer1/99"):
         leaderboard.score(beyond, known, ["rouge-l"])
     other = predictions.of_texts([Unit("another", "layer1", 0)], ["red"])
     with pytest.raises(InputError, match="of network 'another'; the references are of sample"):
@@ -365,8 +365,11 @@ def test_units_and_networks_that_the_references_lack_are_named(known):
 
 
 def test_nothing_described_is_nothing_to_score(known):
-    with pytest.raises(InputError, match="no unit in question has a description"):
-        leaderboard.score(say(known, lambda u: "..."), known, ["rouge-l"])
+    """Who answers nothing is counted, not refused: a suite goes on to the next method."""
+    made = leaderboard.score(say(known, lambda u: "..."), known, ["rouge-l"]).record
+    assert made.predictions.n_failed == 32
+    assert made.scores["rouge-l"].mean is None
+    assert made.scores["rouge-l"].mean_all == 0
 
 
 def test_two_methods_are_compared_on_the_units_both_describe(known):

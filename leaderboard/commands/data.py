@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.commands import examples
+from leaderboard.commands import examples, release
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +17,10 @@ app = typer.Typer(
         "milan data annotations annotations.csv --network resnet152-imagenet --out edition",
     ),
 )
+
+app.command("prepare", epilog=release.PREPARE)(release.prepare)
+app.command("check", epilog=release.CHECK)(release.check)
+app.command("push", epilog=release.PUSH)(release.push)
 
 
 @app.command(
@@ -107,7 +111,9 @@ def data_show(
         rows = editions.select(
             edition, network, layer, unit, config=config, split=split, count=count, seed=seed
         )
-        sheet = pictures.unit_sheet(rows, exemplars=exemplars)
+        # one unit is looked at closely, several beside one another
+        close = {"columns": 5, "side": 160} if len(rows) == 1 else {}
+        sheet = pictures.unit_sheet(rows, exemplars=exemplars, **close)
         if "synthetic" in rows["unit_kind"]:
             print(pictures.SYNTHETIC + "\n")
         for row in rows:
