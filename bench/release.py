@@ -25,7 +25,7 @@ K, SIDE = 15, 224
 SIZES = (128, 256, 512)
 CONVERTED = 256
 AIM = ("aim: under 3", "aim: under 500")
-GRAIN = 1.0
+GRAIN = 0.5
 """Standard deviation of the fine noise; with it lossless pictures have the bytes of photographs."""
 
 CONVERT = """
@@ -59,7 +59,7 @@ def photographs(count: int) -> NDArray[np.uint8]:
     """Return pictures with the 1/f spectrum of photographs and a little grain."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(SIDE), np.fft.rfftfreq(SIDE), indexing="ij"))
-    amplitude = 1 / np.maximum(frequency, 1 / SIDE) ** 1.3
+    amplitude = 1 / np.maximum(frequency, 1 / SIDE) ** 1.6
     made = np.empty((count, 3, SIDE, SIDE), dtype=np.uint8)
     for picture in made:
         noise = [

@@ -181,7 +181,9 @@ class Archive:
             try:
                 return published.read(path, self.network, unlisted=unlisted)
             except InputError as error:
-                raise InputError(str(error).replace(str(path), self.members.name(member))) from None
+                name = self.members.name(member)
+                said = str(error).replace(str(path), name)
+                raise InputError(said if name in said else f"{name}: {said}") from None
 
     def _read_layers(self, listed: catalog.Network | None) -> dict[str, Layer]:
         names = {name.split("/")[0] for name in self.members.sizes if "/" in name}

@@ -285,8 +285,12 @@ def select(
     if count is not None and count < len(chosen):
         drawn = np.random.default_rng(seed).choice(len(chosen), count, replace=False)
         chosen = chosen[np.sort(drawn)]
-    table = _rows_at(paths, chosen)
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+    states = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
+    return datasets.Dataset(
+        datasets.table.InMemoryTable(_rows_at(paths, chosen)),
+        # else `datasets` pickles every picture to make one up
+        fingerprint=datasets.fingerprint.Hasher.hash((states, chosen.tolist())),
+    )
 
 
 def _rows_at(paths: Sequence[Path], positions: NDArray[np.int64]) -> Any:
@@ -302,7 +306,7 @@ def _rows_at(paths: Sequence[Path], positions: NDArray[np.int64]) -> Any:
 
     found, begin = [], 0
     for path in paths:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 end = begin + file.metadata.row_group(group).num_rows
                 inside = positions[

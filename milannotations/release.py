@@ -38,8 +38,8 @@ from milannotations.unfinished import Work, alone, write_json
 ROWS = 4
 """Units in a row group: what a reader of one unit must read, and what is held in memory."""
 
-SHARD_BYTES = 500_000_000
-"""Pictures and masks in a shard, about."""
+SHARD_BYTES = 100_000_000
+"""Pictures and masks in a shard, about: `datasets` holds one whole when it first opens a config."""
 
 WEBP_METHOD = 1
 DINO = "dino_vits8-imagenet"

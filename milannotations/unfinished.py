@@ -103,6 +103,10 @@ class Work:
                 self.target.rename(self.before)
             self.whole.rename(self.target)
         cards.write(self.out)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the hidden folder."""
         shutil.rmtree(self.folder)
 
 
