@@ -103,6 +103,8 @@ def prepare(
         counts = ", ".join(f"{count:,} {split}" for split, count in made.units.items())
         print(f"{made.network}: {counts} units, {made.descriptions:,} descriptions; "
               f"pictures: {made.pictures}")  # fmt: skip
+        if made.n_left_out:
+            print(f"Left out: {made.n_left_out:,} annotated units of layers that it lacks.")
         for note in made.notes:
             print(f"Note: {note}")
         print(f'Open it: datasets.load_dataset("{out}", "{made.network}")')
