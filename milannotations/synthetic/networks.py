@@ -152,7 +152,9 @@ NETWORKS: dict[str, dict[str, LayerSettings]] = {
     },
     # coarse and noisy: properties rather than things, no edges, and at last no parts
     "mini-coarse": {
-        "layer1": LayerSettings(16, 8, 18, 2, 1, _mix(_EARLY, background=1.6, color_texture=1.4, edge=0)),
+        "layer1": LayerSettings(
+            16, 8, 18, 2, 1, _mix(_EARLY, background=1.6, color_texture=1.4, edge=0)
+        ),
         "layer2": LayerSettings(8, 8, 18, 3, 0, _mix(_MIDDLE, texture=2.0, shape_texture=1.5)),
         "layer3": LayerSettings(
             8, 8, 18, 4, 1, _mix(_LATE, shape_texture=1.5, poly=1.4, face=0.5, part=0)
