@@ -27,6 +27,7 @@ from leaderboard.metrics.base import (
     distinct,
     reduce_sets,
 )
+from leaderboard.metrics.vectors import Ranking
 from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import Meaning, meaning, parse
 
@@ -172,7 +173,7 @@ class Unparsed(TextMetric):
         return np.array([float(not said(text).parsed) for text in predictions])
 
 
-class Identification(PairMetric):
+class Identification(Ranking):
     """Which of the truths of the layer a description fits best.
 
     Candidates are the distinct truths of the layer, so that units of the same truth are
@@ -185,7 +186,8 @@ class Identification(PairMetric):
     """
 
     def __init__(self, base: PairMetric, what: Literal["first", "auc"]) -> None:
-        self._base, self._what = base, what
+        super().__init__(base)
+        self._what = what
         family, _, model = base.spec.name.partition("@")
         by = "" if base.spec.needs else f"-{family}"
         self.spec = replace(
@@ -203,12 +205,6 @@ class Identification(PairMetric):
             against="truth",
         )
 
-    def fit(self, corpus: Sequence[str]) -> None:
-        self._base.fit(corpus)
-
-    def signature(self) -> str:
-        return f"{self.spec.name}|{self._base.signature()}"
-
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         """Return the score of every prediction for every unit's truth as its target.
 
@@ -221,6 +217,3 @@ class Identification(PairMetric):
         scores = self._base.pairs(texts, truths)
         rank = statistics.retrieval_auc if self._what == "auc" else statistics.best_of_all
         return rank(scores)[at][:, own]
-
-    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        return np.diagonal(self.pairs(predictions, references)).copy()

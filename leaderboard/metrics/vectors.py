@@ -151,7 +151,28 @@ class Embedding(VectorMetric):
         )
 
 
-class Retrieval(PairMetric):
+class Ranking(PairMetric):
+    """A monotone view of another metric's S, fitted as that metric is.
+
+    Args:
+        base: the metric that compares texts.
+    """
+
+    def __init__(self, base: PairMetric) -> None:
+        self._base = base
+
+    def fit(self, corpus: Sequence[str]) -> None:
+        self._base.fit(corpus)
+
+    def signature(self) -> str:
+        return f"{self.spec.name}|{self._base.signature()}"
+
+    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        # ranks are among all the references given: no block of them will do
+        return np.diagonal(self.pairs(predictions, references)).copy()
+
+
+class Retrieval(Ranking):
     """How well a prediction finds its own unit among the units of the layer.
 
     A monotone view of another metric's S: `auc` is the share of other candidates
@@ -164,7 +185,8 @@ class Retrieval(PairMetric):
     """
 
     def __init__(self, base: PairMetric, what: Literal["auc", "top1"]) -> None:
-        self._base, self._what = base, what
+        super().__init__(base)
+        self._what = what
         family, _, model = base.spec.name.partition("@")
         self.spec = replace(
             base.spec,
@@ -179,12 +201,6 @@ class Retrieval(PairMetric):
             source=f"this suite, over {base.spec.source}",
             chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[what],
         )
-
-    def fit(self, corpus: Sequence[str]) -> None:
-        self._base.fit(corpus)
-
-    def signature(self) -> str:
-        return f"{self.spec.name}|{self._base.signature()}"
 
     def pairs(
         self,
@@ -204,6 +220,3 @@ class Retrieval(PairMetric):
         scores = self._base.pairs(texts, references)
         rank = statistics.retrieval_auc if self._what == "auc" else statistics.retrieval_top1
         return rank(scores, groups)[at]
-
-    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        return np.diagonal(self.pairs(predictions, references)).copy()
