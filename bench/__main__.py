@@ -1,15 +1,20 @@
 """Measure costs: all of them, or those named.
 
-    python -m bench [scoring] [mini] [release]
+    python -m bench [exemplars] [scoring] [mini] [release]
 
 Machines are noisy and differ, so most lines are ratios of two times of this run.
 """
 
 import sys
 
-from bench import mini, release, scoring
+from bench import exemplars, mini, release, scoring
 
-PARTS = {"scoring": scoring.run, "mini": mini.run, "release": release.run}
+PARTS = {
+    "exemplars": exemplars.run,
+    "scoring": scoring.run,
+    "mini": mini.run,
+    "release": release.run,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

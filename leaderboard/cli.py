@@ -6,7 +6,6 @@ before a command needs it, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ import typer
 from leaderboard.commands import Json, console, examples, lists, print_json
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
+from milannotations.command_line import leave, spread
 from milannotations.errors import InputError
+from milannotations.exemplars import command as exemplar_command
 
 if TYPE_CHECKING:
     from leaderboard.scoring import Score
@@ -34,10 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
+app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
 app.command("describe", epilog=describing.EPILOG)(describing.describe)
-
-MANY = ("--metrics", "--layer", "--constant", "--methods")
-"""Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
 
 def _version(wanted: bool) -> None:
@@ -235,61 +234,10 @@ def _show(made: Score, as_json: bool) -> None:
     screen.print(made.render(screen.width))
 
 
-def spread(words: Sequence[str]) -> list[str]:
-    """Write options with several values out, as the parser wants them: one option a value.
-
-    Values end at the next option, at `--`, and, for `score`, at a word that is a file or
-    names a layer's file.
-
-    Example:
-        >>> spread(["score", "--metrics", "rouge-l", "bleu-4", "--seed", "1"])
-        ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
-    """
-    made: list[str] = []
-    files = words[:1] == ["score"]  # the one command that takes files beside its options
-    option: str | None = None
-    taken = 0
-    for place, word in enumerate(words):
-        if word == "--":
-            return [*made, *words[place:]]
-        if word in MANY:
-            option, taken = word, 0
-            continue
-        named, equals, value = word.partition("=")
-        if equals and named in MANY:  # --metrics=a,b
-            option, taken, word = named, 0, value
-            made += [part for value in word.split(",") for part in (option, value)]
-            taken = 1
-            continue
-        ends = word.startswith("-") or (files and taken and ("=" in word or Path(word).exists()))
-        if option and not ends:
-            values = word.split(",") if option != "--constant" else [word]
-            made += [part for value in values for part in (option, value)]
-            taken += 1
-            continue
-        if option and not taken:
-            made.append(option)  # the parser says that a value is missing
-        option = None
-        made.append(word)
-    return made + ([option] if option and not taken else [])
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
     words = list(sys.argv[1:] if words is None else words)
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # theirs; ours say more
-    try:
-        app(args=spread(words), prog_name="milan")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:  # permissions, a full disk, a name that is too long
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    leave(lambda: app(args=spread(words), prog_name="milan"))
 
 
 if __name__ == "__main__":

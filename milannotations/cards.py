@@ -41,6 +41,11 @@ class Config:
     counts: dict[str, tuple[int, int]]
     prepared: dict[str, Any]
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it holds what was published, as against exemplars computed here."""
+        return "made_from" not in self.prepared
+
 
 def shard_name(split: str, layer: str, number: int) -> str:
     """Return the name of a shard of one layer.
@@ -158,6 +163,15 @@ def _entries(found: list[Config]) -> list[dict[str, Any]]:
     return entries
 
 
+_PUBLISHED = (
+    "Descriptions are given as they stand in the published file. Positions in a list of",
+    "descriptions are positions in that file, not people. Source of the annotations:",
+    "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
+    "(arXiv 2201.11114).",
+    "",
+)
+
+
 def write(edition: Path) -> None:
     """Write README.md from the parquet files that are there.
 
@@ -181,13 +195,16 @@ def write(edition: Path) -> None:
         for config in found
         for split, (units, texts) in config.counts.items()
     ]
+    published = [config for config in found if config.is_published]
     body = "\n".join(
         [
-            "# Units of vision networks and what people wrote about them",
+            "# Units of vision networks and what people wrote about them"
+            if published
+            else "# Units of vision networks and the pictures that excite them most",
             "",
             "One row is a unit (network, layer, index).",
             *_exemplars(found),
-            "`train` and `test` are the within-network split, seed 0, of `milannotations.splits`.",
+            *_splits(found),
             "",
             "```python",
             "import datasets",
@@ -200,12 +217,9 @@ def write(edition: Path) -> None:
             *counts,
             "",
             *([f"Unions of these, without a copy: {', '.join(unions)}.", ""] if unions else []),
-            *_sources(found),
-            "Descriptions are given as they stand in the published file. Positions in a list of",
-            "descriptions are positions in that file, not people. Source of the annotations:",
-            "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
-            "(arXiv 2201.11114).",
-            "",
+            *_sources([config for config in published if config.prepared]),
+            *_computed([config for config in found if not config.is_published]),
+            *(_PUBLISHED if published else []),
             f"<!-- {MARK} -->",
             "",
         ]
@@ -224,9 +238,19 @@ def _exemplars(found: list[Config]) -> list[str]:
     return []
 
 
-def _sources(found: list[Config]) -> list[str]:
+def _splits(found: list[Config]) -> list[str]:
+    """Return what the card says of splits."""
+    lines = []
+    if any(config.is_published for config in found):
+        lines += ["`train` and `test` are the within-network split, seed 0, of "
+                  "`milannotations.splits`."]  # fmt: skip
+    if not all(config.is_published for config in found):
+        lines += ["A network that nobody described has the one split `test`."]
+    return lines
+
+
+def _sources(made: list[Config]) -> list[str]:
     """Return what the card says of pictures, sources and faults of converted configs."""
-    made = [config for config in found if config.prepared]
     if not made:
         return []
     lines = ["| config | pictures | masks | made from | sha256 |", "|---|---|---|---|---|"]
@@ -238,3 +262,70 @@ def _sources(found: list[Config]) -> list[str]:
         )
     notes = [f"- {config.name}: {note}" for config in made for note in config.prepared["notes"]]
     return [*lines, "", *(["**Known faults and repairs**", "", *notes, ""] if notes else [])]
+
+
+def _computed(made: list[Config]) -> list[str]:
+    """Return what the card says of configs whose exemplars were computed."""
+    if not made:
+        return []
+    lines = [
+        "**Exemplars computed here.** `images` are the pictures, as the network saw them, on which",
+        "a unit's largest activation is highest (`activations`); `masks` where its activation,",
+        "enlarged, is above `threshold`. Nobody has described these units.",
+        "",
+        "| config | network | weights | images | threshold | pictures | masks |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for config in made:
+        said = config.prepared
+        cells = (
+            config.name,
+            _network(said["made_from"].get("model")),
+            _weights(said["made_from"].get("model")),
+            f"{_what(said['made_from'].get('images'))}: {said['images']:,} seen",
+            f"quantile {said['settings'].get('quantile')}",
+            said["pictures"],
+            f"1-bit PNG, edges {_EDGES[said['settings']['masks']]}",
+        )
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines += [
+        "",
+        f"How, in full (preprocessing, layers, settings, seed, dead units): `{PREPARED}` beside "
+        "the shards.",
+        "",
+    ]
+    notes = [f"- {config.name}: {note}" for config in made for note in config.prepared["notes"]]
+    return [*lines, *(["**What to know of them**", "", *notes, ""] if notes else [])]
+
+
+_EDGES = {"clamped": "clamped", "2022": "fading to 0 as in 2022"}
+
+
+def _network(model: Any) -> str:
+    model = model if isinstance(model, dict) else {}
+    return str(model.get("spec") or model.get("name") or "unknown")
+
+
+def _weights(model: Any) -> str:
+    """Return which weights a network had, with their digest."""
+    model = model if isinstance(model, dict) else {}
+    if model.get("random_seed") is not None:
+        return f"random, seed {model['random_seed']}"
+    if model.get("spec") and not model.get("weights"):
+        return "its code's own"
+    lacking = model.get("missing")
+    return _what(model.get("weights")) + (
+        f", without {lacking} entries of the network" if lacking else ""
+    )
+
+
+def _what(source: Any) -> str:
+    """Return name and digest of what something was made of."""
+    if not isinstance(source, dict):
+        return str(source or "unknown")
+    name = source.get("name") or source.get("file") or "unknown"
+    return f"{name} (sha256 {source['sha256']})" if source.get("sha256") else str(name)
+
+
+def _cell(text: object) -> str:
+    return " ".join(str(text).replace("|", "/").split())

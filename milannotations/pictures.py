@@ -45,20 +45,46 @@ def masked(image: Any, mask: Any) -> NDArray[np.uint8]:
 
 
 def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> Image.Image:
-    """Return pictures in rows of `columns`, each `side` pixels square (0: as they are)."""
+    """Return pictures in rows of `columns`, each with a longer side of `side` (0: as it is)."""
     from PIL import Image
 
     if not pictures:
         raise InputError("There is no picture to show.")
     tiles = [Image.fromarray(picture) for picture in pictures]
     if side:
-        tiles = [tile.resize((side, side), Image.Resampling.NEAREST) for tile in tiles]
+        tiles = [tile.resize(_fit(tile.size, side), Image.Resampling.NEAREST) for tile in tiles]
     wide, high = (max(tile.size[axis] for tile in tiles) + 2 for axis in (0, 1))
     n_rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (wide * min(columns, len(tiles)), high * n_rows), PAPER)
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (place % columns * wide, place // columns * high))
     return sheet
+
+
+def reduced(image: Any, mask: Any, side: int) -> tuple[Any, Any]:
+    """Return a picture and its mask with a longer side of at most `side` pixels.
+
+    Dimmed and outlined first and made smaller then, photographs would lose most of an outline.
+
+    Args:
+        image: a PIL picture.
+        mask: a PIL 1-bit picture of that size; where half of what becomes a pixel is in it, the
+            pixel is.
+        side: in pixels.
+    """
+    from PIL import Image
+
+    if max(image.size) <= side or image.size != mask.size:
+        return image, mask
+    size, box = _fit(image.size, side), Image.Resampling.BOX
+    smaller = np.asarray(mask.convert("L").resize(size, box)) >= 128
+    return image.convert("RGB").resize(size, box), smaller
+
+
+def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return (width, height) of a picture whose longer side is `side`."""
+    wide, high = (max(1, round(length * side / max(size))) for length in size)
+    return wide, high
 
 
 def unit_sheet(
@@ -74,7 +100,7 @@ def unit_sheet(
         units: rows of an edition with exemplars.
         exemplars: pictures of each, strongest first.
         columns: pictures in a row; None puts them all in one.
-        side: of a picture, in pixels.
+        side: the longer one of a picture, in pixels; 0 leaves them as they are.
 
     Raises:
         InputError: a unit without exemplars, or no unit.
@@ -87,6 +113,7 @@ def unit_sheet(
         if unit["images"] is None:
             raise InputError(f"{key} has no exemplars to show; this edition holds text alone.")
         pairs = list(zip(unit["images"], unit["masks"], strict=True))[:exemplars]
+        pairs = [reduced(image, mask, side) if side else (image, mask) for image, mask in pairs]
         tiles = grid([masked(image, mask) for image, mask in pairs], columns or len(pairs), side)
         strips.append(_stack([*map(_line, lines(unit)), tiles]))
     if not strips:
@@ -100,12 +127,19 @@ def unit_sheet(
 
 
 def lines(unit: Mapping[str, Any]) -> list[str]:
-    """Return what is said of a unit, in lines: its key, its truth if known, its descriptions."""
+    """Return what is said of a unit, in lines: its key, its truth if known, its descriptions.
+
+    A unit without an activation above its threshold is called dead: its masks are empty.
+    """
     said = [f"{unit['network']}/{unit['layer']}/{unit['unit']}"]
+    threshold, activations = unit["threshold"], unit["activations"]
+    if threshold is not None and activations and threshold >= activations[0]:
+        said[0] += f"   (dead: no activation is above the threshold, {threshold:.4g})"
     if unit["truth"] is not None:
         said.append(f"truth: {unit['truth']}   [{unit['truth_formula']}]")
     who = "simulated annotators" if unit["unit_kind"] == "synthetic" else "people"
-    said.append(f"{who}: " + (" | ".join(unit["descriptions"]) or "nothing"))
+    written = unit["descriptions"]
+    said.append(f"{who}: {' | '.join(written)}" if written else "no descriptions")
     return said
 
 

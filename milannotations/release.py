@@ -6,10 +6,6 @@
       prepared.json                    what it was made from, and how
       statistics.json                  `milannotations.statistics`
 
-Pictures are lossless WebP. On 120 photographs (224 px crops of ImageNet and COCO): 61 KB and
-10 ms to write; PNG takes 86 KB and 26 ms. Slower WebP saves another 4 % and takes six times
-as long. Reading takes about as long for both.
-
 A config is made in a hidden folder beside its place and renamed when it is whole. A finished
 layer stays there, so that a run that was interrupted, by a kill too, goes on with the layer it
 was at. The same archive and settings give the same bytes, interrupted or not.
@@ -17,11 +13,9 @@ was at. The same archive and settings give the same bytes, interrupted or not.
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,15 +27,10 @@ from milannotations import cards, catalog, editions, schema
 from milannotations.archives import Archive, Layer, unshift_dino
 from milannotations.errors import InputError
 from milannotations.published import official_split
-from milannotations.unfinished import Work, alone, write_json
+from milannotations.shards import SHARD_BYTES, check_quality, count, png, said_of, webp
+from milannotations.shards import Shards as _Shards
+from milannotations.unfinished import Work, alone, roomy, write_json
 
-ROWS = 4
-"""Units in a row group: what a reader of one unit must read, and what is held in memory."""
-
-SHARD_BYTES = 100_000_000
-"""Pictures and masks in a shard, about: `datasets` holds one whole when it first opens a config."""
-
-WEBP_METHOD = 1
 DINO = "dino_vits8-imagenet"
 _SHIFT = (
     "masks were published one patch of 8 pixels out of place in reading order, because the last "
@@ -113,8 +102,7 @@ def prepare(
             disk is full.
     """
     network, out = catalog.canonical(network), Path(out)
-    if quality is not None and not 1 <= quality <= 100:
-        raise InputError(f"A quality of {quality} was asked for; expected 1 to 100.")
+    check_quality(quality)
     if repair_dino_shift and network != DINO:
         raise InputError(f"--repair-dino-shift is for {DINO}; {network} has no such fault.")
     editions.check_place(out, network, overwrite=True)
@@ -131,21 +119,13 @@ def prepare(
                 "pixels": _how(pixels),
             },
         }
-        try:
-            with alone(out, network):
-                work = Work(out, network, asked, archive.members.stamp())
-                if not work.is_installed():
-                    editions.check_place(out, network, overwrite=overwrite)
-                    _convert(archive, work, pixels, progress)
-                with alone(out, "the card", wait=True):
-                    work.install()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise InputError(
-                f"No space is left in {out}. The layers that were finished are kept: make room "
-                "and run the same command again."
-            ) from error
+        with roomy(out), alone(out, network):
+            work = Work(out, network, asked, archive.members.stamp())
+            if not work.is_installed():
+                editions.check_place(out, network, overwrite=overwrite)
+                _convert(archive, work, pixels, progress)
+            with alone(out, "the card", wait=True):
+                work.install()
     made = cards.read_json(out / network / cards.PREPARED)
     return Prepared(
         network,
@@ -196,7 +176,7 @@ def _convert(archive: Archive, work: Work, pixels: Pixels | None, progress: bool
             if layer.name in work.layers:
                 continue
             writers = {
-                split: _Shards(work.whole, split, layer.name)
+                split: _Shards(work.whole, split, layer.name, shard_bytes=SHARD_BYTES)
                 for split in parts
                 if any(u.layer == layer.name for u in parts[split])
             }
@@ -241,8 +221,8 @@ def _rows(
             unit,
             schema.row(
                 unit,
-                images=pictures and [pool.submit(_webp, p, settings["quality"]) for p in pictures],
-                masks=[pool.submit(_png, mask) for mask in masks],
+                images=pictures and [pool.submit(webp, p, settings["quality"]) for p in pictures],
+                masks=[pool.submit(png, mask) for mask in masks],
                 source_ids=[str(id_) for id_ in found.ids],
                 activations=found.activations,
                 descriptions=written.get(unit, []),
@@ -263,101 +243,13 @@ def _checked(picture: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
     return picture
 
 
-def _webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if quality is None:
-        image.save(stream, "WEBP", lossless=True, quality=0, method=WEBP_METHOD)
-    else:
-        image.save(stream, "WEBP", quality=quality, method=4)
-    return stream.getvalue()
-
-
-def _png(mask: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(mask.astype(bool)).save(stream, "PNG", compress_level=9)
-    return stream.getvalue()
-
-
-class _Shards:
-    """Writes the rows of one layer and split, `ROWS` a row group, into shards."""
-
-    def __init__(self, folder: Path, split: str, layer: str) -> None:
-        self.names: list[str] = []
-        self._folder, self._split, self._layer = folder, split, layer
-        self._rows: list[dict[str, Any]] = []
-        self._bytes = 0
-        self._writer: Any = None
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) == ROWS:
-            self._flush()
-
-    def finish(self) -> None:
-        if self._rows:
-            self._flush()
-        self.close()
-
-    def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
-        rows, self._rows = self._rows, []
-        for row in rows:
-            for column in ("images", "masks"):
-                row[column] = row[column] and [self._encoded(part) for part in row[column]]
-        arrow_schema = schema.features().arrow_schema
-        if self._writer is None:
-            self.names.append(cards.shard_name(self._split, self._layer, len(self.names)))
-            self._writer = parquet.ParquetWriter(
-                self._folder / self.names[-1],
-                arrow_schema,
-                compression="zstd",
-                use_dictionary=["network", "layer", "unit_kind", "polarity"],
-                write_statistics=["network", "layer", "unit"],
-            )
-        self._writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema))
-        if self._bytes >= SHARD_BYTES:
-            self.close()
-            self._bytes = 0
-
-    def _encoded(self, part: Future[bytes]) -> dict[str, Any]:
-        content = part.result()
-        self._bytes += len(content)
-        return {"bytes": content, "path": None}
-
-
 def _describe(archive: Archive, work: Work, pixels: Pixels | None) -> None:
     """Write the three files beside the shards."""
-    import pyarrow.parquet as parquet
-
-    from milannotations import statistics
-
-    sums = {name: digest for shards in work.layers.values() for name, digest in shards.items()}
-
-    def rows() -> Iterator[tuple[str, Any]]:
-        for name in sums:
-            table = parquet.read_table(work.whole / name, columns=list(statistics.COLUMNS))
-            yield from ((name.split("-", 1)[0], row) for row in table.to_pylist())
-
-    counted = statistics.of_rows(rows())
-    write_json(work.whole / cards.CHECKSUMS, sums)
-    write_json(work.whole / cards.STATISTICS, counted)
+    counted = count(work.whole, work.sums)
     shown = {
         layer.name: layer.has_images or pixels is not None for layer in archive.layers.values()
     }
-    quality = work.settings["quality"]
-    how = "lossless WebP" if quality is None else f"WebP of quality {quality} (lossy)"
+    how = said_of(work.settings["quality"])
     without = [name for name, has in shown.items() if not has]
     if without:
         how = "none" if not any(shown.values()) else f"{how}; none in {', '.join(without)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,25 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object as JSON, whole or not at all, its keys in their order."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def roomy(
+    out: Path, kept: str = "The layers that were finished are kept: make room"
+) -> Iterator[None]:
+    """Say it when the disk is full while something is made.
+
+    Raises:
+        InputError: no space is left in `out`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"No space is left in {out}. {kept} and run the same command again."
+        ) from error
 
 
 class Work:
@@ -84,6 +104,11 @@ class Work:
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._save()
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """The sha256 of every shard of the finished layers, in order."""
+        return {name: digest for shards in self.layers.values() for name, digest in shards.items()}
 
     def keep(self, layer: str, names: list[str]) -> None:
         """Note a finished layer."""

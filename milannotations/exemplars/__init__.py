@@ -1,0 +1,68 @@
+"""The exemplar engine: what excites the units of any network most, in one pass over the images.
+
+    from milannotations import exemplars
+
+    loaded = exemplars.load_model("torchvision:resnet18", weights="resnet18.safetensors")
+    images = exemplars.open_images("val", loaded.preprocessing)
+    computed = exemplars.compute(loaded.model, images, ["layer3", "layer4"])
+    exemplars.write(computed, images, "out", "resnet18-val", made_from={...})
+
+On the command line: `milan exemplars`. Over processes and hosts: `torchrun
+--nproc-per-node=N -m milannotations.exemplars`, with the same arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milannotations.exemplars.engine import Computed, LayerExemplars, Run, compute
+    from milannotations.exemplars.images import Pictures, open_images
+    from milannotations.exemplars.latents import Generated, Latents
+    from milannotations.exemplars.layers import Layer
+    from milannotations.exemplars.models import Loaded, load_model
+    from milannotations.exemplars.preprocessing import Preprocessing
+    from milannotations.exemplars.tallies import Overlap, Pooled, Quantile, Tally, TopK
+    from milannotations.exemplars.writing import write, write_npy
+
+_WHERE = {
+    "engine": ("Computed", "LayerExemplars", "Run", "compute"),
+    "images": ("Pictures", "open_images"),
+    "latents": ("Generated", "Latents"),
+    "layers": ("Layer",),
+    "models": ("Loaded", "load_model"),
+    "preprocessing": ("Preprocessing",),
+    "tallies": ("Overlap", "Pooled", "Quantile", "Tally", "TopK"),
+    "writing": ("write", "write_npy"),
+}
+
+__all__ = [
+    "Computed",
+    "Generated",
+    "Latents",
+    "Layer",
+    "LayerExemplars",
+    "Loaded",
+    "Overlap",
+    "Pictures",
+    "Pooled",
+    "Preprocessing",
+    "Quantile",
+    "Run",
+    "Tally",
+    "TopK",
+    "compute",
+    "load_model",
+    "open_images",
+    "write",
+    "write_npy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # importing torch takes seconds; a command that only lists things must not wait for it
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""`milan exemplars` in several processes, on one host or many, with the same arguments.
+
+torchrun --nproc-per-node=N -m milannotations.exemplars MODEL --layer L --images D --out O
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from milannotations.command_line import leave, spread
+from milannotations.exemplars import command, groups
+from milannotations.exemplars.checkpoints import StoppedError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command(epilog=command.EPILOG)(command.exemplars)
+
+
+def main() -> None:
+    """Join the other processes, if there are any, and run the command."""
+    with groups.joined():
+        try:
+            app(args=spread(sys.argv[1:]), prog_name="python -m milannotations.exemplars")
+        except StoppedError as stopped:
+            if stopped.is_first:
+                raise
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    leave(main)
