@@ -4,6 +4,7 @@ Weights come from a formula, so that no network is stored; see the README there.
 """
 
 import csv
+import functools
 import io
 import zipfile
 
@@ -14,6 +15,15 @@ from torch import nn
 MEAN = torch.tensor([0.485, 0.456, 0.406])
 STD = torch.tensor([0.229, 0.224, 0.225])
 U32 = np.uint64(0xFFFFFFFF)
+
+EXEMPLARS = [
+    ("a3_cnn.zip", "cnn/conv1", 15, 0.99, None),
+    ("a3_cnn.zip", "cnn/conv2", 15, 0.99, None),
+    ("a3_cnn.zip", "cnn_units/conv2", 15, 0.99, (1, 4)),
+    ("a3_cnn.zip", "cnn_k5_q90/conv2", 5, 0.9, None),
+    ("a3_vit.zip", "vit/fc1", 15, 0.99, None),
+]
+"""Archive, folder in it, exemplars of a unit, quantile, units."""
 
 
 def formula_values(name, shape, index):
@@ -139,6 +149,16 @@ def maps_of_tokens(tokens, prefix=1):
     patches = tokens[:, prefix:].transpose(1, 2)
     side = round(patches.shape[2] ** 0.5)
     return patches.unflatten(2, (side, side))
+
+
+@functools.cache
+def maps(parity, name, units=None):
+    """Return the maps (image, unit, h, w) that the exemplars in a folder of EXEMPLARS are of."""
+    layer = name.rsplit("/", 1)[1]
+    network = formula_weights(Vit() if layer == "fc1" else Cnn())
+    found = activations(network, layer, images(parity))
+    found = maps_of_tokens(found) if layer == "fc1" else found
+    return found if units is None else found[:, list(units)]
 
 
 def folder(archive, name):

@@ -1,11 +1,11 @@
 """Upsampling and masks, against slow loops, torch's own, and the masks of the 2022 code."""
 
+import golden
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tallies import GOLDEN, golden_maps  # noqa: F401 (a fixture)
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
@@ -163,14 +163,11 @@ def test_what_cannot_be_upsampled():
             call()
 
 
-@pytest.mark.parametrize(("archive", "name", "k", "q", "units"), GOLDEN)
-def test_the_masks_of_2022(parity, golden_maps, archive, name, k, q, units):  # noqa: F811
-    import golden
-
+@pytest.mark.parametrize(("archive", "name", "k", "q", "units"), golden.EXEMPLARS)
+def test_the_masks_of_2022(parity, archive, name, k, q, units):
     expected = golden.folder(parity / archive, name)
-    activations = golden_maps[name.rsplit("/", 1)[1]]
     tally = TopK(k)
-    tally.update(torch.arange(300), activations[:, units] if units else activations)
+    tally.update(torch.arange(300), golden.maps(parity, name, units))
     maps = tally.result().maps
     stored = torch.from_numpy(expected["thresholds.csv"]["original_sketch"]).float()
     thresholds = stored.repeat_interleave(maps.shape[1])

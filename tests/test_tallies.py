@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -667,37 +668,11 @@ def test_overlap_needs_concepts_that_fit():
 
 # ---- what the 2022 code found
 
-GOLDEN = [
-    ("a3_cnn.zip", "cnn/conv1", 15, 0.99, None),
-    ("a3_cnn.zip", "cnn/conv2", 15, 0.99, None),
-    ("a3_cnn.zip", "cnn_units/conv2", 15, 0.99, [1, 4]),
-    ("a3_cnn.zip", "cnn_k5_q90/conv2", 5, 0.9, None),
-    ("a3_vit.zip", "vit/fc1", 15, 0.99, None),
-]
 
-
-@pytest.fixture(scope="module")
-def golden_maps(parity):
-    import golden
-
-    pictures = golden.images(parity)
-    cnn = golden.formula_weights(golden.Cnn())
-    vit = golden.formula_weights(golden.Vit())
-    return {
-        "conv1": golden.activations(cnn, "conv1", pictures),
-        "conv2": golden.activations(cnn, "conv2", pictures),
-        "fc1": golden.maps_of_tokens(golden.activations(vit, "fc1", pictures)),
-    }
-
-
-@pytest.mark.parametrize(("archive", "name", "k", "q", "units"), GOLDEN)
-def test_the_exemplars_of_2022(parity, golden_maps, archive, name, k, q, units):
-    import golden
-
+@pytest.mark.parametrize(("archive", "name", "k", "q", "units"), golden.EXEMPLARS)
+def test_the_exemplars_of_2022(parity, archive, name, k, q, units):
     expected = golden.folder(parity / archive, name)
-    activations = golden_maps[name.rsplit("/", 1)[1]]
-    if units:
-        activations = activations[:, units]
+    activations = golden.maps(parity, name, units)
     top, quantile, pooled = TopK(k), Quantile(q, images=300), Pooled("max")
     for ids in torch.arange(300).split(37):
         for tally in (top, quantile, pooled):

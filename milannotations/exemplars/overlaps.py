@@ -196,6 +196,7 @@ class Overlap:
             above = above.flatten(1)
             for start in range(0, above.shape[1], EXACT):
                 part = slice(start, start + EXACT)
-                both = (above[:, part].float() @ inside[:, part].t()).to(torch.int64)
+                with torch.autocast(maps.device.type, enabled=False):  # half floats cannot count
+                    both = (above[:, part].float() @ inside[:, part].t()).to(torch.int64)
                 self._unit[units] += both[:, 0]
                 self._intersection[units[:, None], present] += both[:, 1:]

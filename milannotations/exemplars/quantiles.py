@@ -45,10 +45,11 @@ class Quantile:
 
         P(Bin(n, q - error) > q n - .5) + P(Bin(n, q + error) <= q n + .5)
 
-    for a unit, over draws of the seed, whatever the activations and however close to one another
-    they lie: `miss_probability`. For the default sample, q = .99 and error = .0005 that is
-    3.0e-7 (the error is 5.15 standard deviations, sqrt(q (1 - q) / n) = 9.7e-5, of a rank);
-    Chernoff's bound is 3.8e-6. For u units it is at most u times as much.
+    for a unit, over draws of the seed (the hashes taken for random), whatever the activations and
+    however close to one another they lie: `miss_probability`. For the default sample, q = .99 and
+    error = .0005 that is 3.0e-7 (the error is 5.15 standard deviations of a rank, which are
+    sqrt(q (1 - q) / n) = 9.7e-5); Chernoff's bound is 3.8e-6. For u units it is at most u times
+    as much.
 
     The value is that of the 2022 code where that discards nothing: with the n activations in
     order and counted from 0, the place q n - .5, q rounded to float32, between neighbours in

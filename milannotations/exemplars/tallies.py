@@ -96,7 +96,7 @@ class Tally(Protocol):
         """Return the most bytes that it will hold, between batches, for a layer of this shape.
 
         Within a batch it needs some times `4 * BLOCK` bytes more, or some times the maps of one
-        unit in the batch where that is more.
+        unit in the batch where that is more; and a copy of the batch if that is not float32.
         """
 
 

@@ -5,10 +5,10 @@ a file without a name until the rows are written: memory does not grow with pict
 
 Few images mean that units share exemplars, and then a picture costs its bytes once for `SHARED`
 units instead of once for each. The first 15 of 256 units of ResNet-18 layer3 over 1,000
-photographs (224 px, lossless, 860 different pictures in 3,840 places): 230 MB with 4 units a
-row group, 165 with 32, 127 with 64, 87 with 128. To read one unit of them takes as long for
-all of these (.06 s), and 10, 90, 170 and 340 MB of memory. Over so many images that units hardly
-share any, row groups are those of `shards`.
+photographs (224 px, lossless, 860 different pictures in 3,840 places) take 230 MB with 4 units
+a row group, 165 with 32, 127 with 64. To read one unit of them takes .06 s for all of these,
+and 10, 90 and 170 MB of memory. Over so many images that units hardly share any, row groups
+are those of `shards`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from milannotations.errors import InputError, some
 from milannotations.exemplars.folders import MASK_BYTES, check_npy_place, write_npy
 from milannotations.exemplars.forms import check_form, check_labels, shown
 from milannotations.exemplars.spool import Images, Spool, stream
-from milannotations.shards import ROWS, Shards, count, png, said_of, webp
+from milannotations.shards import ROWS, SHARD_BYTES, Shards, count, png, said_of, webp
 from milannotations.unfinished import Work, alone, roomy, write_json
 
 if TYPE_CHECKING:
@@ -148,7 +148,14 @@ def _shards(work: Work, layer: LayerExemplars, spool: Spool) -> Shards:
         else ids.size
     )
     once = different <= WORTH * ids.size
-    return Shards(work.whole, "test", layer.layer, rows=together if once else ROWS, once=once)
+    return Shards(
+        work.whole,
+        "test",
+        layer.layer,
+        rows=together if once else ROWS,
+        shard_bytes=SHARD_BYTES,
+        once=once,
+    )
 
 
 def _rows(
