@@ -1,1 +1,27 @@
-"""MILAN, the reference model: descriptions that maximise log p(d|E) - lambda log p(d)."""
+"""The reference model: p(d | E), p(d), and the search for descriptions.
+
+from milan import Milan
+
+model = Milan.from_pretrained("folder")
+print(model.describe(images, masks).text)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milan.model import Candidate, Config, Descriptions, Milan, Search
+
+_WHERE = {"model": ("Candidate", "Config", "Descriptions", "Milan", "Search")}
+
+__all__ = ["Candidate", "Config", "Descriptions", "Milan", "Search"]
+
+
+def __getattr__(name: str) -> Any:
+    # importing torch takes seconds; a command that only lists things must not wait for it
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 # `datasets` reads these when it is first imported, so they come before any test file
 _CACHE = tempfile.mkdtemp(prefix="milannotations-tests-")
@@ -15,6 +16,9 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = _CACHE
 os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE, "datasets")
+
+# the shapes in milan's signatures are checked while tests run
+install_import_hook("milan", "beartype.beartype")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
