@@ -508,6 +508,13 @@ def test_rank_error_on_streams_larger_than_the_sample(kind):
     assert tally.nbytes <= 90_000
 
 
+@pytest.mark.parametrize("q", [0.1, 0.9])
+def test_a_zero_has_no_sign(q):
+    found = feed(Quantile(q, images=IMAGES), range(IMAGES), stream("zeros")).result()
+    assert (found == 0).all()
+    assert not torch.signbit(found).any()
+
+
 def test_many_images_of_few_positions():
     """With more images than the sample, one position of each is looked at."""
     images = 3000
@@ -631,6 +638,12 @@ def test_overlap_against_a_slow_count():
     assert torch.equal(found.intersection, both)
     torch.testing.assert_close(found.iou, both.double() / either)
     assert found.iou[2].tolist() == [0.0] * 4
+
+
+def test_overlap_is_above_not_at_the_threshold():
+    tally, maps = Overlap(torch.tensor([1.0])), torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
+    tally.update(torch.tensor([0]), maps, torch.ones(1, 1, 1, 2, dtype=torch.bool))
+    assert tally.result().intersection.tolist() == [[1]]
 
 
 def test_overlap_of_nothing_is_zero():
