@@ -1,0 +1,23 @@
+"""The decoder of MILAN alone, by beam search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from baselines import milan
+
+SPEC = replace(
+    milan.SPEC,
+    name="milan-beam",
+    title="The likeliest in a beam of p(d | exemplars): MILAN without mutual information",
+)
+
+
+def create(model: str | None = None, beam: int | None = None) -> milan.Searched:
+    """Return the method.
+
+    Args:
+        model: folder or name of a model (default: that of the mini world, which ships).
+        beam: width of the beam (default: the model's).
+    """
+    return milan.Searched(SPEC, model, strategy="beam", beam=beam)

@@ -1,0 +1,23 @@
+"""The decoder of MILAN alone, greedily: the paper's own comparison, p(d | E)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from baselines import milan
+
+SPEC = replace(
+    milan.SPEC,
+    name="milan-greedy",
+    title="The likeliest word after word of p(d | exemplars): MILAN without mutual information",
+)
+
+
+def create(model: str | None = None) -> milan.Searched:
+    """Return the method.
+
+    Args:
+        model: folder or name of a model (default: that of the mini world, which ships).
+
+    """
+    return milan.Searched(SPEC, model, strategy="greedy")

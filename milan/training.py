@@ -1,0 +1,488 @@
+"""Training: p(d), then p(d | E), on what people wrote of units; the encoder stays as it is.
+
+Hernandez et al. 2022, section 3 and the code published with it: maximum likelihood with the
+words before given (teacher forcing); of the decoder, plus the doubly-stochastic attention
+penalty (Xu et al. 2015, section 4.2.1); AdamW (Loshchilov and Hutter 2019); stopping early on
+the BLEU of greedy descriptions of held-out units, or on their loss. Here the weights of the
+best epoch are what is kept, and both models hold the same units out.
+
+    OUT/
+      config.json, model.safetensors   the model, written last and whole
+      curves.json                      losses and BLEU of every epoch
+      .training/                       features, and the state after each epoch, while it runs
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from tqdm import tqdm
+
+from milan.decoder import Decoder
+from milan.encoder import MINI, Encoder
+from milan.features import Features, features_of
+from milan.language_model import LanguageModel
+from milan.model import Config, Milan
+from milan.text import Vocabulary
+from milannotations.errors import InputError
+from milannotations.files import replacing
+
+SIZES: dict[str, dict[str, Any]] = {
+    "2022": {},
+    "small": {
+        "embedding_size": 96,
+        "hidden_size": 256,
+        "attention_size": 128,
+        "dropout": 0.4,
+        "lm_embedding_size": 48,
+        "lm_hidden_size": 96,
+    },
+}
+"""Sizes of models: those of 2022, for 20,000 units; smaller ones, for a thousand."""
+
+STOPS = ("bleu", "loss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained.
+
+    Args:
+        epochs: at most.
+        patience: so many epochs may be no better than the best before training stops.
+        batch: descriptions, over all processes.
+        rate, decay: of AdamW; the rate falls to 0 over `epochs` as a cosine.
+        penalty: weight of the doubly-stochastic attention penalty.
+        stop_on: `bleu` or `loss`, of the held-out units; the language model goes by loss.
+        hold_out: share of the units that is held out where the data has no split `validation`.
+        least: exemplars that are seen of a unit at least: as many as are drawn for each
+            description anew, of all. None shows all of them.
+        noise: of features, in their standard deviations.
+        seed: of weights, order, draws and dropout.
+        precision: `no`, `bf16` or `fp16` (accelerate's mixed precision).
+    """
+
+    epochs: int = 100
+    patience: int = 4
+    batch: int = 64
+    rate: float = 1e-3
+    decay: float = 1e-2
+    penalty: float = 1.0
+    stop_on: str = "bleu"
+    hold_out: float = 0.1
+    least: int | None = None
+    noise: float = 0.0
+    seed: int = 0
+    precision: str = "no"
+
+    def __post_init__(self) -> None:
+        if self.stop_on not in STOPS:
+            raise InputError(f"stop_on is '{self.stop_on}'; expected one of {', '.join(STOPS)}.")
+        if self.epochs < 1 or self.batch < 1 or not 0 < self.hold_out < 1:
+            raise InputError(
+                f"{self.epochs} epochs, batches of {self.batch}, {self.hold_out} held out; "
+                "expected at least 1, at least 1, and a share between 0 and 1."
+            )
+
+
+SMALL = Settings(epochs=30, patience=8, rate=2e-3, least=8, noise=0.1)
+"""For a thousand units: what is seen of each is varied, so that less is learned by heart."""
+
+
+class Units(NamedTuple):
+    """Described units: `datasets.Dataset` of training units and of held-out ones."""
+
+    train: Any
+    validation: Any
+
+
+class Corpus(NamedTuple):
+    """What is learned from: features of units and, a row each, descriptions of them."""
+
+    features: Features
+    references: list[list[str]]
+    ids: Int64[Tensor, "text time"]
+    unit: Int64[Tensor, " text"]
+
+
+def train(
+    units: Units,
+    encoder: Encoder,
+    out: str | Path,
+    *,
+    sizes: str | None = None,
+    settings: Settings | None = None,
+    made_from: dict[str, Any] | None = None,
+    track: str | None = None,
+    progress: bool = False,
+) -> Milan:
+    """Train a model and write it to a folder.
+
+    Run again after an interruption, with the same arguments, it goes on after the last whole
+    epoch and ends with the same weights. Under `accelerate launch` all processes train.
+
+    Args:
+        units: see `held_out`.
+        encoder: with its weights.
+        out: folder of the model.
+        sizes: `2022` or `small`; None is `small` with the encoder of the mini world.
+        settings: None is `SMALL` for small sizes, else the defaults.
+        made_from: for the record: what data, as JSON.
+        track: `wandb` or `trackio`, to send curves to as well.
+        progress: show bars.
+
+    Raises:
+        InputError: no unit with pictures and a description to learn from or to hold out.
+    """
+    from accelerate import Accelerator
+
+    sizes = sizes or ("small" if encoder.config.backbone == MINI else "2022")
+    if sizes not in SIZES:
+        raise InputError(f"No sizes '{sizes}' (sizes: {', '.join(SIZES)}).")
+    settings = settings or (SMALL if sizes == "small" else Settings())
+    accelerator = Accelerator(mixed_precision=settings.precision, log_with=track)
+    if track:
+        accelerator.init_trackers("milan", config=asdict(settings))
+    texts = [text for row in units.train["descriptions"] for text in row]
+    if not texts or not any(units.validation["descriptions"]):
+        raise InputError("There are no descriptions to learn from, or none to hold out.")
+    vocabulary = Vocabulary.of(texts)
+    out, encoder = Path(out), encoder.to(accelerator.device)
+    work = out / ".training"
+    parts = {}
+    for name, rows in zip(Units._fields, units, strict=True):
+        file = work / f"{name}-{_digest(rows, encoder)}.npy"
+        with accelerator.main_process_first():
+            found = features_of(rows, encoder, file=file, progress=progress)
+        parts[name] = _corpus(found, rows["descriptions"], vocabulary)
+    torch.manual_seed(settings.seed)
+    config = Config(vocabulary.words, encoder.config, **SIZES[sizes])
+    model = Milan(config, encoder)
+    run = _Run(accelerator, settings, work, progress and accelerator.is_main_process)
+    curves = {
+        "language_model": run.fit("language_model", _Words(model), parts["train"],
+                                  lambda: _held_out_loss(run, _Words(model), parts["validation"])),
+        "decoder": run.fit("decoder", _Exemplars(model, settings, parts["train"].features),
+                           parts["train"], lambda: _judge(run, model, parts["validation"])),
+    }  # fmt: skip
+    made = {
+        "data": made_from,
+        "sizes": sizes,
+        "settings": asdict(settings),
+        "units": {name: len(rows) for name, rows in zip(Units._fields, units, strict=True)},
+        "best_epoch": {name: _best(curve) for name, curve in curves.items()},
+        "torch": str(torch.__version__),
+    }
+    model = model.cpu().eval()
+    model.config = replace(config, made=made)
+    if accelerator.is_main_process:
+        with replacing(out / "curves.json") as temporary:
+            temporary.write_text(json.dumps(curves, indent=1) + "\n")
+        model.save_pretrained(out)
+        shutil.rmtree(work)
+    accelerator.wait_for_everyone()
+    if track:
+        accelerator.end_training()
+    return model
+
+
+def held_out(train: Any, validation: Any | None, share: float, seed: int) -> Units:
+    """Return described units, some of them held out: those of `validation`, or a seeded share.
+
+    Args:
+        train, validation: `datasets.Dataset` of units, those without a description included.
+        share: of the units, to hold out where there is no `validation`.
+        seed: of the draw.
+    """
+    train = _described(train)
+    if validation is not None and len(validation := _described(validation)):
+        return Units(train, validation)
+    order = np.random.default_rng(seed).permutation(len(train))
+    count = max(1, round(share * len(train)))
+    return Units(train.select(np.sort(order[count:])), train.select(np.sort(order[:count])))
+
+
+def _described(units: Any) -> Any:
+    return units.select([i for i, texts in enumerate(units["descriptions"]) if any(texts)])
+
+
+def _digest(units: Any, encoder: Encoder) -> str:
+    """Return what features depend on: the pictures' data set and the encoder, as a name."""
+    found = hashlib.sha256(repr((units._fingerprint, encoder.config)).encode())
+    for value in encoder.backbone.state_dict().values():
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _corpus(features: Features, texts: Sequence[list[str]], vocabulary: Vocabulary) -> Corpus:
+    pairs = [(row, text) for row, own in enumerate(texts) for text in own if text.strip()]
+    return Corpus(
+        features,
+        [list(own) for own in texts],
+        vocabulary.encode([text for _, text in pairs]),
+        torch.tensor([row for row, _ in pairs]),
+    )
+
+
+# ---- what is minimised
+
+
+class _Words(nn.Module):
+    """The loss of p(d): minus the mean log-probability of a word."""
+
+    def __init__(self, model: Milan) -> None:
+        super().__init__()
+        if model.language_model is None:
+            raise InputError("A model without layers of p(d) cannot be trained here.")
+        self.language_model: LanguageModel = model.language_model
+        self.pad = model.vocabulary.pad
+
+    def forward(self, corpus: Corpus, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
+        ids = _trimmed(corpus.ids[rows], self.pad).to(self.language_model.output.weight.device)
+        return _nll(self.language_model(ids[:, :-1]), ids[:, 1:], self.pad)
+
+
+class _Exemplars(nn.Module):
+    """The loss of p(d | E), and the penalty on attention that passes exemplars over."""
+
+    def __init__(self, model: Milan, settings: Settings, features: Features) -> None:
+        super().__init__()
+        self.decoder: Decoder = model.decoder
+        self.pad, self.settings = model.vocabulary.pad, settings
+        seen, present = features.tensors(slice(0, 1000))
+        self.register_buffer("spread", seen[present].std(0), persistent=False)
+
+    def forward(self, corpus: Corpus, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
+        device = self.decoder.output.weight.device
+        ids = _trimmed(corpus.ids[rows], self.pad).to(device)
+        features, present = (
+            each.to(device) for each in corpus.features.tensors(corpus.unit[rows].numpy())
+        )
+        if self.training:
+            if self.settings.noise:
+                features = features + self.settings.noise * self.spread * torch.randn_like(features)
+            present = _some(present, self.settings.least)
+        log_probs, attention = self.decoder(self.decoder.exemplars(features, present), ids[:, :-1])
+        loss = _nll(log_probs, ids[:, 1:], self.pad)
+        if self.training:
+            loss = loss + self.settings.penalty * doubly_stochastic(attention, present)
+        return loss
+
+
+def doubly_stochastic(
+    attention: Float[Tensor, "row time k"], present: Bool[Tensor, "row k"]
+) -> Float[Tensor, ""]:
+    """Return the mean over exemplars of (1 - sum over words of the attention paid to it)^2.
+
+    Xu et al. 2015, equation 14.
+    """
+    return ((1 - attention.sum(1)) ** 2)[present].mean()
+
+
+def _nll(
+    log_probs: Float[Tensor, "row time word"], targets: Int64[Tensor, "row time"], pad: int
+) -> Float[Tensor, ""]:
+    return nnf.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=pad)
+
+
+def _trimmed(ids: Int64[Tensor, "text time"], pad: int) -> Int64[Tensor, "text shorter"]:
+    """Return texts without the places that none of them fills."""
+    return ids[:, : int((ids != pad).sum(1).max())]
+
+
+def _some(present: Bool[Tensor, "row k"], least: int | None) -> Bool[Tensor, "row k"]:
+    """Return a random number, at least `least`, of those present, drawn for each row."""
+    if least is None:
+        return present
+    order = torch.rand(present.shape, device=present.device).masked_fill(~present, 2.0)
+    rank = order.argsort(1).argsort(1)
+    counts = present.sum(1, keepdim=True)
+    low = counts.clamp(max=least)
+    drawn = low + (torch.rand_like(order[:, :1]) * (counts - low + 1)).long()
+    return present & (rank < drawn)
+
+
+# ---- what is held out
+
+
+def _judge(run: "_Run", model: Milan, corpus: Corpus) -> dict[str, float]:
+    """Return loss and BLEU of the held-out units, and the `value` to stop by: higher is better."""
+    loss = _held_out_loss(run, _Exemplars(model, run.settings, corpus.features), corpus)["loss"]
+    features, present = corpus.features.tensors()
+    said = model.describe_features(features, present, strategy="greedy").text
+    score = bleu(said, corpus.references)
+    return {
+        "loss": loss,
+        "bleu": score,
+        "value": score if run.settings.stop_on == "bleu" else -loss,
+    }
+
+
+def _held_out_loss(run: "_Run", objective: nn.Module, corpus: Corpus) -> dict[str, float]:
+    objective.eval().to(run.accelerator.device)
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for rows in torch.arange(len(corpus.ids)).split(run.settings.batch):
+            total += float(objective(corpus, rows)) * len(rows)
+            count += len(rows)
+    return {"loss": total / count, "value": -total / count}
+
+
+def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Return corpus BLEU (Papineni et al. 2002), 0 to 100, by sacrebleu.
+
+    Args:
+        texts: one a unit.
+        references: of each unit, from one on; not as many for all.
+
+    Example:
+        >>> round(bleu(["red round things"], [["red round things", "balls"]]))
+        100
+    """
+    import sacrebleu
+
+    most = max(map(len, references), default=0)
+    columns = [
+        [own[i].lower().strip(". ") if i < len(own) else None for own in references]
+        for i in range(most)
+    ]
+    said = [text.lower().strip(". ") for text in texts]
+    return float(sacrebleu.corpus_bleu(said, columns).score)
+
+
+# ---- the loop
+
+
+@dataclass
+class _Run:
+    """A training under way: processes, settings, and the folder of its states."""
+
+    accelerator: Any
+    settings: Settings
+    work: Path
+    progress: bool
+    _steps: int = field(default=0, init=False)
+
+    def fit(
+        self,
+        name: str,
+        objective: nn.Module,
+        corpus: Corpus,
+        validate: Callable[[], dict[str, float]],
+    ) -> list[dict[str, float]]:
+        """Train in place, with the best epoch's weights at the end; return the curve."""
+        settings, file = self.settings, self.work / f"{name}.pt"
+        objective.to(self.accelerator.device)
+        optimizer = torch.optim.AdamW(
+            objective.parameters(), lr=settings.rate, weight_decay=settings.decay
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
+        curve: list[dict[str, float]] = []
+        best: dict[str, Tensor] = {}
+        if (state := self._load(file)) is not None:
+            objective.load_state_dict(state["weights"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            curve, best = state["curve"], state["best"]
+        prepared, optimizer = self.accelerator.prepare(objective, optimizer)
+        bar = tqdm(
+            range(len(curve), settings.epochs), name, unit="epoch", disable=not self.progress
+        )
+        for epoch in bar:
+            if self._is_over(curve):
+                break
+            prepared.train()
+            self._seed(name, epoch)
+            losses = [
+                self._step(prepared, optimizer, corpus, rows)
+                for rows in self._batches(len(corpus.ids), epoch)
+            ]
+            schedule.step()
+            objective.eval()
+            found = {"epoch": epoch, "train_loss": float(np.mean(losses)), **validate()}
+            curve.append(found)
+            if _best(curve) == epoch:
+                best = copy.deepcopy(objective.state_dict())
+            self.accelerator.log(
+                {f"{name}/{key}": value for key, value in found.items()}, step=self._steps
+            )
+            self._steps += 1
+            bar.set_postfix({key: f"{value:.2f}" for key, value in found.items()})
+            if self.accelerator.is_main_process:
+                self._save(file, objective, optimizer, schedule, curve, best)
+        objective.load_state_dict(best)
+        self.accelerator.free_memory()
+        return curve
+
+    def _step(self, objective: nn.Module, optimizer: Any, corpus: Corpus, rows: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = objective(corpus, rows)
+        self.accelerator.backward(loss)
+        optimizer.step()
+        return float(loss)
+
+    def _seed(self, name: str, epoch: int) -> None:
+        """Make draws depend on stage, epoch and process alone: nothing is kept between epochs."""
+        key = f"{name}/{self.settings.seed}/{epoch}/{self.accelerator.process_index}"
+        torch.manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:15], 16))
+
+    def _batches(self, count: int, epoch: int) -> Iterator[Tensor]:
+        """Yield this process's share of each batch, in an order of the epoch's own."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(count)
+        for first in range(0, count, self.settings.batch):
+            share = order[first : first + self.settings.batch][rank::world]
+            if len(share):
+                yield torch.from_numpy(share)
+
+    def _is_over(self, curve: list[dict[str, float]]) -> bool:
+        return bool(curve) and len(curve) - 1 - _best(curve) > self.settings.patience
+
+    def _load(self, file: Path) -> dict[str, Any] | None:
+        """Return the state after the last whole epoch of a training that was asked the same."""
+        self.accelerator.wait_for_everyone()
+        if not file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"{file} is damaged: {str(error).splitlines()[0]} Remove it and run the command "
+                "again."
+            ) from error
+        return state if state["settings"] == asdict(self.settings) else None
+
+    def _save(
+        self,
+        file: Path,
+        objective: nn.Module,
+        optimizer: Any,
+        schedule: Any,
+        curve: list[dict[str, float]],
+        best: dict[str, Tensor],
+    ) -> None:
+        state = {
+            "settings": asdict(self.settings),
+            "weights": objective.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "curve": curve,
+            "best": best,
+        }
+        with replacing(file) as temporary:
+            torch.save(state, temporary)
+
+
+def _best(curve: list[dict[str, float]]) -> int:
+    """Return the epoch with the highest value; the first, among several."""
+    return max(range(len(curve)), key=lambda epoch: (curve[epoch]["value"], -epoch))
