@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,12 +21,18 @@ SPECIALS = ("<start>", "<stop>", "<pad>", "<unk>")
 
 _RULES = [
     # what stands close to the word before it, and to the one after it
-    (re.compile(r" (?=[.,;:!?)\]}%]|'(?:s|re|ve|ll|d|m)\b|n't\b)"), ""),
-    (re.compile(r"(?<=[(\[{#$]) "), ""),
-    (re.compile(r"(?<=s) '(?= |$)"), "'"),
-    (re.compile(r"(?<=\w) ?([-/]) ?(?=\w)"), r"\1"),
+    (
+        re.compile(
+            r" (?=(?:[.,;:!?)\]}%\u201d]|\.{2,}|['\u2019](?:s|re|ve|ll|d|m)|n['\u2019]t)(?: |$))"
+        ),
+        "",
+    ),
+    (re.compile(r"(?<![^ ])([(\[{#$\u00a3\u20ac\u201c\u2018]) "), r"\1"),
+    (re.compile(r"(?<=s) (['\u2019])(?= |$)"), r"\1"),
+    (re.compile(r"(?<=\w) ?([-\u2013\u2014/]) ?(?=\w)"), r"\1"),
     (re.compile(r"\b(can|gon|wan|got) (?=not\b|na\b|ta\b)"), r"\1"),
-    (re.compile(r'" ([^"]*) "'), r'"\1"'),
+    (re.compile(r"(?<![^ ])(['\"]) ([^'\"]*) \1(?= |$|[.,;:!?)\]}])"), r"\1\2\1"),
+    (re.compile(r" (['\u2019])(?=$|[.,;:!?)\]}])"), r"\1"),
 ]
 _JOINED_2022 = re.compile(r" (?=[.,;:])")
 
@@ -40,10 +47,15 @@ def _tokenizer() -> Any:
 def tokenize(texts: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the tokens of texts, in lower case; stop words and punctuation are tokens too.
 
+    Raises:
+        InputError: one text where several were expected.
+
     Example:
         >>> tokenize(["The dog's ear", "red-and-white"])
         [('the', 'dog', "'s", 'ear'), ('red', '-', 'and', '-', 'white')]
     """
+    if isinstance(texts, str):
+        raise InputError(f"Several texts were expected, not one; write [{texts!r}].")
     cut = _tokenizer()
     return [
         tuple(token.text.lower() for token in cut(text) if not token.text.isspace())
@@ -58,6 +70,9 @@ def detokenize(tokens: Sequence[str], compat: str | None = None) -> str:
         tokens: of one text.
         compat: `2022` puts them together as the code of 2022 did: sentences begin with a
             capital, `'s` and brackets stand apart.
+
+    Raises:
+        InputError: `compat` is neither `2022` nor None.
 
     Example:
         >>> detokenize(["the", "dog", "'s", "ear", ",", "red", "-", "brown"])
@@ -93,14 +108,15 @@ class Vocabulary:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(words)
+        wrong = [word for word in self.words if not isinstance(word, str) or word in SPECIALS]
+        if wrong:
+            raise InputError(f"{wrong[0]!r} is no word; special tokens follow of themselves.")
         self._ids = {word: i for i, word in enumerate(self.words)}
         count = len(self.words)
         if len(self._ids) != count:
             raise InputError(f"Words stand twice in a vocabulary: {some(_repeated(self.words))}.")
-        wrong = [word for word in self.words if not isinstance(word, str) or word in SPECIALS]
-        if wrong:
-            raise InputError(f"{wrong[0]!r} is no word; special tokens follow of themselves.")
-        self.start, self.stop, self.pad, self.unk = range(count, count + len(SPECIALS))
+        self.specials = (count, count + 1, count + 2, count + 3)
+        self.start, self.stop, self.pad, self.unk = self.specials
 
     @classmethod
     def of(cls, texts: Iterable[str], least: int = 1) -> "Vocabulary":
@@ -128,22 +144,22 @@ class Vocabulary:
             filled[place, : len(row)] = torch.tensor(row)
         return filled
 
-    def decode(self, ids: Sequence[int], compat: str | None = None) -> str:
+    def decode(self, ids: Sequence[int] | Int64[Tensor, " time"], compat: str | None = None) -> str:
         """Return the text of numbers, up to the first stop, special tokens left out.
 
         Args:
-            ids: of one text.
+            ids: of one text, a list or a tensor.
             compat: see `detokenize`.
 
         Raises:
             InputError: a number that no token has.
         """
-        ids = [int(i) for i in ids]
-        wrong = [i for i in ids if not 0 <= i < len(self)]
+        numbers = [int(i) for i in ids]
+        wrong = [i for i in numbers if not 0 <= i < len(self)]
         if wrong:
             raise InputError(f"No token has the number {wrong[0]}; there are {len(self):,}.")
-        ids = ids[: ids.index(self.stop)] if self.stop in ids else ids
-        return detokenize([self.words[i] for i in ids if i < len(self.words)], compat)
+        said = takewhile(lambda number: number != self.stop, numbers)
+        return detokenize([self.words[i] for i in said if i < len(self.words)], compat)
 
 
 def _repeated(words: Sequence[str]) -> list[str]:

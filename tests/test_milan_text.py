@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,12 +31,15 @@ def test_vocabulary_is_that_of_2022(language, real):
         vocabulary = Vocabulary.of([row["summary"] for row in csv.DictReader(stream)])
     assert len(vocabulary.words) == facts["size"]
     assert list(vocabulary.words[:200]) == facts["first_200"]
+    assert list(vocabulary.words[-20:]) == facts["last_20"]
 
 
 def test_numbers_are_those_of_2022(language):
     vocabulary = Vocabulary(language["indexer"]["vocab"])
-    case = next(c for c in language["indexer"]["cases"] if c["kwargs"] == {})
-    assert vocabulary.encode(case["texts"]).tolist() == case["ids"]
+    cases = [case for case in language["indexer"]["cases"] if case["kwargs"] == {}]
+    assert len(cases) == 3
+    for case in cases:
+        assert vocabulary.encode(case["texts"]).tolist() == case["ids"]
 
 
 def test_texts_put_together_as_in_2022(language):
@@ -63,6 +67,35 @@ def test_numbers_there_and_back():
     assert vocabulary.encode([""]).tolist() == [[vocabulary.start, vocabulary.stop]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"quoted" \u201ccurly\u201d \u2018curly\u2019',
+        "a 'single' spot, and 'two'.",
+        "it\u2019s a dog\u2019s, they can\u2019t",
+        "£5 €6 $7",
+        "red\u2013brown, red\u2014brown",
+        "a face :)",
+        "a basket'",
+        '(a "cap") shape',
+    ],
+)
+def test_marks_stand_where_people_put_them(text):
+    assert detokenize(tokenize([text])[0]) == text
+
+
+def test_numbers_of_a_tensor():
+    vocabulary = Vocabulary(["red", "ball"])
+    ids = vocabulary.encode(["red ball"])[0]
+    assert ids.dtype == torch.int64
+    assert vocabulary.decode(ids) == "red ball"
+    assert vocabulary.specials == (2, 3, 4, 5)
+
+
+def test_nothing_is_no_text():
+    assert detokenize([]) == detokenize([], "2022") == Vocabulary(["red"]).decode([]) == ""
+
+
 def test_rare_words_can_be_left_out():
     assert Vocabulary.of(["red ball", "red cube"], least=2).words == ("red",)
 
@@ -83,12 +116,21 @@ def test_any_text_has_tokens_and_numbers(texts):
     [
         (["red", "red"], "stand twice in a vocabulary: red"),
         (["<pad>"], "'<pad>' is no word"),
-        ([3], "3 is no word"),
     ],
 )
 def test_words_that_are_none(words, says):
     with pytest.raises(InputError, match=says):
         Vocabulary(words)
+
+
+def test_words_that_are_no_strings():
+    with pytest.raises(InputError, match="3 is no word"):
+        Vocabulary(iter([3]))
+
+
+def test_one_text_is_not_several():
+    with pytest.raises(InputError, match=r"write \['red'\]"):
+        tokenize("red")
 
 
 def test_numbers_that_no_token_has_and_other_years():
