@@ -1,6 +1,8 @@
 """One pass of the engine: what it finds, what it runs, and what goes wrong."""
 
 import copy
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 
 from milannotations.errors import InputError
 from milannotations.exemplars import Layer, Overlap, Pooled, Run, compute
+from milannotations.exemplars.checkpoints import _save
 
 LAYERS = ["conv1", "conv2"]
 
@@ -298,6 +301,24 @@ def test_a_checkpoint_of_something_else_is_thrown_away(tmp_path):
     other.conv1.weight.data += 1
     compute(other, Pictures(), ["conv1"], run=run)
     assert other.images == 50
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("images", [8, 12], ids=["the same", "others"])
+def test_a_disk_that_fills_during_the_pass_says_so(tmp_path, monkeypatch, images):
+    """torch.save makes a RuntimeError about positions of it."""
+
+    @contextmanager
+    def full(_):
+        yield Path("/dev/full")
+
+    run = Run(batch_size=4, checkpoint=tmp_path / "kept", checkpoint_every=0)
+    compute(Exact(), noise(8), ["conv1"], run=run)
+    monkeypatch.setattr("milannotations.exemplars.checkpoints.replacing", full)
+    with pytest.raises(InputError, match=r"No space is left in .*kept.*make room and run"):
+        compute(Exact(), noise(images), ["conv1"], run=run)
+    with pytest.raises(OSError, match="No space left"):
+        _save({"map": torch.zeros(1 << 20)}, Path("/dev/full"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

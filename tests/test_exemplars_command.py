@@ -126,7 +126,6 @@ def test_a_dry_run_computes_nothing_and_says_what_it_would(milan, images, tmp_pa
         (("--layer", "conv7"), "No layer 'conv7'"),
         (("--layer", "conv1", "--units", "4-9"), "6 units; unit 9"),
         (("--layer", "conv1", "--units", "x"), "expected 0-99"),
-        (("--layer", "conv1", "--masks", "2021"), "2021"),
         (("--layer", "conv1", "--name", "base"), "union"),
         (("--layer", "conv1", "--quantile", "1.5"), "1.5"),
         (("--layer", "conv1", "--dtype", "int8"), "No dtype"),
@@ -142,6 +141,19 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert status == 1
     assert says in err
     assert not (tmp_path / "e" / "README.md").exists()
+
+
+def test_what_cannot_be_written_is_said_before_the_pass(milan, images, tmp_path):
+    (tmp_path / "mine" / "papers").mkdir(parents=True)
+    words = ("exemplars", EXACT, "--layer", "conv1", "--images", images, "--out", tmp_path / "e")
+    for more, says in [
+        (("--also-npy", tmp_path / "mine"), "papers"),
+        (("--masks", "2021"), "No masks '2021'"),
+    ]:
+        status, _, err = milan(*words, *more)
+        assert status == 1
+        assert says in err
+        assert not (tmp_path / "e").exists(), "no pass was begun"
 
 
 def test_units_limit_and_the_2022_format(milan, images, tmp_path):

@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 from milannotations.errors import InputError
 from milannotations.exemplars import groups
 from milannotations.files import replacing
+from milannotations.unfinished import roomy
 
 if TYPE_CHECKING:
     from milannotations.exemplars.engine import Pass
+
+KEPT = "What was seen up to the last checkpoint is kept: make room"
 
 _FILE = re.compile(r"rank-(\d+)-of-\d+\.pt")
 
@@ -66,17 +69,18 @@ class Checkpoint:
         What is of another model, other images or settings is thrown away.
 
         Raises:
-            InputError: a file is damaged.
+            InputError: a file is damaged; the disk is full.
         """
         if self.folder is None:
             return set()
         asked = json.loads(json.dumps(self.work.asked()))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.group.rank == 0 and _asked(self.folder) != asked:
-            shutil.rmtree(self.folder)
-            self.folder.mkdir()
-            with replacing(self.folder / "asked.json") as temporary:
-                temporary.write_text(json.dumps(asked, indent=1))
+        with roomy(self.folder, KEPT):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.group.rank == 0 and _asked(self.folder) != asked:
+                shutil.rmtree(self.folder)
+                self.folder.mkdir()
+                with replacing(self.folder / "asked.json") as temporary:
+                    temporary.write_text(json.dumps(asked, indent=1))
         if self.group.rank == 0:
             (self.folder / "stopped").unlink(missing_ok=True)
         groups.gathered(None, self.group)  # nobody reads before that
@@ -128,10 +132,9 @@ class Checkpoint:
         )
 
     def _write(self) -> None:
-        import torch
-
-        with replacing(self._path) as temporary:
-            torch.save({"batches": sorted(self._own), "work": self.work.state_dict()}, temporary)
+        state = {"batches": sorted(self._own), "work": self.work.state_dict()}
+        with roomy(self._path.parent, KEPT), replacing(self._path) as temporary:
+            _save(state, temporary)
         for path in self._merged:  # its batches are in this file now
             path.unlink(missing_ok=True)
         self._merged = []
@@ -143,6 +146,20 @@ def _asked(folder: Path) -> Any:
         return json.loads((folder / "asked.json").read_text())
     except (OSError, ValueError):
         return None
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write a state, and raise what the system says: torch makes a RuntimeError of it."""
+    import torch
+
+    with path.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from milannotations import catalog, editions
 from milannotations.exemplars import groups
+from milannotations.exemplars.checkpoints import KEPT
 from milannotations.exemplars.engine import QUANTILE, Computed, K, Run, compute
-from milannotations.unfinished import alone
+from milannotations.exemplars.forms import check_form, check_labels
+from milannotations.exemplars.layers import Layer
+from milannotations.unfinished import alone, roomy
 
 if TYPE_CHECKING:
     from milannotations.exemplars.images import Pictures
     from milannotations.exemplars.latents import Generated
-    from milannotations.exemplars.layers import Layer
     from milannotations.exemplars.models import Loaded
 
 
@@ -62,17 +64,23 @@ def make(
     Raises:
         InputError: see `compute` and `editions.check_place`; `out` has the config already.
     """
-    from milannotations.exemplars.writing import write, write_npy
+    from milannotations.exemplars.writing import check_npy_place, write, write_npy
 
     name = catalog.canonical(name)
     form, group = form or Form(), groups.current()
+    # what cannot be written is said before the pass, which may take hours
+    check_form(form.masks, form.quality, form.side)
+    wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
+    check_labels(each.label for each in wanted)
+    if form.npy is not None:
+        check_npy_place(form.npy)
     editions.check_place(out, name, overwrite=True)
     folder = out / f".{name}.pass"
     if not folder.exists():  # else an earlier run was interrupted, perhaps while it cleared up
         editions.check_place(out, name, overwrite=overwrite)
     run = replace(run or Run(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix)
-    with alone(out, f"{name}.pass") if group.rank == 0 else nullcontext():
-        computed = compute(loaded.model, images, layers, k, quantile, run=run)
+    with roomy(out, KEPT), alone(out, f"{name}.pass") if group.rank == 0 else nullcontext():
+        computed = compute(loaded.model, images, wanted, k, quantile, run=run)
         if group.rank != 0:
             return None
         write(
