@@ -16,6 +16,7 @@ import typer
 from leaderboard.commands import Json, console, examples, lists, print_json
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
+from leaderboard.commands import models as model_commands
 from milannotations.command_line import leave, spread
 from milannotations.errors import InputError
 from milannotations.exemplars import command as exemplar_command
@@ -37,6 +38,8 @@ app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
 app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
 app.command("describe", epilog=describing.EPILOG)(describing.describe)
+app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
+app.command("download", epilog=model_commands.DOWNLOAD)(model_commands.download)
 
 
 def _version(wanted: bool) -> None:

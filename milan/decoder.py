@@ -137,7 +137,7 @@ class Decoder(nn.Module):
         c = forget.sigmoid() * c + into.sigmoid() * cell.tanh()
         return State(out.sigmoid() * c.tanh(), c)
 
-    def log_probs(self, h: Float[Tensor, "row h"]) -> Float[Tensor, "row word"]:
+    def log_probs(self, h: Float[Tensor, "*rows h"]) -> Float[Tensor, "*rows word"]:
         """Return the log-probabilities of the word after a state."""
         return self.output(self.dropout(h)).float().log_softmax(-1)
 

@@ -480,8 +480,9 @@ def _read(config_file: Path, weights: Path) -> Milan:
                 "as 'milan train' and 'milan convert' write them."
             )
     try:
-        config = Config(**json.loads(config_file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        kept = _tuples(json.loads(config_file.read_text(encoding="utf-8")))
+        config = Config(**{**kept, "encoder": EncoderConfig(**_tuples(kept["encoder"]))})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{config_file} is no model's: {str(error).splitlines()[0]}") from None
@@ -511,6 +512,11 @@ def _read(config_file: Path, weights: Path) -> Milan:
             f"{weights} does not fit {CONFIG}: {some(sorted(wrong))} are missing or too many."
         )
     return model
+
+
+def _tuples(kept: dict[str, Any]) -> dict[str, Any]:
+    """Return what JSON keeps, with tuples for its lists."""
+    return {key: tuple(each) if isinstance(each, list) else each for key, each in kept.items()}
 
 
 def _ended(ids: list[int], stop: int) -> list[int]:

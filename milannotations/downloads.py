@@ -1,12 +1,14 @@
-"""The published archives, fetched whole or not at all, and known again by their checksums.
+"""What was published, fetched whole or not at all, and known again by its checksum.
 
     FOLDER/
       alexnet-imagenet.zip            whole, and verified
       alexnet-imagenet.zip.part       what has arrived so far; .part.json says of what
       milannotations.lock.json        url, size and sha256 of every archive seen here
 
-No checksum of the archives was ever published, so the first download is taken at its word and
-written into the lock file. From then on another file under the same name is an error: share
+Archives of exemplars and annotations, and the models of 2022, which are zip files too (`MODELS`).
+
+No checksum of them was ever published, so the first download is taken at its word
+and written into the lock file. From then on another file under the same name is an error: share
 the lock file, and everyone has the same bytes.
 """
 
@@ -42,6 +44,9 @@ PUBLISHED = "http://milan.csail.mit.edu/data"
 BASE_VARIABLE = "MILANNOTATIONS_URL"
 """Environment variable that names a mirror: the address of the folder that holds the archives."""
 
+MODELS_VARIABLE = "MILAN_MODELS_URL"
+"""The same, of the folder that holds the models."""
+
 LOCK = "milannotations.lock.json"
 ATTEMPTS = 8
 """Requests in a row that may bring nothing new before the download is given up."""
@@ -65,6 +70,42 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What was published at one address.
+
+    Attributes:
+        what: one of them is called.
+        files: by name.
+        published: address of the folder that holds them.
+        variable: environment variable that names a mirror of that folder.
+        at_hand: how one is given that is on this machine.
+    """
+
+    what: str
+    files: dict[str, str]
+    published: str
+    variable: str
+    at_hand: str
+
+
+ARCHIVES = Kind(
+    "archive",
+    {name: network.archive for name, network in NETWORKS.items()},
+    PUBLISHED,
+    BASE_VARIABLE,
+    "An archive on this machine is given with --zip.",
+)
+_MODELS = ("base", "cls", "gen", "imagenet", "places365", "alexnet", "resnet152", "biggan")
+MODELS = Kind(
+    "model",
+    {name: f"milan-{name}.pth" for name in _MODELS},
+    "http://milan.csail.mit.edu/models",
+    MODELS_VARIABLE,
+    "A model on this machine is converted with: milan convert FILE OUT.",
+)
+
+
+@dataclass(frozen=True)
 class Pin:
     """What an archive must be: its size in bytes and its sha256; `url` is where it came from."""
 
@@ -73,28 +114,32 @@ class Pin:
     sha256: str
 
 
-def address(network: str, base: str | None = None) -> str:
-    """Return the address of a network's archive.
+def address(name: str, base: str | None = None, kind: Kind = ARCHIVES) -> str:
+    """Return the address of a network's archive, or of a model.
 
     Args:
-        network: a published one, slashes allowed.
-        base: address of the folder that holds the archives; None takes the environment
-            variable `MILANNOTATIONS_URL`, else the authors' server.
+        name: a published one's, slashes allowed.
+        base: address of the folder that holds the files; None takes the environment
+            variable `MILANNOTATIONS_URL` (of models, `MILAN_MODELS_URL`), else the authors'
+            server.
+        kind: `ARCHIVES` or `MODELS`.
 
     Raises:
-        InputError: no such network; `base` is not an http or https address.
+        InputError: no such name; `base` is not an http or https address.
 
     Example:
         >>> address("alexnet/places365", "https://mirror.example/milan/")
         'https://mirror.example/milan/alexnet-places365.zip'
+        >>> address("base", kind=MODELS)
+        'http://milan.csail.mit.edu/models/milan-base.pth'
     """
-    name = canonical(network)
-    if name not in NETWORKS:
+    name = canonical(name)
+    if name not in kind.files:
         raise InputError(
-            f"No published archive of '{name}' (published: {', '.join(NETWORKS)})."
-            + did_you_mean(name, NETWORKS)
+            f"No published {kind.what} of '{name}' (published: {', '.join(kind.files)})."
+            + did_you_mean(name, kind.files, 0.6)
         )
-    base = base or os.environ.get(BASE_VARIABLE) or PUBLISHED
+    base = base or os.environ.get(kind.variable) or kind.published
     try:
         parts = urlsplit(base)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -102,15 +147,15 @@ def address(network: str, base: str | None = None) -> str:
         good = False
     if not good or parts.query or parts.fragment:
         raise InputError(
-            f"{base!r} is not the http or https address of a folder, such as {PUBLISHED}. "
-            "An archive on this machine is given with --zip."
+            f"{base!r} is not the http or https address of a folder, such as "
+            f"{kind.published}. {kind.at_hand}"
         )
     if parts.username is not None:
         raise InputError(
             f"The address on {parts.hostname} holds a user name, which would end up in the lock "
             "file. Put it into ~/.netrc."
         )
-    return f"{base.rstrip('/')}/{NETWORKS[name].archive}"
+    return f"{base.rstrip('/')}/{kind.files[name]}"
 
 
 def pins(lock: str | os.PathLike[str]) -> dict[str, Pin]:
@@ -137,7 +182,7 @@ def pins(lock: str | os.PathLike[str]) -> dict[str, Pin]:
 
 
 def fetch(
-    network: str,
+    name: str,
     folder: str | os.PathLike[str],
     *,
     base: str | None = None,
@@ -146,15 +191,18 @@ def fetch(
     wait: float | None = None,
     tell: Tell | None = None,
     progress: bool = True,
+    kind: Kind = ARCHIVES,
 ) -> Path:
     """Return the path of a network's archive in `folder`, downloaded if it is not there.
+
+    Or of a model, as it was published: `milan.conversion.convert` reads it.
 
     What has arrived is kept in a `.part` file and continued where the server allows. The
     archive gets its name when its size and its checksum are right. An archive that is there
     already, put by hand perhaps, is verified and asks nothing of the network.
 
     Args:
-        network: a published one, slashes allowed.
+        name: a published one's, slashes allowed.
         folder: made if absent.
         base: see `address`.
         lock: the lock file; None takes the one in `folder`. An archive it does not know is
@@ -164,15 +212,16 @@ def fetch(
             as long as it takes, 0 not at all.
         tell: is called with a line for the user when there is something to know.
         progress: draw a bar on a terminal.
+        kind: `ARCHIVES` or `MODELS`.
 
     Raises:
-        InputError: no such network; the archive is not to be had; it is not what the lock file
+        InputError: no such name; the archive is not to be had; it is not what the lock file
             says; no checksum is known and one is required; the disk is full; `wait` is over.
     """
     import filelock
 
     tell = tell or _silent
-    url = address(network, base)
+    url = address(name, base, kind)
     target = Path(folder) / url.rsplit("/", 1)[1]
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(LOCK) if lock is None else Path(lock)
@@ -185,10 +234,10 @@ def fetch(
                 "file that does, or leave out --require-checksum to record it on first use."
             )
         if target.exists():
-            _verify(check_is_file(target), known, lock)
+            _verify(check_is_file(target), known, lock, kind)
         else:
             _announce(url, known, tell)
-            _bring(url, target, known, lock, _Reader(target, known, tell, progress))
+            _bring(url, target, known, lock, _Reader(target, known, tell, progress, kind))
         if known is None:
             pin = pins(lock)[target.name]
             tell(f"{target.name}: {pin.size:,} bytes, sha256 {pin.sha256}, recorded in {lock}")
@@ -256,10 +305,12 @@ def _bring(url: str, target: Path, known: Pin | None, lock: Path, reader: _Reade
             reader.forget()
             if not anew:
                 shutil.rmtree(scratch, ignore_errors=True)
-                raise InputError(f"{url}: {error} {_advice(target.name, lock)}") from None
+                raise InputError(
+                    f"{url}: {error} {_advice(target.name, lock, reader.kind)}"
+                ) from None
             reader.tell(f"{target.name}: the parts do not fit together; starting anew.")
     try:
-        _verify(fetched, known, lock, url)
+        _verify(fetched, known, lock, reader.kind, url)
     except InputError:
         reader.forget()
         shutil.rmtree(scratch)
@@ -279,14 +330,14 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _advice(name: str, lock: Path) -> str:
+def _advice(name: str, lock: Path, kind: Kind) -> str:
     return (
         f"If the publisher has changed the file and you trust the new one, remove the entry "
-        f"'{name}' from {lock} and run this again; else try another mirror ({BASE_VARIABLE})."
+        f"'{name}' from {lock} and run this again; else try another mirror ({kind.variable})."
     )
 
 
-def _verify(path: Path, known: Pin | None, lock: Path, url: str | None = None) -> None:
+def _verify(path: Path, known: Pin | None, lock: Path, kind: Kind, url: str | None = None) -> None:
     """Check a whole archive against its pin, or record what it is.
 
     Raises:
@@ -309,7 +360,7 @@ def _verify(path: Path, known: Pin | None, lock: Path, url: str | None = None) -
         was = digest or "not computed"
         raise InputError(
             f"{path} has {size:,} bytes, sha256 {was}; {lock} says {known.size:,} bytes, sha256 "
-            f"{known.sha256}. Remove the file to fetch it again. " + _advice(path.name, lock)
+            f"{known.sha256}. Remove the file to fetch it again. " + _advice(path.name, lock, kind)
         )
 
 
@@ -339,10 +390,13 @@ class _Reader:
     (If-Range with its ETag or date), or if a checksum is known.
     """
 
-    def __init__(self, target: Path, known: Pin | None, tell: Tell, progress: bool) -> None:
+    def __init__(
+        self, target: Path, known: Pin | None, tell: Tell, progress: bool, kind: Kind
+    ) -> None:
         self.part = target.with_name(f"{target.name}.part")
         self.facts = target.with_name(f"{target.name}.part.json")
         self.known, self.tell, self.progress = known, tell, progress
+        self.kind = kind
         self.resumed = False
 
     def __call__(self, url: str, output_file: str, _: Any = None) -> None:
@@ -361,7 +415,7 @@ class _Reader:
                     raise InputError(
                         f"{url} could not be fetched in {ATTEMPTS} attempts ({_short(error)}). "
                         f"{self._arrived():,} bytes are kept; run this again to go on, or name a "
-                        f"mirror in {BASE_VARIABLE}."
+                        f"mirror in {self.kind.variable}."
                     ) from None
                 after = getattr(error, "after", None)
                 pause = min(2.0 ** (failures - 1), LONGEST_PAUSE) if after is None else after
@@ -481,7 +535,7 @@ class _Reader:
                 f"{url} has {size:,} bytes; the lock file says {self.known.size:,} bytes, sha256 "
                 f"{self.known.sha256}. If the publisher has changed the file and you trust the "
                 "new one, remove its entry from the lock file; else try another mirror "
-                f"({BASE_VARIABLE})."
+                f"({self.kind.variable})."
             )
         return size
 
@@ -502,7 +556,7 @@ class _Reader:
             raise _Again(f"the server answered with status {status}", after)
         raise InputError(
             f"{url} is not to be had: status {status} {response.reason}. Name a mirror in "
-            f"{BASE_VARIABLE}, or give a file that you have with --zip."
+            f"{self.kind.variable}. {self.kind.at_hand}"
         )
 
 

@@ -13,6 +13,9 @@ from milannotations.errors import InputError
 NEARLY_ZERO = 1e-8
 """A mask with no value above this counts as empty: the 2022 code's tolerance."""
 
+PLACES = 512
+"""Places of a map that are summed in one go."""
+
 
 def pool(maps: Tensor | Sequence[Tensor], masks: Tensor) -> Tensor:
     """Return the features of masked regions: each map's mean under the mask, side by side.
@@ -55,7 +58,10 @@ def pool(maps: Tensor | Sequence[Tensor], masks: Tensor) -> Tensor:
         empty = (weights.abs() <= NEARLY_ZERO).all(1, keepdim=True)
         weights = weights / weights.sum(1, keepdim=True).masked_fill(empty, 1)
         weights = weights.reshape(n, k, each.shape[-2] * each.shape[-1])
-        pooled.append(weights @ each.flatten(2).transpose(1, 2))
+        # in parts: a float32 sum over all 12,544 places of a fine map loses the last digits
+        parts = zip(weights.split(PLACES, 2), each.flatten(2).split(PLACES, 2), strict=True)
+        sums = [part @ values.transpose(1, 2) for part, values in parts]
+        pooled.append(torch.stack(sums).sum(0))
     features = torch.cat(pooled, dim=-1)
     return features if several else features[:, 0]
 
