@@ -23,6 +23,7 @@ REQUIREMENTS = {
     "text-image model": "a model of texts and images",
     "language model": "a model of text",
     "vision-language model": "a model that writes about images, or the address of one",
+    "trained model": "a model that 'milan train' or 'milan convert' made (one of mini ships)",
     "truth": "the answer itself (references alone)",
 }
 """What a method may need beyond the exemplars."""

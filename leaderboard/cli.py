@@ -17,6 +17,8 @@ from leaderboard.commands import Json, console, examples, lists, print_json
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
 from leaderboard.commands import models as model_commands
+from leaderboard.commands import reproduce as reproducing
+from leaderboard.commands import train as training
 from milannotations.command_line import leave, spread
 from milannotations.errors import InputError
 from milannotations.exemplars import command as exemplar_command
@@ -38,6 +40,8 @@ app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
 app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
 app.command("describe", epilog=describing.EPILOG)(describing.describe)
+app.command("train", epilog=training.EPILOG)(training.train)
+app.command("reproduce", epilog=reproducing.EPILOG)(reproducing.reproduce)
 app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
 app.command("download", epilog=model_commands.DOWNLOAD)(model_commands.download)
 

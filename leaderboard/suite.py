@@ -24,7 +24,7 @@ def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
         synthetic: whether the truth is known.
         exemplars: whether units have pictures; without, floors alone are left.
     """
-    at_hand = {"training", *(["truth"] if synthetic else [])}
+    at_hand = {"training", *(["truth", "trained model"] if synthetic else [])}
     return [
         spec.name
         for spec in baselines.specs()

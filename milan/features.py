@@ -37,17 +37,25 @@ class Features:
 
     Args:
         values: the array.
+        rows: which of its units these are; None is all of them.
     """
 
-    def __init__(self, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    def __init__(
+        self, values: np.ndarray[Any, np.dtype[np.float32]], rows: Sequence[int] | None = None
+    ) -> None:
         self.values = values
+        self.rows = np.arange(len(values)) if rows is None else np.asarray(rows, np.int64)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.rows)
+
+    def of(self, rows: Sequence[int]) -> "Features":
+        """Return those of some units, nothing copied."""
+        return Features(self.values, self.rows[np.asarray(rows, np.int64)])
 
     def tensors(self, rows: Any = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the features of some units, and which there are: bool (unit, p)."""
-        values = torch.from_numpy(np.array(self.values[rows]))
+        values = torch.from_numpy(self.values[self.rows[rows]])
         present = ~values[:, :, 0].isnan()
         return values.masked_fill(~present[:, :, None], 0.0), present
 

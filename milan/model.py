@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Bool, Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,6 +31,9 @@ from milannotations.exemplars.engine import is_out_of_memory
 from milannotations.files import replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SHIPPED = {"mini": Path(__file__).parent / "data" / "mini"}
+"""Models that ship, by name."""
+
 STRATEGIES = ("pmi", "beam", "greedy", "sample", "pmi-beam", "pmi-greedy")
 COMPAT = "2022"
 UNDER_WAY = 2048
@@ -445,7 +448,8 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations", license="mi
         """Return a model, ready to describe: of a folder, or of a name on the hub.
 
         Args:
-            pretrained_model_name_or_path: folder or name.
+            pretrained_model_name_or_path: folder, name, or `mini`: the model of the mini world,
+                which ships.
             options: `revision`, `token` and so on; see huggingface_hub.
 
         Raises:
@@ -453,10 +457,10 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations", license="mi
                 else; a vocabulary that does not fit the weights.
         """
         name = str(pretrained_model_name_or_path)
-        options.pop("config", None)
+        folder = SHIPPED.get(name, Path(name))
         try:
-            if Path(name).is_dir():
-                files = [Path(name) / file for file in (CONFIG, WEIGHTS)]
+            if folder.is_dir():
+                files = [folder / file for file in (CONFIG, WEIGHTS)]
             else:
                 files = [Path(hf_hub_download(name, file, **options)) for file in (CONFIG, WEIGHTS)]
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -476,8 +480,8 @@ def _read(config_file: Path, weights: Path) -> Milan:
     for path in (config_file, weights):
         if not path.is_file():
             raise InputError(
-                f"{path.parent} is no model: it has no {path.name}. Expected {CONFIG} and {WEIGHTS}, "
-                "as 'milan train' and 'milan convert' write them."
+                f"{path.parent} is no model: it has no {path.name}. Expected {CONFIG} and "
+                f"{WEIGHTS}, as 'milan train' and 'milan convert' write them."
             )
     try:
         kept = _tuples(json.loads(config_file.read_text(encoding="utf-8")))

@@ -29,7 +29,7 @@ from torch.nn import functional as nnf
 from tqdm import tqdm
 
 from milan.decoder import Decoder
-from milan.encoder import MINI, Encoder
+from milan.encoder import Encoder
 from milan.features import Features, features_of
 from milan.language_model import LanguageModel
 from milan.model import Config, Milan
@@ -99,6 +99,10 @@ SMALL = Settings(epochs=30, patience=8, rate=2e-3, least=8, noise=0.1)
 """For a thousand units: what is seen of each is varied, so that less is learned by heart."""
 
 
+DEFAULTS = {"2022": Settings(), "small": SMALL}
+"""How models of each size are trained unless told."""
+
+
 class Units(NamedTuple):
     """Described units: `datasets.Dataset` of training units and of held-out ones."""
 
@@ -114,15 +118,30 @@ class Corpus(NamedTuple):
     ids: Int64[Tensor, "text time"]
     unit: Int64[Tensor, " text"]
 
+    @classmethod
+    def of(cls, features: Features, texts: Sequence[list[str]], vocabulary: Vocabulary) -> "Corpus":
+        """Return units with what people wrote of each."""
+        pairs = [(row, text) for row, own in enumerate(texts) for text in own if text.strip()]
+        return cls(
+            features,
+            [[text for text in own if text.strip()] for own in texts],
+            vocabulary.encode([text for _, text in pairs]),
+            torch.tensor([row for row, _ in pairs]),
+        )
+
+
+Curves = dict[str, list[dict[str, float]]]
+
 
 def train(
     units: Units,
     encoder: Encoder,
     out: str | Path,
     *,
-    sizes: str | None = None,
+    sizes: str = "2022",
     settings: Settings | None = None,
     made_from: dict[str, Any] | None = None,
+    finish: Callable[[Milan, Features], Config] | None = None,
     track: str | None = None,
     progress: bool = False,
 ) -> Milan:
@@ -135,9 +154,11 @@ def train(
         units: see `held_out`.
         encoder: with its weights.
         out: folder of the model.
-        sizes: `2022` or `small`; None is `small` with the encoder of the mini world.
-        settings: None is `SMALL` for small sizes, else the defaults.
+        sizes: `2022` or `small`; see `SIZES`.
+        settings: None is that of `DEFAULTS`.
         made_from: for the record: what data, as JSON.
+        finish: returns the trained model's config, lambda chosen for instance, from it and the
+            features of the units held out.
         track: `wandb` or `trackio`, to send curves to as well.
         progress: show bars.
 
@@ -146,35 +167,21 @@ def train(
     """
     from accelerate import Accelerator
 
-    sizes = sizes or ("small" if encoder.config.backbone == MINI else "2022")
-    if sizes not in SIZES:
-        raise InputError(f"No sizes '{sizes}' (sizes: {', '.join(SIZES)}).")
-    settings = settings or (SMALL if sizes == "small" else Settings())
+    settings = settings or DEFAULTS[sizes]
     accelerator = Accelerator(mixed_precision=settings.precision, log_with=track)
     if track:
         accelerator.init_trackers("milan", config=asdict(settings))
-    texts = [text for row in units.train["descriptions"] for text in row]
-    if not texts or not any(units.validation["descriptions"]):
-        raise InputError("There are no descriptions to learn from, or none to hold out.")
-    vocabulary = Vocabulary.of(texts)
-    out, encoder = Path(out), encoder.to(accelerator.device)
-    work = out / ".training"
-    parts = {}
+    out, work = Path(out), Path(out) / ".training"
+    encoder = encoder.to(accelerator.device)
+    found = []
     for name, rows in zip(Units._fields, units, strict=True):
         file = work / f"{name}-{_digest(rows, encoder)}.npy"
         with accelerator.main_process_first():
-            found = features_of(rows, encoder, file=file, progress=progress)
-        parts[name] = _corpus(found, rows["descriptions"], vocabulary)
-    torch.manual_seed(settings.seed)
-    config = Config(vocabulary.words, encoder.config, **SIZES[sizes])
-    model = Milan(config, encoder)
-    run = _Run(accelerator, settings, work, progress and accelerator.is_main_process)
-    curves = {
-        "language_model": run.fit("language_model", _Words(model), parts["train"],
-                                  lambda: _held_out_loss(run, _Words(model), parts["validation"])),
-        "decoder": run.fit("decoder", _Exemplars(model, settings, parts["train"].features),
-                           parts["train"], lambda: _judge(run, model, parts["validation"])),
-    }  # fmt: skip
+            found.append(features_of(rows, encoder, file=file, progress=progress))
+    texts = [rows["descriptions"] for rows in units]
+    model, curves = learn(
+        found, texts, encoder, work, sizes, settings, accelerator=accelerator, progress=progress
+    )
     made = {
         "data": made_from,
         "sizes": sizes,
@@ -183,8 +190,10 @@ def train(
         "best_epoch": {name: _best(curve) for name, curve in curves.items()},
         "torch": str(torch.__version__),
     }
-    model = model.cpu().eval()
-    model.config = replace(config, made=made)
+    if finish is not None:
+        model.config = finish(model, found[1])
+    model = model.cpu()
+    model.config = replace(model.config, made=made)
     if accelerator.is_main_process:
         with replacing(out / "curves.json") as temporary:
             temporary.write_text(json.dumps(curves, indent=1) + "\n")
@@ -194,6 +203,57 @@ def train(
     if track:
         accelerator.end_training()
     return model
+
+
+def learn(
+    features: Sequence[Features],
+    texts: Sequence[Sequence[list[str]]],
+    encoder: Encoder,
+    work: Path,
+    sizes: str,
+    settings: Settings,
+    *,
+    accelerator: Any | None = None,
+    progress: bool = False,
+) -> tuple[Milan, Curves]:
+    """Return a model trained on features that are known, and its curves.
+
+    Args:
+        features: of the training units, and of those held out.
+        texts: what people wrote of each.
+        encoder: which made the features.
+        work: folder of the state after each epoch.
+        sizes, settings, progress: see `train`.
+        accelerator: of accelerate; None makes one.
+
+    Raises:
+        InputError: nothing was written of the units of either.
+    """
+    from accelerate import Accelerator
+
+    if any(not any(map(any, own)) for own in texts):
+        raise InputError("There are no descriptions to learn from, or none to hold out.")
+    vocabulary = Vocabulary.of(text for own in texts[0] for text in own)
+    train, validation = (
+        Corpus.of(found, own, vocabulary) for found, own in zip(features, texts, strict=True)
+    )
+    torch.manual_seed(settings.seed)
+    model = Milan(Config(vocabulary.words, encoder.config, **SIZES[sizes]), encoder)
+    accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
+    run = _Run(accelerator, settings, work, progress and accelerator.is_main_process)
+    curves = {
+        "language_model": run.fit(
+            "language_model",
+            _Words(model, train),
+            lambda: _loss(run, _Words(model, validation)),
+        ),
+        "decoder": run.fit(
+            "decoder",
+            _Exemplars(model, train, settings),
+            lambda: _judge(run, model, validation),
+        ),
+    }
+    return model.eval(), curves
 
 
 def held_out(train: Any, validation: Any | None, share: float, seed: int) -> Units:
@@ -224,50 +284,40 @@ def _digest(units: Any, encoder: Encoder) -> str:
     return found.hexdigest()[:16]
 
 
-def _corpus(features: Features, texts: Sequence[list[str]], vocabulary: Vocabulary) -> Corpus:
-    pairs = [(row, text) for row, own in enumerate(texts) for text in own if text.strip()]
-    return Corpus(
-        features,
-        [list(own) for own in texts],
-        vocabulary.encode([text for _, text in pairs]),
-        torch.tensor([row for row, _ in pairs]),
-    )
-
-
 # ---- what is minimised
 
 
 class _Words(nn.Module):
     """The loss of p(d): minus the mean log-probability of a word."""
 
-    def __init__(self, model: Milan) -> None:
+    def __init__(self, model: Milan, corpus: Corpus) -> None:
         super().__init__()
-        if model.language_model is None:
-            raise InputError("A model without layers of p(d) cannot be trained here.")
+        assert model.language_model is not None
         self.language_model: LanguageModel = model.language_model
-        self.pad = model.vocabulary.pad
+        self.corpus, self.pad = corpus, model.vocabulary.pad
 
-    def forward(self, corpus: Corpus, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
-        ids = _trimmed(corpus.ids[rows], self.pad).to(self.language_model.output.weight.device)
+    def forward(self, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
+        ids = _trimmed(self.corpus.ids[rows.cpu()], self.pad).to(
+            self.language_model.output.weight.device
+        )
         return _nll(self.language_model(ids[:, :-1]), ids[:, 1:], self.pad)
 
 
 class _Exemplars(nn.Module):
     """The loss of p(d | E), and the penalty on attention that passes exemplars over."""
 
-    def __init__(self, model: Milan, settings: Settings, features: Features) -> None:
+    def __init__(self, model: Milan, corpus: Corpus, settings: Settings) -> None:
         super().__init__()
         self.decoder: Decoder = model.decoder
-        self.pad, self.settings = model.vocabulary.pad, settings
-        seen, present = features.tensors(slice(0, 1000))
+        self.corpus, self.pad, self.settings = corpus, model.vocabulary.pad, settings
+        seen, present = corpus.features.tensors(slice(0, 1000))
         self.register_buffer("spread", seen[present].std(0), persistent=False)
 
-    def forward(self, corpus: Corpus, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
-        device = self.decoder.output.weight.device
-        ids = _trimmed(corpus.ids[rows], self.pad).to(device)
-        features, present = (
-            each.to(device) for each in corpus.features.tensors(corpus.unit[rows].numpy())
-        )
+    def forward(self, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
+        device, rows = self.decoder.output.weight.device, rows.cpu()
+        ids = _trimmed(self.corpus.ids[rows], self.pad).to(device)
+        units = self.corpus.unit[rows].numpy()
+        features, present = (each.to(device) for each in self.corpus.features.tensors(units))
         if self.training:
             if self.settings.noise:
                 features = features + self.settings.noise * self.spread * torch.randn_like(features)
@@ -317,24 +367,22 @@ def _some(present: Bool[Tensor, "row k"], least: int | None) -> Bool[Tensor, "ro
 
 def _judge(run: "_Run", model: Milan, corpus: Corpus) -> dict[str, float]:
     """Return loss and BLEU of the held-out units, and the `value` to stop by: higher is better."""
-    loss = _held_out_loss(run, _Exemplars(model, run.settings, corpus.features), corpus)["loss"]
+    found = _loss(run, _Exemplars(model, corpus, run.settings))
     features, present = corpus.features.tensors()
     said = model.describe_features(features, present, strategy="greedy").text
-    score = bleu(said, corpus.references)
-    return {
-        "loss": loss,
-        "bleu": score,
-        "value": score if run.settings.stop_on == "bleu" else -loss,
-    }
+    found["bleu"] = bleu(said, corpus.references)
+    if run.settings.stop_on == "bleu":
+        found["value"] = found["bleu"]
+    return found
 
 
-def _held_out_loss(run: "_Run", objective: nn.Module, corpus: Corpus) -> dict[str, float]:
+def _loss(run: "_Run", objective: "_Words | _Exemplars") -> dict[str, float]:
+    """Return the mean loss of held-out descriptions, and minus it as the `value` to stop by."""
     objective.eval().to(run.accelerator.device)
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for rows in torch.arange(len(corpus.ids)).split(run.settings.batch):
-            total += float(objective(corpus, rows)) * len(rows)
-            count += len(rows)
+    total, count = 0.0, len(objective.corpus.ids)
+    with torch.no_grad(), run.accelerator.autocast():
+        for rows in torch.arange(count).split(run.settings.batch):
+            total += float(objective(rows)) * len(rows)
     return {"loss": total / count, "value": -total / count}
 
 
@@ -376,8 +424,7 @@ class _Run:
     def fit(
         self,
         name: str,
-        objective: nn.Module,
-        corpus: Corpus,
+        objective: "_Words | _Exemplars",
         validate: Callable[[], dict[str, float]],
     ) -> list[dict[str, float]]:
         """Train in place, with the best epoch's weights at the end; return the curve."""
@@ -404,8 +451,8 @@ class _Run:
             prepared.train()
             self._seed(name, epoch)
             losses = [
-                self._step(prepared, optimizer, corpus, rows)
-                for rows in self._batches(len(corpus.ids), epoch)
+                self._step(prepared, optimizer, rows)
+                for rows in self._batches(len(objective.corpus.ids), epoch)
             ]
             schedule.step()
             objective.eval()
@@ -424,12 +471,12 @@ class _Run:
         self.accelerator.free_memory()
         return curve
 
-    def _step(self, objective: nn.Module, optimizer: Any, corpus: Corpus, rows: Tensor) -> float:
+    def _step(self, objective: nn.Module, optimizer: Any, rows: Tensor) -> float:
         optimizer.zero_grad()
-        loss = objective(corpus, rows)
+        loss = objective(rows)
         self.accelerator.backward(loss)
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def _seed(self, name: str, epoch: int) -> None:
         """Make draws depend on stage, epoch and process alone: nothing is kept between epochs."""

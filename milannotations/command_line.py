@@ -13,8 +13,11 @@ import typer
 
 from milannotations.errors import InputError
 
-MANY = ("--metrics", "--layer", "--constant", "--methods")
+MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
+
+MANY_OF = {"train": ("--data",)}
+"""Options that do so for one command alone."""
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -59,17 +62,18 @@ def spread(words: Sequence[str]) -> list[str]:
         ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
     """
     made: list[str] = []
+    many = (*MANY, *MANY_OF.get(words[0] if words else "", ()))
     files = words[:1] == ["score"]  # the one command that takes files beside its options
     option: str | None = None
     taken = 0
     for place, word in enumerate(words):
         if word == "--":
             return [*made, *words[place:]]
-        if word in MANY:
+        if word in many:
             option, taken = word, 0
             continue
         named, equals, value = word.partition("=")
-        if equals and named in MANY:  # --metrics=a,b
+        if equals and named in many:  # --metrics=a,b
             option, taken, word = named, 0, value
             made += [part for value in word.split(",") for part in (option, value)]
             taken = 1
