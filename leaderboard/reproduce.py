@@ -477,7 +477,8 @@ def _summary(values: pd.DataFrame, table: str, draws: int) -> tuple[pd.DataFrame
                     }
                 )  # fmt: skip
     differences = pd.DataFrame(lines)
-    differences["p_holm"] = stats.holm(differences["p"].tolist())
+    for _, family in differences.groupby(differences.fold == "all"):  # what is shown together
+        differences.loc[family.index, "p_holm"] = stats.holm(family["p"].tolist())
     return rows, differences
 
 
@@ -540,10 +541,7 @@ def render(found: Table) -> Any:
             f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})",
             f"{row['p_holm']:.3f}", f"{row['n']:,}",
         )  # fmt: skip
-    paper = ", ".join(
-        f"{fold} {' '.join(f'{value:.2f}' for value in own.values())}"
-        for fold, own in PAPER[found.name].items()
-    )
+    paper = ", ".join(f"{fold} {_printed(found.name, fold)}" for fold in PAPER[found.name])
     parts += [
         grid,
         Text(
@@ -554,6 +552,11 @@ def render(found: Table) -> Any:
         ),
     ]
     return Group(*parts)
+
+
+def _printed(table: str, fold: str) -> str:
+    """Return the paper's figures of a fold."""
+    return " ".join(f"{value:.2f}" for value in PAPER[table].get(fold, {}).values())
 
 
 def _cell(cells: pd.DataFrame, method: str) -> str:

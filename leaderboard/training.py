@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LAMBDAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Values of lambda that are tried."""
 
+LAMBDA = 0.2
+"""The paper's, where nothing can be chosen by."""
+
 CHOSEN_BY = "rouge-l"
 """Lambda is the one with the largest lift of this metric: raw overlap would favour 0."""
 
@@ -155,7 +158,7 @@ def choose_lambda(
     from leaderboard.metrics import build
 
     built = build([metric])
-    lifts = []
+    lifts: list[list[float]] = []
     for units, beam in held_out:
         known = references.of_dataset({"validation": units}, edition="held out")
         own = []
@@ -163,10 +166,9 @@ def choose_lambda(
             said = predictions.of_texts(keys(units), best_of(beam, lam))
             found = score(said, known, built, settings=Scoring(draws=10))
             own.append(found.record.scores[metric].lift)
-        if None not in own:  # layers of fewer than ten units have no lift
-            lifts.append(own)
+        known_lifts = [lift for lift in own if lift is not None]
+        if len(known_lifts) == len(own):  # layers of fewer than ten units have no lift
+            lifts.append(known_lifts)
     if not lifts:
-        from milan.model import Config
-
-        return float(Config.__dataclass_fields__["lam"].default)
+        return LAMBDA
     return LAMBDAS[int(np.mean(lifts, axis=0).round(6).argmax())]

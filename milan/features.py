@@ -40,9 +40,7 @@ class Features:
         rows: which of its units these are; None is all of them.
     """
 
-    def __init__(
-        self, values: np.ndarray[Any, np.dtype[np.float32]], rows: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, values: np.ndarray[Any, np.dtype[np.float32]], rows: Any = None) -> None:
         self.values = values
         self.rows = np.arange(len(values)) if rows is None else np.asarray(rows, np.int64)
 

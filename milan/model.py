@@ -171,7 +171,7 @@ class Scores(NamedTuple):
     pmi: Float[Tensor, " text"] | None
 
 
-class Milan(nn.Module, ModelHubMixin, library_name="milannotations", license="mit"):
+class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: ignore[call-arg]
     """Describes units.
 
     Args:

@@ -34,7 +34,7 @@ def reproduce(
     """Train by the official splits, and print greedy, beam, MILAN, a person and the paper."""
     from leaderboard import reproduce as reproducing
 
-    tell = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
+    watched = sys.stderr.isatty()
     given = {"backbone": encoder, "weights": encoder_weights, "layers": encoder_layer}
     found = reproducing.reproduce(
         table,
@@ -45,7 +45,7 @@ def reproduce(
         sizes=sizes,
         settings={} if epochs is None else {"epochs": epochs},
         metrics=metrics,
-        **({"tell": tell} if tell else {}),
+        tell=lambda line: print(line, file=sys.stderr) if watched else None,
     )
     if as_json:
         sys.stdout.write((Path(out) / f"{table}.json").read_text())

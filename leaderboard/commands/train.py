@@ -86,9 +86,10 @@ def train(
         progress=sys.stderr.isatty(),
     )
     made = model.config.made or {}
+    learned, held_out = made["units"]["train"], made["units"]["validation"]
+    best = ", ".join(f"{name} {epoch}" for name, epoch in made["best_epoch"].items())
     print(
-        f"{out}: {len(model.vocabulary):,} words and signs, of {made['units']['train']:,} "
-        f"units, {made['units']['validation']:,} held out; lambda {model.config.lam:g}; best epochs "
-        f"{', '.join(f'{name} {epoch}' for name, epoch in made['best_epoch'].items())}"
+        f"{out}: {len(model.vocabulary):,} words and signs, {learned:,} units learned from, "
+        f"{held_out:,} held out; lambda {model.config.lam:g}; best epochs: {best}"
     )
     print(f"Use it: milan describe EDITION --method milan --model {out}")
