@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 from baselines.context import Context
 from baselines.contract import Description, Method
+from baselines.journal import Journal, asked_of
 from baselines.registry import get
 from milannotations.errors import InputError
 from milannotations.schema import Unit
@@ -34,6 +35,7 @@ def describe(
     seed: int = 0,
     batch_size: int = BATCH,
     progress: bool = False,
+    journal: Journal | None = None,
 ) -> list[tuple[Unit, Description]]:
     """Describe the units of an edition.
 
@@ -50,6 +52,7 @@ def describe(
         seed: of every draw.
         batch_size: units described at a time; no answer depends on it.
         progress: show a progress bar.
+        journal: where answers are kept over interruptions.
 
     Returns:
         Each unit with its answer, in the edition's order.
@@ -57,6 +60,7 @@ def describe(
     Raises:
         InputError: anything that the caller can mend, with what to do.
     """
+    named = {"method": method, **(options or {})}
     if isinstance(method, str | os.PathLike):
         method = get(os.fspath(method), **(options or {}))
     elif options:
@@ -65,8 +69,20 @@ def describe(
     learns = "training" in method.spec.requires
     learn_from = open_training(training or edition, config) if learns else None
     context = Context(seed=seed, training=learn_from)
-    answers = run(method, units, context, batch_size=batch_size, progress=progress)
-    return list(zip(keys(units), answers, strict=True))
+    members, known = keys(units), []
+    if journal is not None:
+        data = f"{training or ''} {units._fingerprint}"
+        known = journal.open(asked_of(method.spec, named, seed, members, data))
+    left = units.select(range(len(known), len(units)))
+    answers = run(
+        method,
+        left,
+        context,
+        batch_size=batch_size,
+        progress=progress,
+        keep=None if journal is None else journal.add,
+    )
+    return list(zip(members, [*known, *answers], strict=True))
 
 
 def run(
@@ -76,6 +92,7 @@ def run(
     *,
     batch_size: int = BATCH,
     progress: bool = False,
+    keep: Callable[[list[Description]], Any] | None = None,
 ) -> list[Description]:
     """Return a method's answers, one a unit, in order.
 
@@ -87,6 +104,7 @@ def run(
         context: what the method requires (default: only a seed).
         batch_size: units described at a time.
         progress: show a progress bar.
+        keep: is given the answers of each batch.
 
     Raises:
         InputError: something that the method requires is missing; the method returned
@@ -113,6 +131,8 @@ def run(
             error.add_note(f"while '{name}' described {members[0]} to {members[-1]}")
             raise
         answers.extend(_checked(made, name, members))
+        if keep is not None:
+            keep(answers[start:])
     return answers
 
 

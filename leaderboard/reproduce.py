@@ -422,10 +422,10 @@ def _person(found: Any, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def _references(units: Any, fold: Fold) -> references.References:
-    """Return what people wrote of the tested networks: `test` is the fold's, the rest candidates."""
+    """Return what people wrote of the tested networks: the fold's units are `test`."""
     networks = set(units.select(fold.test)["network"])
     others = sorted(
-        set(i for i, name in enumerate(units["network"]) if name in networks) - set(fold.test)
+        {i for i, name in enumerate(units["network"]) if name in networks} - set(fold.test)
     )
     parts = {"test": units.select(fold.test)}
     if others:

@@ -39,14 +39,18 @@ def describe(
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     batch_size: Annotated[int, typer.Option(help="Units described at a time.", min=1)] = 64,
 ) -> None:
-    """Describe units with a method, and write its predictions."""
+    """Describe units with a method, and write its predictions.
+
+    Interrupted, the same command goes on where it was.
+    """
     import baselines
+    from baselines.journal import Journal
     from leaderboard.predictions import of_descriptions
 
     if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: a name that ends in .csv or .parquet was expected.")
     check_writable(out)
-    given = {"model": model, "text": text}
+    given, journal = {"model": model, "text": text}, Journal(out)
     described = baselines.describe(
         edition,
         method,
@@ -59,9 +63,11 @@ def describe(
         seed=seed,
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
+        journal=journal,
     )
     made = of_descriptions(described)
     made.write(out)
+    journal.close()
     counts = [made.to_pandas().drop_duplicates(["network", "layer", "unit"]).status.value_counts()]
     listed = ", ".join(f"{n:,} {status}" for status, n in counts[0].items())
     print(f"{out}: {len(made):,} units ({listed})")
