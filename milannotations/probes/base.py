@@ -1,0 +1,151 @@
+"""What a probe data set is, and how a network is shown one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milannotations.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from milannotations.exemplars.preprocessing import Preprocessing
+
+Labels = NDArray[np.int32]
+
+FORMS = {"broden": "broden", "coco": "coco", "segments": "segments", "mini": "mini"}
+"""What stands before the colon, and which module reads such a data set."""
+
+
+class Concept(NamedTuple):
+    """Something that a pixel can be of; concepts of one category never overlap in Broden."""
+
+    name: str
+    category: str
+
+
+class Probe(Protocol):
+    """Pictures with label maps. Concepts are numbered from 1; 0 is none.
+
+    Attributes:
+        name: for records.
+        concepts: concept i has the number i + 1 in label maps.
+        source: what it was made of, for records, with a `sha256` of its content.
+    """
+
+    name: str
+    concepts: tuple[Concept, ...]
+    source: dict[str, Any]
+
+    def __len__(self) -> int: ...
+
+    def source_id(self, i: int) -> str:
+        """Return where a picture came from."""
+
+    def picture(self, i: int) -> Image.Image:
+        """Return a picture, RGB, whole."""
+
+    def labels(self, i: int, size: tuple[int, int]) -> Labels:
+        """Return its label maps at a size (height, width), nearest: int32 (plane, height, width).
+
+        A pixel is of the concepts that any of the planes says. There is at least one plane.
+        """
+
+
+class ProbeItems:
+    """A probe as a data set for `exemplars.compute`: what the network sees, and label maps.
+
+    Pictures are squashed to the network's input, whole, so that label maps need only be resized.
+    Network Dissection did so; a crop would leave out what the labels name.
+
+    Args:
+        probe: pictures and label maps.
+        preprocessing: the network's own: mean, deviation and side of its input are taken from it.
+        size: of label maps, (height, width).
+        side: of the network's input; None is that of `preprocessing`.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        preprocessing: Preprocessing,
+        size: tuple[int, int] = (112, 112),
+        side: int | None = None,
+    ) -> None:
+        self.probe, self.size = probe, size
+        self.side = side or int(preprocessing.blank().shape[-1])
+        self.mean, self.std = preprocessing.mean, preprocessing.std
+        self.source = {"probe": probe.source, "size": list(size), "side": self.side}
+
+    def __len__(self) -> int:
+        return len(self.probe)
+
+    def source_id(self, i: int) -> str:
+        """Return where a picture came from."""
+        return self.probe.source_id(i)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        import torch
+        from torchvision.transforms import functional as transforms
+
+        picture = self.probe.picture(i).resize((self.side, self.side), resample=2)  # bilinear
+        image = transforms.normalize(
+            transforms.to_tensor(picture), list(self.mean), list(self.std)
+        )
+        return {"image": image, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
+
+
+def planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Labels:
+    """Return label maps of concepts that may overlap: as few planes as they need, greedily.
+
+    Args:
+        masks: bool (height, width), by number of the concept, from 1.
+        size: (height, width).
+
+    Example:
+        >>> a, b = np.array([[True, True]]), np.array([[False, True]])
+        >>> planes({1: a, 2: b}, (1, 2)).tolist()
+        [[[1, 1]], [[0, 2]]]
+    """
+    made: list[Labels] = [np.zeros(size, np.int32)]
+    for number, mask in masks.items():
+        plane = next((each for each in made if not each[mask].any()), None)
+        if plane is None:
+            plane = np.zeros(size, np.int32)
+            made.append(plane)
+        plane[mask] = number
+    return np.stack(made)
+
+
+def open_probe(spec: str) -> Probe:
+    """Return a probe data set by name.
+
+    - `broden:DIR`: the folder of Broden (Bau et al. 2017): index.csv, label.csv, images/;
+    - `coco:DIR` or `coco:instances.json`: instances in COCO's JSON, pictures beside;
+    - `segments:DIR`: pictures, and one label map each;
+    - `mini`: scenes of the mini world.
+
+    Raises:
+        InputError: no such kind or folder, or one that holds something else.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in FORMS:
+        raise InputError(
+            f"No probe data set '{spec}'.{did_you_mean(kind, FORMS)} Expected broden:DIR, "
+            "coco:DIR, segments:DIR or mini."
+        )
+    module = importlib.import_module(f"milannotations.probes.{FORMS[kind]}")
+    if kind == "mini":
+        made: Probe = module.open_probe()
+        return made
+    path = Path(rest).expanduser()
+    if not rest or not path.exists():
+        raise InputError(f"'{spec}': no such folder. Expected {kind}:DIR.")
+    made = module.open_probe(path)
+    return made
