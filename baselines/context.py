@@ -16,6 +16,8 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from PIL import Image
 
+    from baselines.probing import Probing
+
 CHUNK = 32
 """Pictures that are encoded together."""
 
@@ -33,6 +35,7 @@ class Context:
         training: `datasets.Dataset` of units with descriptions, or None.
         networks: functions by name of a network; each takes pictures and returns
             {layer: activations (picture, unit, h, w)}.
+        probings: networks on probe data sets, by name of the network.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Context:
         seed: int = 0,
         training: Any | None = None,
         networks: Mapping[str, Callable[[Any], Mapping[str, Any]]] | None = None,
+        probings: Mapping[str, Probing] | None = None,
     ) -> None:
         self._seed = seed
         self._training = training
         self._networks = dict(networks or {})
+        self._probings = dict(probings or {})
         self._made: dict[Any, Any] = {}
         self._encoded: dict[str, OrderedDict[bytes, tuple[Any, ...]]] = {}
 
@@ -59,7 +64,7 @@ class Context:
 
     @property
     def has_activations(self) -> bool:
-        return bool(self._networks)
+        return bool(self._networks or self._probings)
 
     @cached_property
     def training(self) -> Any:
@@ -166,6 +171,20 @@ class Context:
                 f"baselines.Context(networks={{'{network}': function}})."
             )
         return self._networks[network](images)
+
+    def probing(self, network: str) -> Probing:
+        """Return a network on a probe data set: what its units do on pictures of known concepts.
+
+        Raises:
+            InputError: the network, or its probe data set, is not at hand.
+        """
+        if network not in self._probings:
+            raise InputError(
+                f"The network '{network}' on a probe data set is not at hand (at hand: "
+                f"{', '.join(self._probings) or 'none'}). Give both: --subject MODEL --probe "
+                "PROBE, or baselines.Context(probings={'NAME': Probing(...)})."
+            )
+        return self._probings[network]
 
 
 def undecoded(units: Any) -> Iterator[dict[str, Any]]:

@@ -244,8 +244,8 @@ def _check_supplied(method: Method, context: Context) -> None:
         )
     if "activations" in method.spec.requires and not context.has_activations:
         raise InputError(
-            f"'{name}' needs the network's activations. Give baselines.Context(networks="
-            "{name: function from images to {layer: activations}})."
+            f"'{name}' needs the network's activations on probe images. Give both: --subject MODEL "
+            "--probe PROBE, or baselines.Context(probings={name: Probing(...)})."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,10 +142,8 @@ def open_probe(spec: str) -> Probe:
         )
     module = importlib.import_module(f"milannotations.probes.{FORMS[kind]}")
     if kind == "mini":
-        made: Probe = module.open_probe()
-        return made
+        return cast("Probe", module.open_probe())
     path = Path(rest).expanduser()
     if not rest or not path.exists():
         raise InputError(f"'{spec}': no such folder. Expected {kind}:DIR.")
-    made = module.open_probe(path)
-    return made
+    return cast("Probe", module.open_probe(path))
