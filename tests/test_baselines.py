@@ -531,7 +531,7 @@ def test_options_go_with_names(edition):
 def test_activations(edition, method_file, units):
     body = "return [Description.of(f'{context.activations(n, [1, 2])}') for n in units['network']]"
     path = method_file(body, more="requires=('activations',)")
-    with pytest.raises(InputError, match=r"'stranger' needs the network's activations.*networks="):
+    with pytest.raises(InputError, match=r"'stranger' needs the network's activations.*probings="):
         baselines.describe(edition, path, split="test")
     method = baselines.get(str(path))
     with pytest.raises(InputError, match=r"network 'tiny' is not at hand \(at hand: big\)"):
