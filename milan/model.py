@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Bool, Float, UInt8
 from safetensors import SafetensorError
@@ -36,6 +36,33 @@ SHIPPED = {"mini": Path(__file__).parent / "data" / "mini"}
 
 STRATEGIES = ("pmi", "beam", "greedy", "sample", "pmi-beam", "pmi-greedy")
 COMPAT = "2022"
+CARD = """---
+library_name: milannotations
+tags:
+- interpretability
+- neuron-descriptions
+---
+# MILAN
+
+Describes units of vision networks from the regions of pictures that excite them (Hernandez et
+al., *Natural Language Descriptions of Deep Visual Features*, ICLR 2022): a beam of {beam}
+descriptions by log p(d | exemplars), reranked by log p(d | exemplars) - {lam:g} log p(d). It sees
+through `{encoder}` ({features:,} features an exemplar) and knows {words:,} words.
+
+    from milan import Milan
+
+    model = Milan.from_pretrained("this folder, or its name on the hub")
+    print(model.describe(images, masks).text)
+
+It knows what it was trained on. A model of the edition `mini` learned from simulated annotators
+of a synthetic world, and knows nothing of photographs.
+
+How it was made:
+
+```json
+{made}
+```
+"""
 UNDER_WAY = 2048
 """Descriptions that are searched together, over all units: those of 40 units at a beam of 50."""
 
@@ -429,6 +456,20 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
         """Write the model as a folder, and push it to the hub if asked; see huggingface_hub."""
         url: str | None = super().save_pretrained(save_directory, **options)
         return url
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """Return the card that is written beside the weights."""
+        made = self.config.made or {}
+        return ModelCard(
+            CARD.format(
+                encoder=self.config.encoder.backbone,
+                features=self.config.encoder.feature_size,
+                words=len(self.config.vocabulary),
+                lam=self.config.lam,
+                beam=self.config.beam,
+                made=json.dumps(made, indent=1, sort_keys=True),
+            )
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         lacking = {f"encoder.backbone.{name}" for name in self.config.encoder.missing}

@@ -147,7 +147,11 @@ def method_file(write_file):
 
 # one contract for every method ------------------------------------------------------------
 
-OPTIONS = {"nearest": {"encoder": Colours()}}
+MINI = {"model": "mini"}
+OPTIONS = {
+    "nearest": {"encoder": Colours()},
+    **dict.fromkeys(("milan", "milan-beam", "milan-greedy"), MINI),
+}
 REFUSED = {"human"}
 NAMES = [spec.name for spec in baselines.specs()]
 RUN = [name for name in NAMES if name not in REFUSED]

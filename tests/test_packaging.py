@@ -39,6 +39,7 @@ def test_the_wheel_holds_the_four_rooms_and_no_tests(wheel):
     assert "leaderboard/metrics/rouge/rouge.py" in names
     assert "milannotations/data/mini/test.parquet" in names
     assert "milannotations/data/encoder.safetensors" in names
+    assert "milan/data/mini/model.safetensors" in names
     assert all(f"{top}/README.md" in names for top in tops)
     assert not [name for name in names if "__pycache__" in name]
 
