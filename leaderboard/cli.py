@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboard.commands import Json, console, examples, lists, print_json
+from leaderboard.commands import check as checking
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
 from leaderboard.commands import models as model_commands
@@ -40,6 +41,7 @@ app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
 app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
 app.command("describe", epilog=describing.EPILOG)(describing.describe)
+app.command("check", epilog=checking.EPILOG)(checking.check)
 app.command("train", epilog=training.EPILOG)(training.train)
 app.command("reproduce", epilog=reproducing.EPILOG)(reproducing.reproduce)
 app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
