@@ -1,19 +1,20 @@
 """Measure costs: all of them, or those named.
 
-    python -m bench [exemplars] [scoring] [mini] [release]
+    python -m bench [exemplars] [scoring] [mini] [release] [milan]
 
 Machines are noisy and differ, so most lines are ratios of two times of this run.
 """
 
 import sys
 
-from bench import exemplars, mini, release, scoring
+from bench import exemplars, milan, mini, release, scoring
 
 PARTS = {
     "exemplars": exemplars.run,
     "scoring": scoring.run,
     "mini": mini.run,
     "release": release.run,
+    "milan": milan.run,
 }
 
 if __name__ == "__main__":

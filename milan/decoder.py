@@ -106,7 +106,7 @@ class Decoder(nn.Module):
             seen: the exemplars of all units.
             unit: which unit a row is of. No features are copied for it.
         """
-        energies = self.energy((self.query(h)[:, None] + seen.keys[unit]).tanh())[..., 0]
+        energies = self.energy((self.query(h)[:, None] + seen.keys[unit]).tanh_())[..., 0]
         attention = energies.masked_fill(~seen.present[unit], -torch.inf).softmax(-1)
         k = attention.shape[1]
         places = unit[:, None] * k + torch.arange(k, device=unit.device)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from milan.decoder import ROWS
+
 
 class LMState(NamedTuple):
     """Of the LSTM's layers, after a word."""
@@ -80,7 +82,16 @@ class LanguageModel(nn.Module):
             start: the token before the first word.
         """
         device = self.output.weight.device
-        longest = max(map(len, texts), default=0)
+        total = torch.zeros(len(texts), device=device)
+        alike = sorted(range(len(texts)), key=lambda row: tuple(texts[row]))
+        for first in range(0, len(texts), ROWS):
+            rows = alike[first : first + ROWS]
+            total[rows] = self._score([texts[row] for row in rows], start)
+        return total
+
+    def _score(self, texts: Sequence[Sequence[int]], start: int) -> Float[Tensor, " text"]:
+        device = self.output.weight.device
+        longest = max(map(len, texts))
         padded = torch.full((len(texts), longest + 1), -1, device=device)
         for row, text in enumerate(texts):
             padded[row, : len(text)] = torch.tensor(list(text), device=device)
