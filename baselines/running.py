@@ -15,8 +15,8 @@ from baselines.registry import get
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
-BATCH = 64
-"""Units described at a time."""
+BATCH = 256
+"""Units described at a time: those that share pictures share the work of encoding them."""
 
 EXEMPLARS = ("images", "masks", "source_ids", "activations", "threshold")
 """Columns that `shuffled_exemplars` moves."""

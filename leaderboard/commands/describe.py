@@ -37,7 +37,7 @@ def describe(
         str | None, typer.Option(help="Edition to learn from (default: the same).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Units described at a time.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Units described at a time.", min=1)] = 256,
 ) -> None:
     """Describe units with a method, and write its predictions.
 
