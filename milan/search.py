@@ -238,7 +238,7 @@ def beam(model: Model, seen: Exemplars, rules: Rules, width: int) -> Found:
         scores, chosen = candidates.flatten(1).topk(width, 1)
         parent, token = chosen // count, tokens.flatten(1).gather(1, chosen)
         history = torch.cat([_of(history, parent), token[:, :, None]], 2)
-        done = done.gather(1, parent) | (token == rules.stop)
+        done = token == rules.stop
         row_of = torch.zeros(units, width, dtype=torch.int64, device=device)
         row_of[unit, place_of] = torch.arange(len(unit), device=device)
         going = ~done & scores.isfinite()

@@ -333,10 +333,11 @@ def test_many_texts_of_one_unit_are_scored(model, features):
 # ---- units and exemplars
 
 
+@pytest.mark.parametrize("at_once", [3, 12])
 @pytest.mark.parametrize("strategy", models.STRATEGIES)
-def test_batches_do_not_change_descriptions(model, features, strategy, monkeypatch):
+def test_batches_do_not_change_descriptions(model, features, strategy, at_once, monkeypatch):
     whole = model.describe_features(features, strategy=strategy)
-    monkeypatch.setattr(models, "UNDER_WAY", 12)  # two units at a beam of 6
+    monkeypatch.setattr(models, "UNDER_WAY", at_once)  # by a beam of 6, or of 1
     monkeypatch.setattr(search, "ROWS", 5)
     parts = model.describe_features(features, strategy=strategy)
     assert [[c.tokens for c in each] for each in whole.n_best] == [
