@@ -56,6 +56,8 @@ class EncoderConfig:
             masked picture's last map: a vector for every place of every exemplar.
         mean, std: of the network's input, a channel each.
         side: of its input, to which pictures are resized; None takes them as they come.
+        prefix: class and register tokens before the tokens of patches, as the network declares
+            them; None finds it.
         feature_size: length of a vector.
         missing: entries of the network without weights; layers do not depend on them.
         weights: where they are from, for the record.
@@ -67,6 +69,7 @@ class EncoderConfig:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     side: int | None = None
+    prefix: int | None = None
     feature_size: int = 0
     missing: tuple[str, ...] = ()
     weights: dict[str, Any] | None = field(default=None, compare=False)
@@ -114,8 +117,10 @@ class Encoder(nn.Module):
             )
         with self._taps as taps:
             outputs = taps.run((images - self.mean) / self.std)
-        size = (images.shape[2], images.shape[3])
-        return [as_maps(outputs[each.label], each, len(images), size).maps for each in self._layers]
+        count, size, prefix = len(images), (images.shape[2], images.shape[3]), self.config.prefix
+        return [
+            as_maps(outputs[each.label], each, count, size, prefix).maps for each in self._layers
+        ]
 
     def forward(self, images: Pictures, masks: Masks | None = None) -> Float[Tensor, "n p f"]:
         """Return the features of masked pictures.
@@ -199,6 +204,7 @@ def _loaded(
     loaded = exemplars.load_model(backbone, weights=weights, random=random)
     own = loaded.preprocessing
     options: dict[str, Any] = {"missing": loaded.missing, "weights": loaded.source, "side": None}
+    options["prefix"] = loaded.prefix
     if own is not None:
         options |= {"mean": own.mean, "std": own.std}
         if loaded.prefix is not None:  # tokens have places: pictures are to be of one size
