@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milannotations.errors import InputError
-from milannotations.exemplars import quantiles
+from milannotations.exemplars import incoming, loading, overlaps, quantiles
+from milannotations.exemplars.masks import masks, upsample
 from milannotations.exemplars.tallies import (
     Nonfinite,
     Overlap,
@@ -57,6 +58,18 @@ def concepts(images=IMAGES, seed=0):
     return torch.rand(images, 4, 9, 7, generator=generator) > 0.7
 
 
+def as_planes(images=IMAGES, seed=0, count=4):
+    """Return label planes (image, plane, H, W); a pixel may have the same label in two."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    labels = torch.randint(-2, count + 1, (images, 3, 9, 7), generator=generator)
+    return labels.clamp(min=0).int()
+
+
+def one_hot(planes, count=4):
+    """Return bool (image, concept, H, W) of label planes."""
+    return torch.stack([(planes == i + 1).any(1) for i in range(count)], dim=1)
+
+
 MAKERS = {
     "top": lambda: TopK(5),
     "quantile": lambda: Quantile(0.9, images=IMAGES),
@@ -65,12 +78,17 @@ MAKERS = {
     "mean": lambda: Pooled("mean"),
     "max": lambda: Pooled("max"),
     "overlap": lambda: Overlap(torch.tensor([0.0, 0.5, -1.0])),
+    "planes": lambda: Overlap(torch.tensor([0.0, 0.5, -1.0]), concepts=4),
 }
+
+
+def marks_for(tally, images=IMAGES):
+    return as_planes(images) if getattr(tally, "concepts", None) else concepts(images)
 
 
 def feed(tally, ids, activations, batch=None):
     """Give a tally the images of `ids`, in this order."""
-    marks = concepts(len(activations))
+    marks = marks_for(tally, len(activations))
     for some in torch.tensor(list(ids), dtype=torch.int64).split(batch or max(len(ids), 1)):
         tally.update(some, activations[some], marks[some])
     return tally
@@ -201,7 +219,7 @@ def test_devices_change_nothing(name):
         pytest.skip("needs a CUDA device")
     make = MAKERS[name]
     for kind in KINDS:
-        activations, marks = stream(kind), concepts()
+        activations, marks = stream(kind), marks_for(make())
         whole = feed(make(), range(IMAGES), activations).result()
         there, moving = make(), make()
         for some in torch.arange(IMAGES).split(16):
@@ -233,10 +251,10 @@ def test_nothing_seen(name):
     empty.merge(whole)
     assert_same(empty.result(), expected)
     none = torch.empty(0, dtype=torch.int64)
-    whole.update(none, activations[:0], concepts()[:0])
+    whole.update(none, activations[:0], marks_for(whole)[:0])
     assert_same(whole.result(), expected)
     first = make()
-    first.update(none, activations[:0], concepts()[:0])
+    first.update(none, activations[:0], marks_for(first)[:0])
     assert_same(feed(first, range(IMAGES), activations).result(), expected)
 
 
@@ -264,7 +282,8 @@ def test_the_largest_numbers_are_finite(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_cannot_be_taken_in(name):
-    tally, ids, marks = MAKERS[name](), torch.arange(2), concepts(2)
+    tally, ids = MAKERS[name](), torch.arange(2)
+    marks = marks_for(tally, 2)
     good = torch.zeros(2, *SHAPE)
     for bad, message in [
         (good[0], "expected floats"),
@@ -298,6 +317,7 @@ def test_other_settings_neither_merge_nor_load():
         (Quantile(images=5), Quantile(images=5, sample=5), "'sample'"),
         (Pooled("mean"), Pooled("max"), "'how' .mean and max."),
         (Overlap(torch.zeros(100)), Overlap(torch.ones(100)), "'thresholds';"),
+        (Overlap(torch.zeros(1)), Overlap(torch.zeros(1), concepts=3), "'concepts' .None and 3."),
     ]
     for mine, other, message in pairs:
         with pytest.raises(InputError, match=message):
@@ -310,6 +330,7 @@ def test_other_settings_neither_merge_nor_load():
         (lambda: Quantile(images=0), "at least 1"),
         (lambda: Pooled("median"), "mean or max"),
         (lambda: Overlap(torch.tensor([math.nan])), "finite"),
+        (lambda: Overlap(torch.zeros(1), concepts=0), "at least 1"),
     ]:
         with pytest.raises(InputError, match=message):
             make()
@@ -321,7 +342,7 @@ def test_bytes_held(name):
     held = [each for value in vars(tally).values() for each in
             (value if isinstance(value, list) else [value])]  # fmt: skip
     tensors = [each for each in held if isinstance(each, torch.Tensor)]
-    thresholds = 12 if name == "overlap" else 0  # they were given
+    thresholds = 12 if name in ("overlap", "planes") else 0  # they were given
     assert tally.nbytes == sum(each.nbytes for each in tensors) - thresholds
     assert tally.nbytes == tally.estimate(*SHAPE, images=IMAGES, concepts=4)
 
@@ -654,12 +675,59 @@ def test_overlap_of_nothing_is_zero():
     assert tally.result().iou.tolist() == [[0.0, 0.0]]
 
 
-def test_overlap_counts_beyond_what_float32_can(monkeypatch):
-    from milannotations.exemplars import overlaps
+@pytest.mark.parametrize("block", [1, 50, incoming.BLOCK])
+def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block):
+    monkeypatch.setattr(incoming, "BLOCK", block)
+    thresholds, activations, planes = torch.tensor([0.3, 1.0, 50.0]), stream("normal"), as_planes()
+    hot = one_hot(planes)
+    assert (planes[:, 0] == planes[:, 1])[planes[:, 0] > 0].any()  # twice at a pixel
+    first, second = Overlap(thresholds), Overlap(thresholds, concepts=4)
+    for ids in torch.arange(IMAGES).split(13):
+        first.update(ids, activations[ids], hot[ids])
+        second.update(ids, activations[ids], planes[ids])
+    assert_same(first.result(), second.result())
+    above = upsample(activations.flatten(0, 1), (9, 7)).view(IMAGES, 3, 1, 9, 7)
+    above = above > thresholds[:, None, None, None]
+    assert torch.equal(second.result().intersection, (above & hot[:, None]).sum((0, 3, 4)))
 
-    whole = feed(MAKERS["overlap"](), range(IMAGES), stream("normal")).result()
-    monkeypatch.setattr(overlaps, "EXACT", 10)
-    assert_same(feed(MAKERS["overlap"](), range(IMAGES), stream("normal")).result(), whole)
+
+@settings(deadline=None, max_examples=300)
+@given(
+    kind=st.sampled_from(KINDS),
+    old=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    same=st.sampled_from([None, 0, 1]),
+    threshold=st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 1.5]),
+    block=st.sampled_from([7, 1 << 20]),
+    seed=st.integers(0, 99),
+)
+def test_active_pixels_are_those_of_masks(kind, old, size, same, threshold, block, seed):
+    """Found around high values alone, and yet the same to the bit."""
+    if same is not None:
+        size = tuple(old[i] if i == same else size[i] for i in range(2))
+    activations = stream(kind, images=3, shape=(2, *old), seed=seed)
+    thresholds = torch.tensor([threshold, 0.1])
+    if kind == "normal":  # at a value that occurs: above, not at
+        thresholds[1] = upsample(activations[0, 1:], size).flatten()[seed % (size[0] * size[1])]
+    expected = masks(activations.flatten(0, 1), thresholds.repeat(3), size).view(3, 2, -1)
+    found = torch.zeros_like(expected, dtype=torch.int64)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(incoming, "BLOCK", block)
+        for image, unit, pixel in overlaps.active(activations, thresholds, size):
+            found.index_put_((image, unit, pixel), torch.tensor(1), accumulate=True)
+    assert torch.equal(found, expected.long())
+
+
+@pytest.mark.parametrize(("old", "quantile"), [(112, 0.995), (56, 0.9), (13, 0.99), (7, 0.5)])
+def test_active_pixels_of_real_sizes(old, quantile):
+    activations = stream("relu" if quantile > 0.9 else "heavy", images=2, shape=(5, old, old))
+    thresholds = activations.movedim(1, 0).flatten(1).quantile(quantile, dim=1)
+    expected = masks(activations.flatten(0, 1), thresholds.repeat(2), (112, 112)).view(2, 5, -1)
+    found = torch.zeros_like(expected)
+    for image, unit, pixel in overlaps.active(activations, thresholds, (112, 112)):
+        found[image, unit, pixel] = True
+    assert expected.any()
+    assert torch.equal(found, expected)
 
 
 def test_overlap_needs_concepts_that_fit():
@@ -667,6 +735,7 @@ def test_overlap_needs_concepts_that_fit():
     for bad, message in [
         (None, "none came; expected bool"),
         (concepts(2).float(), "expected bool"),
+        (as_planes(2), "expected bool"),
         (concepts(2)[0], "expected bool"),
         (concepts(3), "with 2 maps"),
     ]:
@@ -677,6 +746,47 @@ def test_overlap_needs_concepts_that_fit():
     tally.update(ids, maps, concepts(2))
     with pytest.raises(InputError, match="3 concepts came after 4"):
         tally.update(ids + 2, maps, concepts(2)[:, :3])
+    other = Overlap(tally.thresholds)
+    other.update(ids + 2, maps, concepts(2)[:, :3])
+    with pytest.raises(InputError, match="3 concepts came after 4"):
+        tally.merge(other)
+
+
+def test_overlap_needs_planes_that_fit():
+    tally, ids, maps = MAKERS["planes"](), torch.arange(2), torch.zeros(2, *SHAPE)
+    for bad, message in [
+        (None, "none came; expected whole numbers .image, plane"),
+        (concepts(2), "expected whole numbers"),
+        (as_planes(2).float(), "expected whole numbers"),
+        (as_planes(2)[:, :0], "with 2 maps"),
+        (as_planes(2) - 1, "numbers from -1 to 3 came; expected 0 for none, and from 1 to 4"),
+        (as_planes(2) + 1, "numbers from 1 to 5 came"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            tally.update(ids, maps, bad)
+    tally.update(ids, maps, as_planes(2))
+    tally.update(ids + 2, maps, as_planes(2)[:, :1])  # fewer planes
+
+
+def test_concepts_come_through_loading():
+    def stacked(*concepts):
+        items = [{"image": torch.zeros(3, 2, 2), "concepts": each} for each in concepts]
+        (batch,) = loading.batches(items, [0], len(items), 0, None)
+        return batch.concepts
+
+    planes = as_planes(2)
+    ragged = stacked(planes[0], planes[1, :1].long())
+    assert ragged.dtype == torch.int32
+    assert torch.equal(ragged[0], planes[0])
+    assert torch.equal(ragged[1, :1], planes[1, :1])
+    assert not ragged[1, 1:].any()
+    hot = concepts(2)
+    assert torch.equal(stacked(*hot), hot)
+    assert torch.equal(stacked(*hot.float()), hot)
+    with pytest.raises(InputError, match="Concepts of several sizes"):
+        stacked(planes[0], planes[1, :, :5])
+    with pytest.raises(InputError, match="others none"):
+        stacked(planes[0], None)
 
 
 # ---- what the 2022 code found

@@ -189,8 +189,8 @@ def compute(
         model: any network. It is put in evaluation mode and moved to the device.
         dataset: has `len()` and gives items by place: a tensor (3, height, width), a tuple
             whose first is it, or a dict with `image` or `pixel_values` (and `concepts`, bool
-            (concept, h, w), for tallies that want them). `exemplars.open_images` makes one of a
-            folder.
+            (concept, h, w) or label planes, int32 (plane, h, w), for tallies that want them).
+            `exemplars.open_images` makes one of a folder.
         layers: dotted names, or `Layer`s.
         k: exemplars of a unit.
         quantile: of a unit's activations: its threshold.

@@ -16,7 +16,10 @@ Arguments = Callable[[Any], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: int64 `ids`, the network's `arguments`, and `bad` ones with the reason."""
+    """Some images: int64 `ids`, the network's `arguments`, and `bad` ones with the reason.
+
+    `concepts` are bool (image, concept, H, W) or label planes, int32 (image, plane, H, W).
+    """
 
     ids: Tensor
     arguments: tuple[Tensor, ...]
@@ -113,7 +116,34 @@ def _collate(items: Sequence[tuple[int, tuple[Any, ...] | str, Any]]) -> Batch:
             f"Images of several sizes: {', '.join(map(str, sizes[:3]))}. The preprocessing is to "
             "give all of them one size."
         ) from error
-    concepts = None
-    if good[0][2] is not None:
-        concepts = torch.stack([torch.as_tensor(c).bool() for *_, c in good])
+    concepts = None if good[0][2] is None else _stacked([concepts for *_, concepts in good])
     return Batch(ids, arguments, concepts, bad)
+
+
+def _stacked(concepts: Sequence[Any]) -> Tensor:
+    """Return the concepts of a batch: label planes, if they are signed integers, else bool.
+
+    Images with fewer planes than others get empty ones.
+
+    Raises:
+        InputError: some have none, or they differ in size.
+    """
+    import torch
+    from torch.nn import functional as nnf
+
+    planes = (torch.int16, torch.int32, torch.int64)
+    if any(each is None for each in concepts):
+        raise InputError("Some items of the data set have 'concepts', others none.")
+    maps = [torch.as_tensor(each) for each in concepts]
+    whole = all(each.dtype in planes for each in maps)
+    maps = [each.int() if whole else each.bool() for each in maps]
+    most = max(len(each) for each in maps)
+    if whole:
+        maps = [nnf.pad(each, (0, 0, 0, 0, 0, most - len(each))) for each in maps]
+    if len({each.shape for each in maps}) > 1:
+        sizes = sorted({tuple(each.shape) for each in maps})
+        raise InputError(
+            f"Concepts of several sizes: {', '.join(map(str, sizes[:3]))}; expected one size, and "
+            "for bool maps one number of concepts."
+        )
+    return torch.stack(maps)

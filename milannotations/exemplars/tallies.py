@@ -54,7 +54,8 @@ class Tally(Protocol):
         Args:
             ids: int64 (image,), places of the images in the data set, each once in the stream.
             activations: (image, unit, h, w), on any device; taken as float32.
-            concepts: bool (image, concept, H, W), where concepts are in the images.
+            concepts: bool (image, concept, H, W), where concepts are in the images, or label
+                planes (image, plane, H, W); see `Overlap`.
 
         Raises:
             Nonfinite: NaN or an infinity.
