@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from leaderboard import predictions, references
 from leaderboard.outcomes import Settings as Scoring
 from leaderboard.scoring import score
 from milannotations import editions
-from milannotations.errors import InputError
+from milannotations.errors import InputError, some
 
 if TYPE_CHECKING:
     from milan import Milan
@@ -71,7 +72,7 @@ def train(
         raise InputError(f"{out} holds a model already. Give another --out, or remove it.")
     units = open_units(data, condition)
     if encoder is None:
-        if set(units[0]["unit_kind"]) != {"synthetic"}:
+        if not set(units[0]["unit_kind"]) <= {"synthetic"}:
             raise InputError(
                 "Which network is the encoder? For instance --encoder torchvision:resnet50@DEFAULT "
                 "(fetched), or --encoder torchvision:resnet50 --encoder-weights FILE."
@@ -109,23 +110,28 @@ def open_units(data: Sequence[str], condition: str | None = None) -> tuple[Any, 
         data, condition: see `train`.
 
     Raises:
-        InputError: no such edition, or none to learn from.
+        InputError: no such edition, or none to learn from; a unit that comes twice.
     """
     from datasets import concatenate_datasets
+
+    from baselines.running import keys
 
     parts: dict[str, list[Any]] = {"train": [], "validation": []}
     for each in data:
         name, _, config = each.rpartition(":") if not Path(each).exists() else (each, "", "")
         name, config = (name, config) if name else (each, "")
-        if condition:
-            made = editions.load(name, condition=condition)
-        else:
-            made = editions.load(name, config or None)
+        made = editions.load(name, config or None, condition=condition)
         for split, own in parts.items():
             if split in made:
                 own.append(made[split])
     if not parts["train"]:
         raise InputError(f"{', '.join(data)}: there is no split 'train' to learn from.")
+    counts = Counter(key for own in parts.values() for rows in own for key in keys(rows))
+    if twice := [str(key) for key, count in counts.items() if count > 1]:
+        raise InputError(
+            f"{', '.join(data)}: units come twice ({some(twice)}). Name each edition and config "
+            "once."
+        )
     train, validation = (concatenate_datasets(own) if own else None for own in parts.values())
     return train, validation
 

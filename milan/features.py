@@ -77,7 +77,8 @@ def features_of(
 
     Raises:
         InputError: a unit without pictures; one whose pictures and masks are not as many; a
-            picture that cannot be decoded; `file` holds something else.
+            picture or a mask that cannot be decoded; pictures of several sizes for a `spatial`
+            encoder that takes them as they come; `file` holds something else.
     """
     if file is None:
         return Features(_compute(units, encoder, None, progress))
@@ -85,23 +86,30 @@ def features_of(
     if not file.exists():
         with replacing(file) as temporary:
             _compute(units, encoder, temporary, progress)
-    values = np.load(file, mmap_mode="r")
-    if values.ndim != 3 or len(values) != len(units):
+    size = encoder.config.feature_size
+    try:
+        values = np.load(file, mmap_mode="r")
+    except (EOFError, ValueError) as error:
+        raise InputError(
+            f"{file} is damaged: {error} Remove it and run the command again."
+        ) from error
+    if values.ndim != 3 or (len(values), values.shape[2]) != (len(units), size):
         raise InputError(f"{file} holds other features; remove it and run the command again.")
     return Features(values)
 
 
 def _compute(units: Any, encoder: Encoder, file: Path | None, progress: bool) -> Any:
     shown, covers, k = _survey(units)
+    device, coming = encoder.mean.device, _pictures(units, shown)
     per = 1  # vectors of an exemplar
     if encoder.config.kind == "spatial" and shown:
-        per = encoder(_decoded(next(_pictures(units, shown))[1])[None]).shape[1]
+        first = _decoded(next(_pictures(units, shown))[1])
+        per = encoder(first[None].to(device)).shape[1]
     shape = (len(units), k * per, encoder.config.feature_size)
     values: Any = np.empty(shape, np.float32)
     if file is not None:
         values = np.lib.format.open_memmap(file, "w+", np.float32, shape)
     values[:] = np.nan
-    device, coming = encoder.mean.device, _pictures(units, shown)
     with (
         tqdm(total=len(shown), desc="features", unit="img", disable=not progress) as bar,
         ThreadPoolExecutor(os.cpu_count() or 1) as threads,
@@ -121,6 +129,11 @@ def _compute(units: Any, encoder: Encoder, file: Path | None, progress: bool) ->
                             found = pool(own, stacked[None])[0][:, None]
                         else:
                             found = encoder(images[at].expand(len(same), -1, -1, -1), stacked)
+                        if found.shape[1] != per:
+                            raise InputError(
+                                "Pictures of several sizes have maps of several sizes, and a "
+                                "spatial encoder needs one size; resize them beforehand."
+                            )
                         for j, vectors in zip(same, found.cpu().numpy(), strict=True):
                             row, rank = places[j]
                             values[row, rank * per : (rank + 1) * per] = vectors
@@ -177,23 +190,25 @@ def _digest(picture: dict[str, Any]) -> bytes:
 
 def _decoded(content: bytes) -> Tensor:
     """Return a picture, float (3, height, width) from 0 to 1."""
+    return _pixels(content, "RGB").permute(2, 0, 1).float() / 255
+
+
+def _pixels(content: bytes, mode: str | None = None) -> Tensor:
     from datasets import Image
 
     try:
-        picture = Image().decode_example({"bytes": content, "path": None}).convert("RGB")
+        picture = Image().decode_example({"bytes": content, "path": None})
+        return torch.from_numpy(np.array(picture.convert(mode) if mode else picture))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"A picture of the edition cannot be decoded: {error}") from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def _mask(content: bytes | None, picture: Tensor) -> Tensor:
     """Return a mask, float (1, height, width), 0 and 1; all of the picture where there is none."""
-    from datasets import Image
-
     if content is None:
         return torch.ones_like(picture[:1])
-    pixels = np.asarray(Image().decode_example({"bytes": content, "path": None}))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)[..., 0] > 0)[None].float()
+    pixels = _pixels(content)
+    return (pixels.reshape(*pixels.shape[:2], -1)[..., 0] > 0)[None].float()
 
 
 def _by_size(pictures: Sequence[Tensor]) -> list[list[int]]:

@@ -18,6 +18,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes of models: those of 2022, for 20,000 units; smaller ones, for a thousand."""
 
 STOPS = ("bleu", "loss")
+PRECISIONS = ("no", "bf16", "fp16")
+TRACKERS = ("trackio", "wandb")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.stop_on not in STOPS:
             raise InputError(f"stop_on is '{self.stop_on}'; expected one of {', '.join(STOPS)}.")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision is '{self.precision}'; expected one of {', '.join(PRECISIONS)}."
+            )
         if self.epochs < 1 or self.batch < 1 or not 0 < self.hold_out < 1:
             raise InputError(
                 f"{self.epochs} epochs, batches of {self.batch}, {self.hold_out} held out; "
@@ -130,7 +137,8 @@ class Corpus(NamedTuple):
         )
 
 
-Curves = dict[str, list[dict[str, float]]]
+Curve = list[dict[str, int | float]]
+Curves = dict[str, Curve]
 
 
 def train(
@@ -163,12 +171,14 @@ def train(
         progress: show bars.
 
     Raises:
-        InputError: no unit with pictures and a description to learn from or to hold out.
+        InputError: no unit with pictures and a description to learn from or to hold out; a
+            precision or a tracker that is not to be had; a state that is damaged; a loss that is
+            no number.
     """
-    from accelerate import Accelerator
-
+    texts = [rows["descriptions"] for rows in units]
+    _check(texts)
     settings = settings or DEFAULTS[sizes]
-    accelerator = Accelerator(mixed_precision=settings.precision, log_with=track)
+    accelerator = _accelerator(settings, track)
     if track:
         accelerator.init_trackers("milan", config=asdict(settings))
     out, work = Path(out), Path(out) / ".training"
@@ -178,7 +188,6 @@ def train(
         file = work / f"{name}-{_digest(rows, encoder)}.npy"
         with accelerator.main_process_first():
             found.append(features_of(rows, encoder, file=file, progress=progress))
-    texts = [rows["descriptions"] for rows in units]
     model, curves = learn(
         found, texts, encoder, work, sizes, settings, accelerator=accelerator, progress=progress
     )
@@ -227,20 +236,18 @@ def learn(
         accelerator: of accelerate; None makes one.
 
     Raises:
-        InputError: nothing was written of the units of either.
+        InputError: see `train`.
     """
-    from accelerate import Accelerator
-
-    if any(not any(map(any, own)) for own in texts):
-        raise InputError("There are no descriptions to learn from, or none to hold out.")
+    _check(texts)
     vocabulary = Vocabulary.of(text for own in texts[0] for text in own)
     train, validation = (
         Corpus.of(found, own, vocabulary) for found, own in zip(features, texts, strict=True)
     )
     torch.manual_seed(settings.seed)
     model = Milan(Config(vocabulary.words, encoder.config, **SIZES[sizes]), encoder)
-    accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
-    run = _Run(accelerator, settings, work, progress and accelerator.is_main_process)
+    accelerator = accelerator or _accelerator(settings)
+    key = _key(settings, sizes, vocabulary, (train, validation))
+    run = _Run(accelerator, settings, key, work, progress and accelerator.is_main_process)
     curves = {
         "language_model": run.fit(
             "language_model",
@@ -273,7 +280,46 @@ def held_out(train: Any, validation: Any | None, share: float, seed: int) -> Uni
 
 
 def _described(units: Any) -> Any:
-    return units.select([i for i, texts in enumerate(units["descriptions"]) if any(texts)])
+    return units.select([i for i, own in enumerate(units["descriptions"]) if _has_words(own)])
+
+
+def _has_words(texts: Sequence[str]) -> bool:
+    return any(text.strip() for text in texts)
+
+
+def _check(texts: Sequence[Sequence[list[str]]]) -> None:
+    for own, what in zip(texts, ("learn from", "hold out"), strict=True):
+        if not any(map(_has_words, own)):
+            raise InputError(
+                f"There are no descriptions to {what}: at least two units with a description "
+                "were expected, or one in the split 'train' and one in 'validation'."
+            )
+
+
+def _accelerator(settings: Settings, track: str | None = None) -> Any:
+    from accelerate import Accelerator
+
+    if track is not None and track not in TRACKERS:
+        raise InputError(f"No tracker '{track}' (trackers: {', '.join(TRACKERS)}).")
+    if track is not None and find_spec(track) is None:
+        raise InputError(f"'{track}' is not installed, so no curves go there: pip install {track}")
+    try:
+        accelerator = Accelerator(mixed_precision=settings.precision, log_with=track)
+    except ValueError as error:
+        raise InputError(f"precision '{settings.precision}' is not to be had: {error}") from error
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("precision 'fp16' needs a GPU; on a processor ask for no or bf16.")
+    return accelerator
+
+
+def _key(settings: Settings, sizes: str, vocabulary: Vocabulary, corpora: Sequence[Corpus]) -> str:
+    """Return what a training depends on, as a name: states are of use where it is the same."""
+    said = [asdict(settings), SIZES[sizes], vocabulary.words, [each.references for each in corpora]]
+    found = hashlib.sha256(json.dumps(said).encode())
+    for features, *_ in corpora:
+        for first in range(0, len(features), 1000):
+            found.update(features.values[features.rows[first : first + 1000]].tobytes())
+    return found.hexdigest()
 
 
 def _digest(units: Any, encoder: Encoder) -> str:
@@ -300,7 +346,8 @@ class _Words(nn.Module):
         ids = _trimmed(self.corpus.ids[rows.cpu()], self.pad).to(
             self.language_model.output.weight.device
         )
-        return _nll(self.language_model(ids[:, :-1]), ids[:, 1:], self.pad)
+        with torch.autocast("cpu", enabled=False):  # few processors have an LSTM in half precision
+            return _nll(self.language_model(ids[:, :-1]), ids[:, 1:], self.pad)
 
 
 class _Exemplars(nn.Module):
@@ -311,7 +358,9 @@ class _Exemplars(nn.Module):
         self.decoder: Decoder = model.decoder
         self.corpus, self.pad, self.settings = corpus, model.vocabulary.pad, settings
         seen, present = corpus.features.tensors(slice(0, 1000))
-        self.register_buffer("spread", seen[present].std(0), persistent=False)
+        own = seen[present]
+        spread = own.std(0, correction=min(1, len(own) - 1))  # one exemplar has none
+        self.register_buffer("spread", spread, persistent=False)
 
     def forward(self, rows: Int64[Tensor, " text"]) -> Float[Tensor, ""]:
         device, rows = self.decoder.output.weight.device, rows.cpu()
@@ -417,6 +466,7 @@ class _Run:
 
     accelerator: Any
     settings: Settings
+    key: str
     work: Path
     progress: bool
     _steps: int = field(default=0, init=False)
@@ -426,15 +476,17 @@ class _Run:
         name: str,
         objective: "_Words | _Exemplars",
         validate: Callable[[], dict[str, float]],
-    ) -> list[dict[str, float]]:
+    ) -> Curve:
         """Train in place, with the best epoch's weights at the end; return the curve."""
+        from accelerate.utils import broadcast_object_list
+
         settings, file = self.settings, self.work / f"{name}.pt"
         objective.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
             objective.parameters(), lr=settings.rate, weight_decay=settings.decay
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
-        curve: list[dict[str, float]] = []
+        curve: Curve = []
         best: dict[str, Tensor] = {}
         if (state := self._load(file)) is not None:
             objective.load_state_dict(state["weights"])
@@ -456,7 +508,14 @@ class _Run:
             ]
             schedule.step()
             objective.eval()
-            found = {"epoch": epoch, "train_loss": float(np.mean(losses)), **validate()}
+            own = {"epoch": epoch, "train_loss": float(np.mean(losses)), **validate()}
+            # all processes are to stop at one epoch, whatever the last digits of each
+            (found,) = broadcast_object_list([own])
+            if not np.isfinite(list(found.values())).all():
+                raise InputError(
+                    f"After epoch {epoch} the loss of {name} is no number any more. Try a lower "
+                    f"rate than {settings.rate:g}."
+                )
             curve.append(found)
             if _best(curve) == epoch:
                 best = copy.deepcopy(objective.state_dict())
@@ -488,11 +547,11 @@ class _Run:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(count)
         for first in range(0, count, self.settings.batch):
-            share = order[first : first + self.settings.batch][rank::world]
-            if len(share):
-                yield torch.from_numpy(share)
+            batch = order[first : first + self.settings.batch]
+            # the last may have fewer rows than there are processes, and all of them take part
+            yield torch.from_numpy(batch[rank % len(batch) :: world])
 
-    def _is_over(self, curve: list[dict[str, float]]) -> bool:
+    def _is_over(self, curve: Curve) -> bool:
         return bool(curve) and len(curve) - 1 - _best(curve) > self.settings.patience
 
     def _load(self, file: Path) -> dict[str, Any] | None:
@@ -507,7 +566,7 @@ class _Run:
                 f"{file} is damaged: {str(error).splitlines()[0]} Remove it and run the command "
                 "again."
             ) from error
-        return state if state["settings"] == asdict(self.settings) else None
+        return state if state["key"] == self.key else None
 
     def _save(
         self,
@@ -515,11 +574,11 @@ class _Run:
         objective: nn.Module,
         optimizer: Any,
         schedule: Any,
-        curve: list[dict[str, float]],
+        curve: Curve,
         best: dict[str, Tensor],
     ) -> None:
         state = {
-            "settings": asdict(self.settings),
+            "key": self.key,
             "weights": objective.state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
@@ -530,6 +589,6 @@ class _Run:
             torch.save(state, temporary)
 
 
-def _best(curve: list[dict[str, float]]) -> int:
+def _best(curve: Curve) -> int:
     """Return the epoch with the highest value; the first, among several."""
     return max(range(len(curve)), key=lambda epoch: (curve[epoch]["value"], -epoch))

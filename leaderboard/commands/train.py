@@ -60,6 +60,8 @@ def train(
 
     On several GPUs or hosts: accelerate launch -m leaderboard.cli train ...
     """
+    from accelerate import PartialState
+
     from leaderboard import training
 
     given = {
@@ -85,6 +87,8 @@ def train(
         track=track,
         progress=sys.stderr.isatty(),
     )
+    if not PartialState().is_main_process:
+        return
     made = model.config.made or {}
     learned, held_out = made["units"]["train"], made["units"]["validation"]
     best = ", ".join(f"{name} {epoch}" for name, epoch in made["best_epoch"].items())
