@@ -1,24 +1,19 @@
 """CLIP's ranking of descriptions: against transformers' own CLIP and a slow one in numpy."""
 
-import gzip
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from clips import END, PATCH, SIDE, alphabet, clip, clip_bpe, pictures, write
 from PIL import Image
 from safetensors.numpy import load_file
 from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
-    CLIPVisionConfig,
     SiglipConfig,
     SiglipModel,
 )
@@ -28,76 +23,8 @@ from milan.encoder import build
 from milan.model import Config, Milan
 from milannotations.errors import InputError
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-SIDE, PATCH, K = 32, 8, 5
-VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
-TEXT = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2}
+K = 5
 TEXTS = ["a red ball", "blue", "the green square", "red", "a ball of balls", "squares"]
-
-
-def alphabet():
-    """Return a tiny BPE as CLIP's is written: vocabulary and merges."""
-    letters = [chr(i) for i in range(33, 127)]
-    merges = [("r", "e"), ("re", "d</w>"), ("b", "a"), ("ba", "l"), ("bal", "l</w>")]
-    tokens = [*letters, *(each + "</w>" for each in letters), *map("".join, merges), START, END]
-    return {token: i for i, token in enumerate(tokens)}, merges
-
-
-def clip_bpe(path):
-    """Return CLIP's own BPE, of the file that came with it."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [i for i in range(256) if i not in kept]
-    names = [chr(i) for i in kept] + [chr(256 + n) for n in range(len(others))]
-    lines = gzip.decompress(Path(path).read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
-    tokens = [*names, *(each + "</w>" for each in names), *map("".join, merges), START, END]
-    return {token: i for i, token in enumerate(tokens)}, merges
-
-
-def clip(vocabulary, seed=0, context=12, **text):
-    """Return a CLIP whose every weight is drawn."""
-    special = {"bos_token_id": vocabulary[START], "eos_token_id": vocabulary[END]}
-    reads = {
-        **TEXT,
-        **special,
-        "pad_token_id": vocabulary[END],
-        "num_attention_heads": 3,
-        "vocab_size": len(vocabulary),
-        "max_position_embeddings": context,
-        "projection_dim": 10,
-        **text,
-    }
-    sees = {
-        **VISION,
-        "num_attention_heads": 4,
-        "image_size": SIDE,
-        "patch_size": PATCH,
-        "projection_dim": 10,
-    }
-    config = CLIPConfig(
-        text_config=CLIPTextConfig(**reads).to_dict(),
-        vision_config=CLIPVisionConfig(**sees).to_dict(),
-        projection_dim=10,
-    )
-    model = CLIPModel(config).eval()
-    drawn = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(torch.randn(value.shape, generator=drawn) * 0.4)
-    return model
-
-
-def pictures():
-    return CLIPImageProcessor(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
-    )
-
-
-def write(folder, bpe, **options):
-    """Write a CLIP as `save_pretrained` does."""
-    clip(bpe[0], **options).save_pretrained(folder)
-    CLIPProcessor(pictures(), CLIPTokenizer(*bpe)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
