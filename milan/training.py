@@ -443,7 +443,7 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         references: of each unit, from one on; not as many for all.
 
     Example:
-        >>> round(bleu(["red round things"], [["red round things", "balls"]]))
+        >>> round(bleu(["some red round things"], [["some red round things", "balls"]]))
         100
     """
     import sacrebleu
