@@ -88,7 +88,10 @@ def asked_of(
 def _state(value: Any) -> list[tuple[str, int, int]]:
     """Return names, sizes and times of the files that an option names, a model's for instance."""
     path = Path(str(value))
-    if not path.exists():
+    try:
+        if not path.exists():
+            return []
+    except OSError:  # a text that is too long for a name
         return []
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]

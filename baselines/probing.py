@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,3 +214,18 @@ class Probing:
         assert self.cache is not None
         asked = json.dumps([self.source, list(map(str, self.layers)), name], sort_keys=True)
         return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.pt"
+
+
+@cache
+def of_mini() -> dict[str, Probing]:
+    """Return the networks of the mini world on scenes of its probe data set, by name."""
+    from milannotations.exemplars import Run
+    from milannotations.probes.mini import ConceptItems, MiniProbe
+    from milannotations.synthetic.networks import NETWORKS, network
+
+    probe = MiniProbe()
+    items = ConceptItems(probe)
+    return {
+        name: Probing(name, network(name), items, probe, list(layers), run=Run(batch_size=64))
+        for name, layers in NETWORKS.items()
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import baselines
+from baselines import Context, MethodSpec
 from baselines.running import keys
 from leaderboard import predictions, records, references, scoring
 from leaderboard.metrics import build, expand
@@ -15,6 +16,30 @@ from leaderboard.outcomes import Settings
 from leaderboard.scoring import Score
 from milannotations import editions
 from milannotations.errors import InputError
+
+SUPPLIED = ("truth", "trained model", "activations")
+"""What methods may require of the mini world: it is at hand."""
+
+
+def context_of_mini(seed: int, spec: MethodSpec, training: Any | None = None) -> Context:
+    """Return what a method requires on the mini edition, and no more.
+
+    Args:
+        seed: of every draw.
+        spec: of the method.
+        training: training units; None opens those of `mini`.
+    """
+    from baselines.probing import of_mini
+
+    if "training" not in spec.requires:
+        training = None
+    elif training is None:
+        training = baselines.open_training("mini")
+    return Context(
+        seed=seed,
+        training=training,
+        probings=of_mini() if "activations" in spec.requires else None,
+    )
 
 
 def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
@@ -24,7 +49,7 @@ def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
         synthetic: whether the truth is known.
         exemplars: whether units have pictures; without, floors alone are left.
     """
-    at_hand = {"training", *(["truth", "trained model"] if synthetic else [])}
+    at_hand = {"training", *(SUPPLIED if synthetic else [])}
     return [
         spec.name
         for spec in baselines.specs()
@@ -98,8 +123,11 @@ def run(
         name = method.spec.name
         tell(f"{name}: describing {len(units):,} units")
         # a context of its own, with what it requires and no more
-        learns = "training" in method.spec.requires
-        context = baselines.Context(seed=settings.seed, training=training if learns else None)
+        if known.synthetic:
+            context = context_of_mini(settings.seed, method.spec, training)
+        else:
+            learns = "training" in method.spec.requires
+            context = Context(seed=settings.seed, training=training if learns else None)
         answers = baselines.run(method, units, context)
         said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
         tell(f"{name}: scoring")

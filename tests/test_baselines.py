@@ -8,18 +8,23 @@ import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import clips
 import numpy as np
 import pytest
 import torch
+import vlms
 from PIL import Image
 
 import baselines
 from baselines import Context, Description, MethodSpec, context, contract, registry, words
+from baselines.probing import Probing
 from baselines.running import EXEMPLARS, keys
 from leaderboard.metrics.text import normalise
 from leaderboard.predictions import Prediction, Predictions
 from leaderboard.scoring import _commonest
 from milannotations import InputError, Unit, editions, schema
+from milannotations.exemplars import Preprocessing
+from milannotations.probes import Concept, ProbeItems
 
 README = Path(baselines.__file__).parent / "README.md"
 K = 3
@@ -157,12 +162,73 @@ NAMES = [spec.name for spec in baselines.specs()]
 RUN = [name for name in NAMES if name not in REFUSED]
 
 
+class Painted:
+    """A probe data set: pictures of one colour in each half, each colour a concept."""
+
+    name = "painted"
+    concepts = tuple(Concept(color, "color") for color in COLORS)
+
+    def __len__(self):
+        return 60
+
+    def source_id(self, i):
+        return f"painted-{i}"
+
+    def halves(self, i):
+        return i % len(COLORS), (i // len(COLORS) + 1 + i) % len(COLORS)
+
+    def picture(self, i):
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        for half, color in enumerate(self.halves(i)):
+            pixels[:, 8 * half : 8 * half + 8] = list(COLORS.values())[color]
+        return Image.fromarray(pixels)
+
+    def labels(self, i, size):
+        made = np.zeros((1, *size), np.int32)
+        for half, color in enumerate(self.halves(i)):
+            made[0, :, half * size[1] // 2 : (half + 1) * size[1] // 2] = color + 1
+        return made
+
+    source = {"probe": "painted"}  # noqa: RUF012
+
+
+class Layers(torch.nn.Module):
+    """The network `tiny`: twelve units in each of three layers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (torch.nn.Conv2d(n, 12, 1) for n in (3, 12, 12))
+
+    def forward(self, images):
+        return self.c(self.b(self.a(images)))
+
+
+def probing():
+    plain = Preprocessing(lambda picture: torch.zeros(3, 16, 16), (0.0,) * 3, (1.0,) * 3)
+    items = ProbeItems(Painted(), plain, (16, 16))
+    return Probing("tiny", Layers(), items, Painted(), ["a", "b", "c"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models(tmp_path_factory):
+    """Give the methods that need a model of somebody's a tiny one of the true form."""
+    folder = tmp_path_factory.mktemp("models")
+    OPTIONS["captioner"] = {"model": str(vlms.llava(folder / "vlm"))}
+    OPTIONS["clip-dissect"] = {"model": str(clips.write(folder / "clip", clips.alphabet()))}
+
+
 def make(name):
     return baselines.get(name, **OPTIONS.get(name, {}))
 
 
 def everything(training, seed=0):
-    return Context(seed=seed, training=training, networks={"tiny": lambda images: {}})
+    return Context(
+        seed=seed,
+        training=training,
+        networks={"tiny": lambda images: {}},
+        probings={"tiny": probing()},
+    )
 
 
 @pytest.fixture(params=RUN)

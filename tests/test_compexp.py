@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import compexp
-from baselines.compexp import Active, Search
+from baselines.compositions.search import Active, Search
 from baselines.formulas import OPERATORS, Formula
 from milannotations import InputError
 

@@ -21,7 +21,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    """Run a method on a few units of the embedded edition, and say whether it keeps the contract."""
+    """Run a method on a few units of the mini edition: does it keep the contract?"""
     from baselines import checking
     from leaderboard import suite
 

@@ -1,8 +1,8 @@
 """Probe data sets: pictures whose every pixel says which concepts it is of.
 
-    from milannotations import probes
+from milannotations import probes
 
-    probe = probes.open_probe("coco:path/to/coco")  # or broden:DIR, segments:DIR, mini
+probe = probes.open_probe("coco:path/to/coco")  # or broden:DIR, segments:DIR, mini
 """
 
 from milannotations.probes.base import Concept, Probe, ProbeItems, open_probe, planes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean
+from milannotations.files import sha256
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,9 +97,7 @@ class ProbeItems:
         from torchvision.transforms import functional as transforms
 
         picture = self.probe.picture(i).resize((self.side, self.side), resample=2)  # bilinear
-        image = transforms.normalize(
-            transforms.to_tensor(picture), list(self.mean), list(self.std)
-        )
+        image = transforms.normalize(transforms.to_tensor(picture), list(self.mean), list(self.std))
         return {"image": image, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
 
 
@@ -121,6 +121,83 @@ def planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Lab
             made.append(plane)
         plane[mask] = number
     return np.stack(made)
+
+
+def nearest(maps: Labels, size: tuple[int, int]) -> Labels:
+    """Return label maps (plane, h, w) at a size (height, width): of each centre, where it lies.
+
+    Example:
+        >>> nearest(np.arange(1, 5, dtype=np.int32).reshape(1, 1, 4), (1, 2)).tolist()
+        [[[2, 4]]]
+    """
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(size, maps.shape[1:], strict=True)
+    )
+    return maps[:, rows[:, None], columns]
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return a picture, RGB, as it is stored; PIL's errors go on to who asked."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def read_labels(path: Path) -> Labels:
+    """Return a label map, int32 (height, width), of a PNG.
+
+    Palette pictures hold numbers, as grey ones of up to 16 bits do; of colours, red counts 1 and
+    green 256, as in Broden.
+
+    Raises:
+        InputError: a file that is missing, no picture, or one with blue or half-transparent parts.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise InputError(f"No label map {path}. Expected a PNG for every picture.")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a label map: {error}") from None
+    mode, values = picture.mode, np.asarray(picture)
+    if mode in ("1", "P") or mode.startswith("I"):
+        return values.astype(np.int32)
+    if mode == "L":  # with fewer than 8 bits, values were spread over 0-255
+        bits = path.read_bytes()[24] if picture.format == "PNG" else 8
+        return values.astype(np.int32) // (255 // ((1 << min(bits, 8)) - 1))
+    if mode == "RGB" and not values[..., 2].any():
+        red, green = values[..., 0].astype(np.int32), values[..., 1].astype(np.int32)
+        return red + 256 * green
+    raise InputError(
+        f"{path} is a {mode} picture"
+        + (" with blue in it" if mode == "RGB" else "")
+        + "; expected numbers: a palette, grey of 8 or 16 bits, or red + 256 * green."
+    )
+
+
+def fingerprint(files: Iterable[Path], root: Path, listed: Iterable[Path]) -> str:
+    """Return a sha256 of the bytes of `files`, and of the names and sizes of what is `listed`.
+
+    Args:
+        files: that say what is in the data set.
+        root: names are relative to it, so that a moved folder has the same.
+        listed: pictures and label maps.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    found = hashlib.sha256(sha256(*files).encode())
+    for path in listed:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise InputError(f"No such file: {path}") from None
+        found.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode())
+    return found.hexdigest()
 
 
 def open_probe(spec: str) -> Probe:

@@ -1,0 +1,1 @@
+"""What Compositional Explanations searches with; imported when it is needed."""
