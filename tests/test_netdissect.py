@@ -81,7 +81,7 @@ class Filters(torch.nn.Module):
             self.units.bias[:] = biases + weights @ mean
 
     def forward(self, images):
-        return torch.relu(self.units(images))
+        return torch.relu_(self.units(images))
 
 
 def filters(probe, batch_size=8, **options):
