@@ -590,5 +590,14 @@ class _Run:
 
 
 def _best(curve: Curve) -> int:
-    """Return the epoch with the highest value; the first, among several."""
-    return max(range(len(curve)), key=lambda epoch: (curve[epoch]["value"], -epoch))
+    """Return the epoch with the highest value; of several, that of the lowest loss; the first.
+
+    The BLEU of short descriptions is 0 until four words in a row are right: loss tells such
+    epochs apart.
+
+    Example:
+        >>> _best([{"value": 0.0, "loss": 2.5}, {"value": 0.0, "loss": 1.5}])
+        1
+    """
+    by = [(each["value"], -each["loss"], -epoch) for epoch, each in enumerate(curve)]
+    return by.index(max(by))
