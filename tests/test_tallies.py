@@ -675,9 +675,13 @@ def test_overlap_of_nothing_is_zero():
     assert tally.result().iou.tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.parametrize("many", [0, 8, 1 << 40])  # whole masks for none, some, all
+@pytest.mark.parametrize("exact", [10, overlaps.EXACT])  # what float32 is taken to count
 @pytest.mark.parametrize("block", [1, 50, incoming.BLOCK])
-def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block):
+def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block, exact, many):
     monkeypatch.setattr(incoming, "BLOCK", block)
+    monkeypatch.setattr(overlaps, "EXACT", exact)
+    monkeypatch.setattr(overlaps, "MANY", many)
     thresholds, activations, planes = torch.tensor([0.3, 1.0, 50.0]), stream("normal"), as_planes()
     hot = one_hot(planes)
     assert (planes[:, 0] == planes[:, 1])[planes[:, 0] > 0].any()  # twice at a pixel
@@ -709,23 +713,26 @@ def test_active_pixels_are_those_of_masks(kind, old, size, same, threshold, bloc
     thresholds = torch.tensor([threshold, 0.1])
     if kind == "normal":  # at a value that occurs: above, not at
         thresholds[1] = upsample(activations[0, 1:], size).flatten()[seed % (size[0] * size[1])]
-    expected = masks(activations.flatten(0, 1), thresholds.repeat(3), size).view(3, 2, -1)
+    maps, thresholds = activations.flatten(0, 1), thresholds.repeat(3)
+    expected = masks(maps, thresholds, size).flatten(1)
     found = torch.zeros_like(expected, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(incoming, "BLOCK", block)
-        for image, unit, pixel in overlaps.active(activations, thresholds, size):
-            found.index_put_((image, unit, pixel), torch.tensor(1), accumulate=True)
+        for at, pixels in overlaps.active(maps, thresholds, size):
+            assert (at.diff() >= 0).all()
+            found.index_put_((at, pixels), torch.tensor(1), accumulate=True)
     assert torch.equal(found, expected.long())
 
 
 @pytest.mark.parametrize(("old", "quantile"), [(112, 0.995), (56, 0.9), (13, 0.99), (7, 0.5)])
 def test_active_pixels_of_real_sizes(old, quantile):
-    activations = stream("relu" if quantile > 0.9 else "heavy", images=2, shape=(5, old, old))
-    thresholds = activations.movedim(1, 0).flatten(1).quantile(quantile, dim=1)
-    expected = masks(activations.flatten(0, 1), thresholds.repeat(2), (112, 112)).view(2, 5, -1)
+    kind = "relu" if quantile > 0.9 else "heavy"
+    maps = stream(kind, images=1, shape=(9, old, old))[0]
+    thresholds = maps.flatten(1).quantile(quantile, dim=1)
+    expected = masks(maps, thresholds, (112, 112)).flatten(1)
     found = torch.zeros_like(expected)
-    for image, unit, pixel in overlaps.active(activations, thresholds, (112, 112)):
-        found[image, unit, pixel] = True
+    for at, pixels in overlaps.active(maps, thresholds, (112, 112)):
+        found[at, pixels] = True
     assert expected.any()
     assert torch.equal(found, expected)
 

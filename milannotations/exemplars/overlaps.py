@@ -19,6 +19,14 @@ from milannotations.exemplars.incoming import (
     received,
     shape_of,
 )
+from milannotations.exemplars.masks import masks
+
+EXACT = 1 << 24
+"""Up to here float32 counts without error, and so does a matmul of zeros and ones."""
+
+MANY = 8
+"""A unit that is above its threshold at more than one in so many old pixels gets a whole mask: it
+is quicker then than looking around each."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Overlap:
     images. Thresholds come from an earlier pass (`Quantile`). An image that came twice counts
     twice; only within a batch it is an error.
 
-    Masks are those of `masks.masks`, to the bit, but made only around values above the
-    threshold, and counted pixel by pixel: the time is that of what is active.
+    Masks are those of `masks.masks`, to the bit, but where few values are above the threshold
+    they are made and counted only around these.
 
     It holds 8 * (units * concepts + units + concepts) bytes.
 
@@ -109,17 +117,10 @@ class Overlap:
         concepts = self._checked(concepts, len(ids))
         count = self.concepts or concepts.shape[1]
         self._check_count(count)
-        labels = Labels.of(concepts.to(activations.device), count)
         self._settle(shape, count, activations.device)
-        self._positions += len(ids) * concepts.shape[2] * concepts.shape[3]
-        self._concept += labels.totals
-        size = int(concepts.shape[2]), int(concepts.shape[3])
-        for image, unit, pixel in active(activations, self.thresholds, size):
-            place = image * (size[0] * size[1]) + pixel
-            for some in blocks(len(place), labels.pixels.shape[1]):
-                counts = labels.counted(place[some], unit[some], shape[0])
-                self._unit += counts.sum(1) // labels.pixels.shape[1]  # a pixel is in every plane
-                self._intersection[:, labels.present] += counts[:, 1:]
+        thresholds = self.thresholds.to(activations.device)
+        for maps, where in zip(activations, concepts.to(activations.device), strict=True):
+            self._add(maps, thresholds, where)
 
     def merge(self, other: Self) -> None:
         """Take in what another tally has seen; see `Tally.merge`."""
@@ -219,63 +220,61 @@ class Overlap:
             self._intersection = self._intersection.to(device)
             self._unit, self._concept = self._unit.to(device), self._concept.to(device)
 
+    def _add(self, maps: Tensor, thresholds: Tensor, where: Tensor) -> None:
+        """Count one image's positions: maps (unit, h, w), concepts (concept or plane, H, W)."""
+        size = int(where.shape[1]), int(where.shape[2])
+        present, inside = _one_hot(where, len(self._concept))
+        self._concept[present] += inside.sum(0)[1:].to(torch.int64)
+        self._positions += len(inside)
+        highs = (maps > thresholds[:, None, None]).flatten(1).sum(1)
+        many = highs * MANY > maps.shape[1] * maps.shape[2]
+        with torch.autocast(maps.device.type, enabled=False):  # half floats cannot count
+            few = ((highs > 0) & ~many).nonzero()[:, 0]
+            for at, pixels in active(maps[few], thresholds[few], size):
+                units, lengths = at.unique_consecutive(return_counts=True)
+                starts = lengths.cumsum(0) - lengths
+                counts = nnf.embedding_bag(pixels, inside, starts, mode="sum")
+                self._count(few[units], present, counts)
+            dense = many.nonzero()[:, 0]
+            for some in blocks(len(dense), len(inside)):
+                units = dense[some]
+                above = masks(maps[units], thresholds[units], size).flatten(1)
+                self._count(units, present, above.to(inside.dtype) @ inside)
 
-class Labels(NamedTuple):
-    """A batch's concepts as they are counted.
+    def _count(self, units: Tensor, present: Tensor, counts: Tensor) -> None:
+        """Add counts (unit, 1 + concept), the first of all positions, of different units."""
+        whole = counts.to(torch.int64)
+        self._unit[units] += whole[:, 0]
+        self._intersection[units[:, None], present] += whole[:, 1:]
 
-    Attributes:
-        present: int64 (n,), which concepts are anywhere in the batch.
-        totals: int64 (concept,), positions of each.
-        pixels: int32 (image * H * W, plane), i + 1 for `present[i]`, 0 for none; each concept at
-            most once a pixel.
+
+def _one_hot(where: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return which concepts are in an image, and where.
+
+    Args:
+        where: bool (concept, H, W), or label planes (plane, H, W).
+        count: of concepts.
+
+    Returns:
+        int64 (n,), concepts; and floats (H * W, 1 + n): 1 everywhere, then where each of them is.
+        The floats are such as count the positions exactly.
     """
-
-    present: Tensor
-    totals: Tensor
-    pixels: Tensor
-
-    @classmethod
-    def of(cls, concepts: Tensor, count: int) -> Labels:
-        """Return them of bool (image, concept, H, W), or of label planes with `count` concepts."""
-        numbers = _stacked(concepts) if concepts.dtype == torch.bool else concepts
-        planes = numbers.to(torch.int32, copy=True).flatten(2).permute(1, 0, 2).flatten(1)
-        found = torch.stack([torch.bincount(plane, minlength=count + 1) for plane in planes])
-        for later in range(1, len(planes)):
-            for earlier in range(later):
-                if bool((found[later, 1:] * found[earlier, 1:]).any()):  # the same concept twice?
-                    twice = planes[later] == planes[earlier]
-                    planes[later].masked_fill_(twice, 0)
-                    found[later] = torch.bincount(planes[later], minlength=count + 1)
-        totals = found.sum(0)[1:]
-        present = totals.nonzero()[:, 0]
-        places = torch.zeros(count + 1, dtype=torch.int32, device=planes.device)
-        places[present + 1] = torch.arange(
-            1, len(present) + 1, dtype=torch.int32, device=planes.device
-        )
-        return cls(present, totals, places[planes.long()].t().contiguous())
-
-    def counted(self, places: Tensor, units: Tensor, count: int) -> Tensor:
-        """Return how often units are active where labels are: int64 (unit, 1 + n), none first.
-
-        Args:
-            places: int64 (k,), rows of `pixels` at which a unit is active.
-            units: int64 (k,), which unit.
-            count: how many units there are.
-        """
-        width = len(self.present) + 1
-        pairs = units[:, None] * width + self.pixels[places]
-        return torch.bincount(pairs.view(-1), minlength=count * width).view(count, width)
-
-
-def _stacked(concepts: Tensor) -> Tensor:
-    """Return bool (image, concept, H, W) as label planes (image, plane, H, W)."""
-    images, _, h, w = concepts.shape
-    ranks = concepts.cumsum(1, dtype=torch.int32)  # at a pixel, its first concept is in plane 1
-    deepest = int(ranks[:, -1].max()) if images else 0
-    planes = torch.zeros(images, max(deepest, 1), h, w, dtype=torch.int32, device=concepts.device)
-    image, concept, y, x = concepts.nonzero(as_tuple=True)
-    planes[image, ranks[image, concept, y, x].long() - 1, y, x] = concept.int() + 1
-    return planes
+    flat = where.flatten(1)
+    kind = torch.float32 if flat.shape[1] <= EXACT else torch.float64
+    if where.dtype == torch.bool:
+        present = flat.any(1).nonzero()[:, 0]
+        found = nnf.pad(flat[present], (0, 0, 1, 0), value=1).t()
+        return present, found.to(kind, memory_format=torch.contiguous_format)
+    flat = flat.to(torch.int64)
+    seen = torch.bincount(flat.view(-1), minlength=count + 1) > 0
+    present = seen[1:].nonzero()[:, 0]
+    places = torch.zeros(count + 1, dtype=torch.int64, device=where.device)
+    places[present + 1] = torch.arange(1, len(present) + 1, device=where.device)
+    found = torch.zeros(flat.shape[1], 1 + len(present), dtype=kind, device=where.device)
+    columns = places.index_select(0, flat.view(-1)).view_as(flat).t()
+    found.scatter_(1, columns, 1)  # a concept in two planes is there once
+    found[:, 0] = 1
+    return present, found
 
 
 class Axis(NamedTuple):
@@ -311,64 +310,57 @@ class Axis(NamedTuple):
 
 
 def active(
-    activations: Tensor, thresholds: Tensor, size: tuple[int, int]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield where upsampled activations are above, not at, their units' thresholds.
+    maps: Tensor, thresholds: Tensor, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield where upsampled maps are above, not at, their thresholds.
 
     The pixels are those of `masks.masks`, to the bit: values are made by the same operations,
     but only between old pixels of which one is above the threshold at least, as no value leaves
     the range of the four it lies between.
 
     Args:
-        activations: float32 (image, unit, h, w), finite.
-        thresholds: float32 (unit,).
+        maps: float32 (n, h, w), finite.
+        thresholds: float32 (n,), one for each map.
         size: (height, width) of the masks.
 
     Yields:
-        int64 (n,) each: images, units, pixels (y * width + x), each pixel once.
+        int64 (k,) each: maps, in order, and pixels (y * width + x); each pixel once.
 
     Example:
-        >>> maps = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2)
-        >>> [pixel.tolist() for _, _, pixel in active(maps, torch.tensor([1.0]), (1, 4))]
+        >>> maps = torch.tensor([[[0.0, 4.0]]])
+        >>> [pixels.tolist() for _, pixels in active(maps, torch.tensor([1.0]), (1, 4))]
         [[2, 3]]
     """
-    images, units, h, w = activations.shape
-    device = activations.device
-    thresholds = thresholds.to(device)
-    flat = activations.reshape(images * units, h, w)
-    limits = thresholds.repeat(images)
-    high = flat > limits[:, None, None]
-    rows = high.flatten(1).any(1).nonzero()[:, 0]
+    h, w = maps.shape[1:]
+    high = maps > thresholds[:, None, None]
     if (h, w) == size:
-        for some in blocks(len(rows), h * w):
-            owner, pixel = _places(high[rows[some]].flatten(1))
-            yield rows[some][owner] // units, rows[some][owner] % units, pixel
+        for some in blocks(len(maps), h * w):
+            at, pixels = _places(high[some].flatten(1))
+            yield at + some.start, pixels
         return
-    down, across = Axis.of(h, size[0], device), Axis.of(w, size[1], device)
+    down, across = Axis.of(h, size[0], maps.device), Axis.of(w, size[1], maps.device)
     most = down.shares.shape[1], across.shares.shape[1]
-    step_y, step_x = (torch.arange(each, device=device) for each in most)
+    step_y, step_x = (torch.arange(each, device=maps.device) for each in most)
     offsets = (step_y[:, None] * size[1] + step_x).view(-1)
-    corners = flat.view(-1)
-    for part in blocks(len(rows), (h + 1) * (w + 1)):
-        near = _gaps(_gaps(high[rows[part]], 1, down), 2, across)
-        row, i, j = near.nonzero(as_tuple=True)
-        row = rows[part][row]
-        for some in blocks(len(row), most[0] * most[1]):
-            at, y, x = row[some], i[some], j[some]
+    values = maps.reshape(-1)
+    for part in blocks(len(maps), (h + 1) * (w + 1)):
+        owner, gap_y, gap_x = _gaps(_gaps(high[part], 1, down), 2, across).nonzero(as_tuple=True)
+        owner += part.start
+        for some in blocks(len(owner), most[0] * most[1]):
+            at, y, x = owner[some], gap_y[some], gap_x[some]
             above, below = ((each.clamp(0, h - 1) + at * h) * w for each in (y - 1, y))
             left, right = (each.clamp(0, w - 1) for each in (x - 1, x))
             shares = across.shares[x]
             # across first, and in three steps each, as `masks.upsample` goes
-            first = _between(corners[above + left, None], corners[above + right, None], shares)
-            last = _between(corners[below + left, None], corners[below + right, None], shares)
-            values = _between(first[:, None], last[:, None], down.shares[y][:, :, None])
-            is_above = values > limits[at][:, None, None]
-            is_above &= (step_y < down.count[y, None])[:, :, None]
-            is_above &= (step_x < across.count[x, None])[:, None]
-            found, offset = _places(is_above.flatten(1))
-            owner = at[found]
-            pixel = (down.start[y] * size[1] + across.start[x])[found] + offsets[offset]
-            yield owner // units, owner % units, pixel
+            first = _between(values[above + left, None], values[above + right, None], shares)
+            last = _between(values[below + left, None], values[below + right, None], shares)
+            between = _between(first[:, None], last[:, None], down.shares[y][:, :, None])
+            found = between > thresholds[at][:, None, None]
+            found &= (step_y < down.count[y, None])[:, :, None]
+            found &= (step_x < across.count[x, None])[:, None]
+            tile, offset = _places(found.flatten(1))
+            first_pixels = down.start[y] * size[1] + across.start[x]
+            yield at[tile], first_pixels[tile] + offsets[offset]
 
 
 def _places(flags: Tensor) -> tuple[Tensor, Tensor]:
