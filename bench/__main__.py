@@ -1,13 +1,13 @@
 """Measure costs: all of them, or those named.
 
-    python -m bench [exemplars] [scoring] [mini] [release] [milan]
+    python -m bench [exemplars] [scoring] [mini] [release] [milan] [dissection]
 
 Machines are noisy and differ, so most lines are ratios of two times of this run.
 """
 
 import sys
 
-from bench import exemplars, milan, mini, release, scoring
+from bench import dissection, exemplars, milan, mini, release, scoring
 
 PARTS = {
     "exemplars": exemplars.run,
@@ -15,6 +15,7 @@ PARTS = {
     "mini": mini.run,
     "release": release.run,
     "milan": milan.run,
+    "dissection": dissection.run,
 }
 
 if __name__ == "__main__":

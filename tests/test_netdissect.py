@@ -2,6 +2,7 @@
 
 import csv
 
+import brodens
 import numpy as np
 import pytest
 import torch
@@ -341,11 +342,79 @@ def test_the_chart_has_a_bar_a_concept(tmp_path, probing):
     assert Image.open(tmp_path / "none.png").size[0] > 500
 
 
-# ---- mini networks
+# ---- made-up Broden, mini networks
 
 
-def test_units_of_mini_networks_are_named_by_their_concept():
-    pytest.importorskip("milannotations.probes.mini")
+class Random(torch.nn.Module):
+    """A convolution of random weights."""
+
+    def __init__(self, units=8):
+        super().__init__()
+        self.units = torch.nn.Conv2d(3, units, 5, stride=4, padding=2)
+        generator = torch.Generator().manual_seed(0)
+        torch.nn.init.normal_(self.units.weight, generator=generator)
+
+    def forward(self, images):
+        return self.units(images)
+
+
+@pytest.mark.parametrize("quantile", [0.9, 0.995])
+def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
+    """Thresholds and label maps are read anew too: torch's quantile, and planes of the reader."""
+    brodens.broden(tmp_path, pictures=8)
+    probe = open_probe(f"broden:{tmp_path}")
+    items = ProbeItems(probe, Preprocessing.imagenet(32), size=(28, 28))
+    model = Random()
+    run = Run(batch_size=3, device="cpu")
+    found = netdissect.dissect(
+        Probing("random", model, items, probe, ["units"], run=run), quantile
+    )["units"]
+    with torch.no_grad():
+        maps = model(torch.stack([items[i]["image"] for i in range(8)])).numpy()
+    values = np.sort(maps.transpose(1, 0, 2, 3).reshape(8, -1).astype(np.float64))
+    # the same quantile between the same values (Hazen's), to float32
+    thresholds = np.quantile(values, float(np.float32(quantile)), axis=1, method="hazen")
+    planes = [probe.labels(i, (28, 28)) for i in range(8)]
+    expected = by_definition(maps, thresholds.astype(np.float32), planes, probe.concepts)
+    numbers = {concept: c for c, concept in enumerate(probe.concepts)}
+    assert len(found.categories) == 6
+    for each in found.units:
+        for category, match in each.matches.items():
+            own = [c for c, concept in enumerate(probe.concepts) if concept.category == category]
+            assert match.iou == pytest.approx(max(expected[each.unit, own]), abs=1e-6)
+            number = numbers[Concept(match.label, category)]
+            assert match.iou == pytest.approx(expected[each.unit, number], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_units_of_mini_networks_are_named_by_their_concepts():
+    """Planted concepts, and pairs of them joined by AND; units are no exact masks of them."""
+    from baselines.probing import of_mini
+    from milannotations.synthetic import networks
+
+    context = Context(probings=of_mini())
+    planted = [each for each in networks.plan() if each.formula.operator in ("IS", "AND")]
+    singles = [each for each in planted if each.formula.operator == "IS"][:60]
+    pairs = [each for each in planted if each.formula.operator == "AND"][:60]
+
+    def said(name, chosen):
+        from datasets import Dataset
+
+        rows = Dataset.from_list([schema.row(each.unit) for each in chosen],
+                                 features=schema.features())  # fmt: skip
+        return baselines.run(baselines.get(name), rows, context)
+
+    named = sum(
+        answer.text == each.formula.concepts[0].replace("_", " ")
+        for each, answer in zip(singles, said("netdissect", singles), strict=True)
+    )
+    both = sum(
+        set(each.formula.concepts) == set((answer.text or "").split(" and "))
+        for each, answer in zip(pairs, said("compexp", pairs), strict=True)
+    )
+    print(f"\nnetdissect names {named} of {len(singles)}, compexp {both} of {len(pairs)}")
+    assert named >= 54
+    assert both >= 54
 
 
 # ---- real networks and pictures
@@ -383,11 +452,14 @@ class Shuffled:
 def test_real_networks_detect_more_than_among_shuffled_labels(real, model, weights, layer, times):
     loaded = load_model(f"torchvision:{model}", weights=real / "weights" / weights)
     probe = open_probe(f"coco:{real / 'images' / 'coco-mini'}")
-    found = []
+    found, kept = [], {}
     for each in (probe, *(Shuffled(probe, seed) for seed in range(5))):
         items = ProbeItems(each, loaded.preprocessing)
         run = Run(missing=loaded.missing)
         probing = Probing(model, loaded.model, items, each, [layer], run=run)
+        probing._kept |= kept  # the pictures are the same, and so are the thresholds
+        probing.thresholds()
+        kept = dict(probing._kept)
         found.append(netdissect.dissect(probing)[layer])
     own, *shuffles = [each.summary().detectors for each in found]
     print(f"\n{model} {layer}: {own} detectors, {shuffles} among shuffled label maps")

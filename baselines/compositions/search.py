@@ -511,23 +511,12 @@ class Active:
 
     def _add(self, maps: Tensor, places: Counts, inverse: Counts) -> None:
         """Count an image's active positions: maps (unit, h, w)."""
-        from milannotations.exemplars.incoming import blocks
-        from milannotations.exemplars.masks import masks
-
-        thresholds = self.thresholds.to(maps.device)
-        # what is between two values is not above both, so no other unit is active anywhere
-        active = (maps.amax((1, 2)) > thresholds).nonzero()[:, 0]
-        for some in blocks(len(active), len(inverse)):
-            units = active[some]
-            above = masks(maps[units], thresholds[units], self.size).flatten(1).cpu().numpy()
-            rows, positions = divmod(np.flatnonzero(above), len(inverse))
-            counts = np.bincount(
-                rows * len(places) + inverse[positions], minlength=len(units) * len(places)
-            )
+        for units, pixels in _above(maps, self.thresholds.to(maps.device), self.size):
+            counts = np.bincount(units * len(places) + inverse[pixels])
             found = counts.nonzero()[0]
-            rows, local = divmod(found, len(places))
+            units, local = divmod(found, len(places))
             # two local atoms may be one, if planes say the same in another order
-            self._wait((units.cpu().numpy()[rows] << 32) | places[local], counts[found])
+            self._wait((units << 32) | places[local], counts[found])
 
     def _wait(self, keys: Counts, counts: Counts) -> None:
         self._pending.append((keys, counts))
@@ -547,3 +536,29 @@ class Active:
         self._keys = keys[starts]
         self._counts = np.add.reduceat(counts, starts) if len(starts) else counts
         self._pending, self._waiting = [], 0
+
+
+def _above(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Iterator[list[Counts]]:
+    """Yield units, and pixels at which each is active, in parts, whichever way is quicker.
+
+    Args:
+        maps: (unit, h, w).
+        thresholds: (unit,).
+        size: (height, width) of the masks.
+    """
+    from milannotations.exemplars.incoming import blocks
+    from milannotations.exemplars.masks import masks
+    from milannotations.exemplars.overlaps import MANY, active
+
+    highs = (maps > thresholds[:, None, None]).flatten(1).sum(1)
+    many = highs * MANY > maps.shape[1] * maps.shape[2]
+    # what is between two values is not above both, so no other unit is active anywhere
+    few = ((highs > 0) & ~many).nonzero()[:, 0]
+    for at, pixels in active(maps[few], thresholds[few], size):
+        yield [each.cpu().numpy() for each in (few[at], pixels)]
+    dense = many.nonzero()[:, 0]
+    for some in blocks(len(dense), size[0] * size[1]):
+        units = dense[some]
+        above = masks(maps[units], thresholds[units], size).flatten(1).cpu().numpy()
+        at, pixels = divmod(np.flatnonzero(above), above.shape[1])
+        yield [units.cpu().numpy()[at], pixels]
