@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -341,6 +342,7 @@ def _answer(job: Job) -> Job:
         }
     with replacing(job.file) as temporary:
         temporary.write_text(json.dumps(said))
+    shutil.rmtree(job.file.with_suffix(".training"))
     return job
 
 
