@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test slow lint types bench install clean
 
 demo: install  ## the main job, on data that ships
-	$(BIN)/milan run
+	$(BIN)/milan run --fast
 
 test: export HF_HUB_OFFLINE = 1
 test: install  ## everything that takes seconds

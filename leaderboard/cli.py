@@ -150,12 +150,17 @@ def score(
     _show(made, as_json)
 
 
-@app.command("run", epilog=examples("milan run", "milan run --methods nearest truth --out records"))
+@app.command(
+    "run", epilog=examples("milan run --fast", "milan run --methods nearest truth --out records")
+)
 def run(
     data: Annotated[str, typer.Option(help="Edition: a folder, or mini.")] = "mini",
     methods: Annotated[
         list[str] | None, typer.Option(help="Methods (default: all that need no download).")
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Of methods, nearest and milan alone: a minute.")
+    ] = False,
     config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
     split: Annotated[str, typer.Option(help="Split to describe and score.")] = "test",
     metrics: Annotated[
@@ -178,6 +183,7 @@ def run(
     scores = suite.run(
         data,
         methods,
+        fast=fast,
         config=config,
         split=split,
         metrics=metrics,

@@ -21,6 +21,10 @@ SUPPLIED = ("truth", "trained model", "activations")
 """What methods may require of the mini world: it is at hand."""
 
 
+FAST = ("nearest", "milan")
+"""Beside floors and references, the methods of the short form of the main job."""
+
+
 def context_of_mini(seed: int, spec: MethodSpec, training: Any | None = None) -> Context:
     """Return what a method requires on the mini edition, and no more.
 
@@ -42,12 +46,13 @@ def context_of_mini(seed: int, spec: MethodSpec, training: Any | None = None) ->
     )
 
 
-def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
+def offline_methods(synthetic: bool, exemplars: bool, *, fast: bool = False) -> list[str]:
     """Return the methods that an edition alone can feed.
 
     Args:
         synthetic: whether the truth is known.
         exemplars: whether units have pictures; without, floors alone are left.
+        fast: of methods, only those of `FAST`.
     """
     at_hand = {"training", *(SUPPLIED if synthetic else [])}
     return [
@@ -56,6 +61,7 @@ def offline_methods(synthetic: bool, exemplars: bool) -> list[str]:
         if set(spec.requires) <= at_hand
         and spec.name != "human"
         and (exemplars or spec.kind != "method")
+        and (not fast or spec.kind != "method" or spec.name in FAST)
     ]
 
 
@@ -70,6 +76,7 @@ def run(
     data: str | os.PathLike[str] = "mini",
     methods: Sequence[str] | None = None,
     *,
+    fast: bool = False,
     config: str | None = None,
     split: str | None = "test",
     metrics: Sequence[str] | None = None,
@@ -83,6 +90,7 @@ def run(
     Args:
         data: edition: a folder, or the name of an embedded one.
         methods: names or paths (default: all that need nothing but the edition).
+        fast: of those, floors, references, `nearest` and `milan` alone.
         config: config of the edition; may be left out if there is only one.
         split: describe and score this split; None is all of them.
         metrics: names or sets (default: `synthetic` where the truth is known, else `default`).
@@ -100,7 +108,7 @@ def run(
     settings = settings or Settings()
     known = references.of(data, config=config)
     units = baselines.open_units(data, config=config, split=split)
-    names = list(methods) if methods else offline_methods(known.synthetic, has_exemplars(units))
+    names = list(methods or offline_methods(known.synthetic, has_exemplars(units), fast=fast))
     made = [baselines.get(name) for name in names]
     titles = [f"{method.spec.name}@{method.spec.version}" for method in made]
     called = [method.spec.name for method in made]
