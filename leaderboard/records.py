@@ -380,14 +380,7 @@ def load(folder: str | os.PathLike[str]) -> Record:
             fields that do not fit it.
     """
     path = check_is_file(Path(folder) / "record.json")
-    try:
-        raw = json.loads(
-            path.read_text(encoding="utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_constant=_no_constant,
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not strict JSON: {error}") from None
+    raw = read_strict(path)
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
         raise InputError(f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}.")
@@ -399,7 +392,19 @@ def load(folder: str | os.PathLike[str]) -> Record:
         raise InputError(f"{path}: {where}: {first['msg']}") from None
 
 
-def dumps(record: Record) -> str:
+def read_strict(path: Path) -> Any:
+    """Return what a JSON file holds; raise InputError for repeated keys, NaN and infinities."""
+    try:
+        return json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not strict JSON: {error}") from None
+
+
+def dumps(record: BaseModel) -> str:
     """Return a record as strict JSON with sorted keys."""
     return json.dumps(record.model_dump(), indent=1, sort_keys=True, allow_nan=False) + "\n"
 

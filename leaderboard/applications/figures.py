@@ -1,0 +1,100 @@
+"""Figures of outcomes: lines with bands, bars with intervals; the same bytes every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leaderboard.applications.outcome import SYNTHETIC_FOOTNOTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GREY, PALE = "#1c1c20", "#6b7078", "#d5d8dc"
+COLORS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#8a3f9e", "#a8871f", "#b3304a", "#2b8f9a", "#5a5f66")
+"""Lines in the order in which they are drawn; told apart by lightness too."""
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "milannotations",
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+}
+
+
+def panels(
+    count: int,
+    columns: int = 3,
+    *,
+    title: str = "",
+    synthetic: bool = False,
+    size: tuple[float, float] = (3.4, 2.5),
+    shared: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of so many panels in rows, under a title; synthetic ones say so.
+
+    Args:
+        count: of panels.
+        columns: in a row, at most.
+        title: of the whole.
+        synthetic: what is shown is of the mini world.
+        size: of a panel, in inches.
+        shared: panels share their scales.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with rc_context(_STYLE):
+        figure = Figure(
+            figsize=(size[0] * columns, size[1] * rows + 0.75), layout="constrained", dpi=144
+        )
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
+        for spare in axes.flat[count:]:
+            spare.set_visible(False)
+        if title:
+            figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+        if synthetic:
+            figure.supxlabel(
+                SYNTHETIC_FOOTNOTE.partition(". ")[0] + ".",
+                fontsize=7,
+                color=GREY,
+                x=0.01,
+                ha="left",
+            )
+    return figure, list(axes.flat[:count])
+
+
+def band(
+    axes: Axes,
+    x: Sequence[float],
+    middle: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    label: str,
+    color: str,
+    **line: Any,
+) -> None:
+    """Draw a line with the band around it."""
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, middle, color=color, label=label, **{"linewidth": 1.6, **line})
+
+
+def write_figure(figure: Figure, folder: Path) -> None:
+    """Write `figure.png` and `figure.svg`, without times."""
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE):
+        figure.savefig(folder / "figure.png", metadata={"Software": None})
+        figure.savefig(folder / "figure.svg", metadata={"Date": None, "Creator": None})
