@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from leaderboard.about import About
 from leaderboard.abstention import Abstention, measure
 from milannotations.editions import SPLITS
 from milannotations.errors import InputError
@@ -170,11 +171,14 @@ class Record(_Strict):
     footnote: str
     seconds: dict[str, FiniteFloat]
     files: dict[str, str]
+    track: str | None = None
+    about: About | None = None
 
     @property
     def address(self) -> tuple[str, ...]:
         """What makes two records the same cell of a board."""
         edition = self.edition
+        seed = None if self.about is None else self.about.seed
         return (
             edition.edition,
             edition.config,
@@ -182,6 +186,8 @@ class Record(_Strict):
             self.method,
             self.version or "-",
             "+".join(edition.layers),
+            self.track or "-",
+            "-" if seed is None else str(seed),
         )
 
 
