@@ -1,0 +1,335 @@
+"""Subject networks of the mini world, made once and shared by the tasks.
+
+A network is trained, shown scenes, its exemplars are written as an edition, and what its units
+respond to is measured against the scenes' maps; methods describe it like any other network.
+Everything goes by what was asked, so that tasks and methods share it, and a folder keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import baselines
+from baselines import Context
+from baselines.probing import Probing
+from baselines.running import keys
+from leaderboard import predictions
+from milannotations import editions, exemplars
+from milannotations.exemplars.overlaps import Overlap, Overlaps
+from milannotations.probes import ProbeItems
+from milannotations.probes.mini import MiniProbe, numbered
+from milannotations.schema import Unit
+from milannotations.synthetic.concepts import CHANNEL, CONCEPTS
+from milannotations.synthetic.subjects import (
+    CLASSES,
+    TEST_SCENES,
+    VALIDATION_SCENES,
+    Subject,
+    SubjectWorld,
+    train,
+)
+from milannotations.synthetic.training import Settings, write_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from leaderboard.predictions import Predictions
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+SETTINGS = Settings(steps=450, batch=32, rate=4e-3, decay=1e-2)
+"""Half of the steps of `milannotations.synthetic.subjects`: several networks are needed."""
+
+EXEMPLAR_SCENES = 1024
+"""Scenes that exemplars are drawn from."""
+
+
+class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
+    """Scenes of a world, drawn once and kept: for the exemplar engine and the ablation engine.
+
+    Args:
+        world: what is drawn.
+        count: of scenes.
+        seed: of the stream.
+        maps: whether items hold label maps of concepts, one plane a category.
+
+    Attributes:
+        labels: int64 (scene,), places in `CLASSES`.
+
+    Example:
+        >>> scenes = Scenes(SubjectWorld(), 3)
+        >>> tuple(scenes[2]["image"].shape), scenes.source_id(2), len(scenes.labels)
+        ((3, 64, 64), 'subject-4-000002', 3)
+    """
+
+    def __init__(
+        self, world: SubjectWorld, count: int, seed: int = TEST_SCENES, *, maps: bool = False
+    ) -> None:
+        self.world, self.seed, self.maps = world, seed, maps
+        drawn = [world.scene(seed, index) for index in range(count)]
+        self.scenes = [scene for scene, _ in drawn]
+        self.labels: NDArray[np.int64] = np.array([label for _, label in drawn], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image = torch.from_numpy(self.scenes[i].image).permute(2, 0, 1).float() / 255
+        if not self.maps:
+            return {"image": image}
+        return {"image": image, "concepts": torch.from_numpy(numbered(self.scenes[i].labels))}
+
+    def source_id(self, i: int) -> str:
+        """Return the scene's name."""
+        return self.scenes[i].source_id
+
+    def pictures(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Any]:
+        """Yield pictures, uint8 (64, 64, 3); see `exemplars.Pictures`."""
+        return (self.scenes[int(i)].image for i in ids)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What they are, for a record."""
+        digest = hashlib.sha256()
+        for scene in self.scenes:
+            digest.update(scene.image.tobytes())
+        return {
+            "kind": "subject scenes",
+            "world": asdict(self.world),
+            "seed": self.seed,
+            "images": len(self),
+            "sha256": digest.hexdigest(),
+        }
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What was done to them, for a record."""
+        return {"transform": "none: values from 0 to 1"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained subject network with what is known of it.
+
+    Attributes:
+        name: of the network, in predictions.
+        model: in evaluation mode.
+        world: what it learned from.
+        seed: of its weights and pictures.
+    """
+
+    name: str
+    model: Subject
+    world: SubjectWorld
+    seed: int
+
+    @property
+    def units(self) -> list[Unit]:
+        """Its units, in order."""
+        widths = zip(LAYERS, Subject.widths, strict=True)
+        return [Unit(self.name, layer, i) for layer, width in widths for i in range(width)]
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What it is, for a record."""
+        from milannotations.exemplars.engine import digest
+
+        return {
+            "kind": "subject network",
+            "world": asdict(self.world),
+            "seed": self.seed,
+            "sha256": digest(self.model),
+            "units": dict(zip(LAYERS, Subject.widths, strict=True)),
+        }
+
+
+@dataclass
+class Workshop:
+    """Makes networks, exemplars, overlaps and descriptions, each once.
+
+    Args:
+        folder: where they are kept; None keeps them for this run alone.
+        settings: how networks are trained.
+        scenes: that exemplars are drawn from.
+        tell: is called with a line of progress.
+    """
+
+    folder: Path | None = None
+    settings: Settings = SETTINGS
+    scenes: int = EXEMPLAR_SCENES
+    tell: Any = field(default=lambda line: None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+        if self.folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="milan-subjects-")
+            self.folder = Path(self._temporary.name)
+
+    def network(self, world: SubjectWorld, seed: int) -> Network:
+        """Return the network that a world and a seed make; trained unless the folder has it."""
+        return self._once(("network", world, seed), lambda: self._network(world, seed))
+
+    def shown(self, world: SubjectWorld) -> Scenes:
+        """Return the scenes that exemplars of networks are drawn from."""
+        make = lambda: Scenes(world, self.scenes, VALIDATION_SCENES, maps=True)  # noqa: E731
+        return self._once(("shown", world), make)
+
+    def units(self, network: Network, shown: SubjectWorld) -> Any:
+        """Return a network's units with exemplars of scenes of a world: a `datasets.Dataset`."""
+        return self._once(("units", network.name, shown), lambda: self._units(network, shown))
+
+    def overlaps(self, network: Network, shown: SubjectWorld) -> dict[str, Overlaps]:
+        """Return, by layer, how far each unit overlaps with each concept on those scenes."""
+        return self._once(("overlaps", network.name, shown), lambda: self._overlaps(network, shown))
+
+    def inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+        """Return, of each unit, which share of where it is active lies in a concept.
+
+        A unit is active above its .99 quantile, as masks are made; 0 where it never is.
+        """
+        found: dict[Unit, float] = {}
+        for layer, each in self.overlaps(network, shown).items():
+            shares = each.intersection[:, CHANNEL[concept]].double() / each.unit.clamp(min=1)
+            found |= {Unit(network.name, layer, i): float(v) for i, v in enumerate(shares)}
+        return found
+
+    def describe(
+        self, method: str, network: Network, shown: SubjectWorld, seed: int = 0
+    ) -> Predictions:
+        """Return a method's descriptions of a network's units.
+
+        Args:
+            method: name or path; see `describers`.
+            network: whose units.
+            shown: what their exemplars are of.
+            seed: of the method's draws.
+        """
+        return self._once(
+            ("describe", method, network.name, shown, seed),
+            lambda: self._describe(method, network, shown, seed),
+        )
+
+    # ---- made
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _place(self, kind: str, *what: Any) -> Path:
+        assert self.folder is not None
+        asked = json.dumps([asdict(self.settings), self.scenes, *what], sort_keys=True)
+        return self.folder / f"{kind}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+
+    def _network(self, world: SubjectWorld, seed: int) -> Network:
+        from safetensors.torch import load_file
+
+        name = f"mini-{world.name}-{seed}".replace(".", "")
+        path = self._place("network", asdict(world), seed).with_suffix(".safetensors")
+        if path.is_file():
+            model = Subject()
+            model.load_state_dict(load_file(path))
+        else:
+            self.tell(f"{name}: training")
+            model = train(world, seed, self.settings)
+            write_weights(
+                model, path, {"world": asdict(world), "seed": seed, **asdict(self.settings)}
+            )
+        return Network(name, model.eval(), world, seed)
+
+    def _computed(self, network: Network, shown: SubjectWorld) -> Any:
+        run = exemplars.Run(batch_size=64, device="cpu")
+        make = lambda: exemplars.compute(  # noqa: E731
+            network.model, self.shown(shown), list(LAYERS), run=run
+        )
+        return self._once(("computed", network.name, shown), make)
+
+    def _units(self, network: Network, shown: SubjectWorld) -> Any:
+        out = self._place("edition", network.source, asdict(shown))
+        if not out.is_dir():
+            self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
+            exemplars.write(
+                self._computed(network, shown),
+                self.shown(shown),
+                out,
+                network.name,
+                made_from={
+                    "model": network.source,
+                    "images": self.shown(shown).source,
+                    "preprocessing": self.shown(shown).preprocessing,
+                },
+            )
+        return editions.load(out, network.name, "test")
+
+    def _overlaps(self, network: Network, shown: SubjectWorld) -> dict[str, Overlaps]:
+        layers = self._computed(network, shown).layers
+        run = exemplars.Run(batch_size=64, device="cpu")
+
+        def tally(label: str) -> Overlap:
+            return Overlap(layers[label].thresholds, len(CONCEPTS))
+
+        found = exemplars.compute(
+            network.model,
+            self.shown(shown),
+            list(LAYERS),
+            k=1,
+            tallies={"overlap": tally},
+            run=run,
+        )
+        return {label: layer.tallies["overlap"] for label, layer in found.layers.items()}
+
+    def _describe(
+        self, method: str, network: Network, shown: SubjectWorld, seed: int
+    ) -> Predictions:
+        spec = baselines.get(method).spec
+        # the model that ships says of itself that it is of this world; it must be asked for
+        options = {"model": "mini"} if "trained model" in spec.requires else {}
+        made = self._once(("method", method), lambda: baselines.get(method, **options))
+        units = self.units(network, shown)
+        context = Context(
+            seed=seed,
+            training=self._once("training", lambda: baselines.open_training("mini"))
+            if "training" in spec.requires
+            else None,
+            probings={network.name: self._probing(network)}
+            if "activations" in spec.requires
+            else None,
+        )
+        self.tell(f"{network.name}: {spec.name} describes {len(units):,} units")
+        answers = baselines.run(made, units, context)
+        return predictions.of_descriptions(zip(keys(units), answers, strict=True))
+
+    def _probing(self, network: Network) -> Probing:
+        probe = self._once("probe", MiniProbe)
+        identity = exemplars.Preprocessing(_scaled, (0, 0, 0), (1, 1, 1))
+        items = ProbeItems(probe, identity, size=(64, 64), side=64)
+        run = exemplars.Run(batch_size=64, device="cpu")
+        return self._once(
+            ("probing", network.name),
+            lambda: Probing(network.name, network.model, items, probe, list(LAYERS), run=run),
+        )
+
+
+def describers() -> list[str]:
+    """Return the methods that can describe a subject network with nothing but what ships."""
+    at_hand = {"training", "activations", "trained model"}
+    return [spec.name for spec in baselines.specs() if set(spec.requires) <= at_hand]
+
+
+def _scaled(picture: Any) -> Tensor:
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return pixels.float() / 255
+
+
+__all__ = ["CLASSES", "LAYERS", "Network", "Scenes", "Workshop", "describers"]
