@@ -1,0 +1,201 @@
+"""Sprite sheets: thumbnails of an edition's exemplars, many to a picture, made once.
+
+A sheet has `ROWS` units, a unit a row, its exemplars from left to right, strongest first, dimmed
+outside their masks. Sheets lie in a cache under the digest of the pictures, so that a board that
+is built again copies them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milannotations import editions
+from milannotations.errors import InputError
+from milannotations.files import replacing, sha256
+from milannotations.pictures import PAPER, masked, reduced
+from milannotations.schema import Unit
+
+CACHE = "~/.cache/milannotations"
+COLUMNS, ROWS, SIDE = 15, 10, 96
+QUALITY = 80
+VERSION = 1
+"""Moves whenever sheets of the same pictures would look different."""
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Where the sheets of a config lie, and which unit is where.
+
+    Attributes:
+        digest: of the pictures and of how sheets are made.
+        folder: holds `0000.webp`, ...
+        side: of a cell, in pixels.
+        pictures: of each unit, how many it has, in the order of the rows.
+    """
+
+    digest: str
+    folder: Path
+    side: int
+    pictures: dict[Unit, int]
+
+    @property
+    def count(self) -> int:
+        return -(-len(self.pictures) // ROWS)
+
+
+def sheets(
+    edition: str | os.PathLike[str],
+    config: str,
+    *,
+    cache: str | os.PathLike[str] = CACHE,
+    tell: Callable[[str], Any] = lambda line: None,
+    progress: bool = False,
+) -> Sheets | None:
+    """Return the sheets of a config, from the cache or made now; None where there is no picture.
+
+    Args:
+        edition, config: as `editions.load`.
+        cache: folder of what can be made anew.
+        tell: called with a line before sheets are made.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: a file of the edition, or a picture in it, is damaged.
+    """
+    paths = [path for part in editions.files(edition, config).values() for path in part]
+    digest = _digest(paths)
+    folder = Path(cache).expanduser() / "sprites" / digest
+    if not (folder / "sheets.json").is_file():
+        tell(f"{config}: making thumbnails, once")
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            _make(paths, temporary, progress)
+    told = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
+    if not told["units"]:
+        return None
+    pictures = {Unit(*key): count for *key, count in told["units"]}
+    return Sheets(digest, folder, told["side"], pictures)
+
+
+def _digest(paths: list[Path]) -> str:
+    """Return what names the sheets: the content of the files, and how sheets are made."""
+    made = hashlib.sha256(repr((VERSION, COLUMNS, ROWS, SIDE, QUALITY)).encode())
+    for folder in dict.fromkeys(path.parent for path in paths):
+        # converted editions keep the checksums of their shards: tens of gigabytes need no reading
+        sums = folder / "checksums.json"
+        known = json.loads(sums.read_text(encoding="utf-8")) if sums.is_file() else {}
+        for path in paths:
+            if path.parent == folder:
+                made.update(str(known.get(path.name) or sha256(path)).encode())
+    return made.hexdigest()[:32]
+
+
+def _make(paths: list[Path], folder: Path, progress: bool) -> None:
+    import pyarrow.parquet as parquet
+
+    total = sum(parquet.ParquetFile(path).metadata.num_rows for path in paths)
+    rows = _rows(paths)
+    first = next(rows, None)
+    side = SIDE if first is None else min(SIDE, _longest(first[1]))
+    units: list[list[Any]] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        waiting: deque[Future[None]] = deque()
+        sheet: list[Any] = []
+        for row in _with_bar(_chained(first, rows), total, progress):
+            key, images, masks = row
+            units.append([*key, min(len(images), COLUMNS)])
+            sheet.append((images, masks))
+            if len(sheet) == ROWS or len(units) == total:
+                at = folder / f"{(len(units) - 1) // ROWS:04d}.webp"
+                waiting.append(pool.submit(_write, sheet, side, at))
+                sheet = []
+            if len(waiting) > 2 * (os.cpu_count() or 1):  # pictures read, and not yet drawn
+                waiting.popleft().result()
+        for each in waiting:
+            each.result()
+    if not any(count for *_, count in units):
+        units = []
+        for path in folder.glob("*.webp"):
+            path.unlink()
+    (folder / "sheets.json").write_text(json.dumps({"side": side, "units": units}), "utf-8")
+
+
+def _rows(paths: list[Path]) -> Iterator[tuple[Unit, list[bytes], list[bytes]]]:
+    """Yield (unit, pictures, masks) of every row, in order; nothing else is read."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    for path in paths:
+        try:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:
+                columns = ["network", "layer", "unit", "images", "masks"]
+                for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+                    for row in batch.to_pylist():
+                        key = Unit(row["network"], row["layer"], row["unit"])
+                        images, masks = (
+                            [each["bytes"] for each in (row[name] or ())[:COLUMNS]]
+                            for name in ("images", "masks")
+                        )
+                        yield key, images, masks
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _longest(images: list[bytes]) -> int:
+    from PIL import Image
+
+    return max((max(Image.open(io.BytesIO(each)).size) for each in images), default=SIDE)
+
+
+def _write(sheet: list[tuple[list[bytes], list[bytes]]], side: int, path: Path) -> None:
+    """Draw a sheet: a row a unit."""
+    from PIL import Image
+
+    drawn = Image.new("RGB", (COLUMNS * side, len(sheet) * side), PAPER)
+    for row, (images, masks) in enumerate(sheet):
+        for column, encoded in enumerate(images):
+            cover = masks[column] if column < len(masks) else None
+            try:
+                drawn.paste(_thumbnail(encoded, cover, side), (column * side, row * side))
+            except (OSError, SyntaxError) as error:  # as Pillow says it
+                raise InputError(f"A picture of the edition is damaged: {error}") from None
+    drawn.save(path, "WEBP", quality=QUALITY, method=2)
+
+
+def _thumbnail(encoded: bytes, cover: bytes | None, side: int) -> Any:
+    """Return a picture of at most `side` pixels, dimmed outside its mask."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as picture:
+        image = picture.convert("RGB")
+    if cover is None:
+        image.thumbnail((side, side), Image.Resampling.BOX)
+        return image
+    with Image.open(io.BytesIO(cover)) as picture:
+        mask = picture.convert("1")
+    image, mask = reduced(image, mask, side)
+    return Image.fromarray(masked(image, mask))
+
+
+def _chained(first: Any, rows: Iterator[Any]) -> Iterator[Any]:
+    if first is not None:
+        yield first
+        yield from rows
+
+
+def _with_bar(rows: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
+    if not progress:
+        return rows
+    from tqdm import tqdm
+
+    bar: Iterator[Any] = iter(tqdm(rows, desc="thumbnails", unit="unit", total=total, leave=False))
+    return bar
