@@ -7,6 +7,8 @@
     computed = exemplars.compute(loaded.model, images, ["layer3", "layer4"])
     exemplars.write(computed, images, "out", "resnet18-val", made_from={...})
 
+What a network answers without some of its units: `exemplars.Ablator`.
+
 On the command line: `milan exemplars`. Over processes and hosts: `torchrun
 --nproc-per-node=N -m milannotations.exemplars`, with the same arguments.
 """
@@ -17,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from milannotations.exemplars.ablation import Ablator
     from milannotations.exemplars.engine import Computed, LayerExemplars, Run, compute
     from milannotations.exemplars.images import Pictures, open_images
     from milannotations.exemplars.latents import Generated, Latents
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from milannotations.exemplars.writing import write, write_npy
 
 _WHERE = {
+    "ablation": ("Ablator",),
     "engine": ("Computed", "LayerExemplars", "Run", "compute"),
     "images": ("Pictures", "open_images"),
     "latents": ("Generated", "Latents"),
@@ -38,6 +42,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Ablator",
     "Computed",
     "Generated",
     "Latents",

@@ -7,7 +7,8 @@ several tensors. Maps, tokens and pooled vectors all become maps: tokens without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,28 @@ def pick(output: Any, layer: Layer) -> Tensor:
     return found
 
 
+def put(output: Any, layer: Layer, tensor: Tensor) -> Any:
+    """Return what a layer's module gave, with another tensor where `pick` finds the layer's.
+
+    Raises:
+        InputError: see `pick`.
+    """
+    old = pick(output, layer)
+    if output is old:
+        return tensor
+    if isinstance(output, tuple):
+        parts = [tensor if part is old else part for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    changed = copy(output)
+    for key in _keys(output):
+        if _at(output, key) is old:
+            if isinstance(changed, (list, MutableMapping)):
+                changed[key] = tensor  # type: ignore[index]
+            else:
+                setattr(changed, str(key), tensor)
+    return changed
+
+
 def _keys(output: Any) -> list[str | int]:
     if isinstance(output, Mapping):
         return list(output)
@@ -170,6 +193,29 @@ class Seen:
 
     maps: Tensor
     unit_kind: str
+
+
+def unit_axis(output: Tensor, layer: Layer) -> int:
+    """Return which axis of a layer's tensor counts its units; see `Layer.layout`.
+
+    Raises:
+        InputError: something is laid over the layer; axes that are not a layout's.
+    """
+    if layer.then is not None:
+        raise InputError(
+            f"Something is laid over '{layer.name}'; the units of the layer itself can be ablated."
+        )
+    axes = {"maps": (4, 1), "maps-last": (4, 3), "tokens": (3, 2), "pooled": (2, 1)}
+    layout = layer.layout
+    if layout == "auto":
+        layout = {4: "maps", 3: "tokens", 2: "pooled"}.get(output.ndim, "")
+    expected, axis = axes.get(layout, (0, 0))
+    if output.ndim != expected:
+        raise InputError(
+            f"Layer '{layer.name}' gives a tensor of {tuple(output.shape)}; expected "
+            "(image, unit, h, w), (image, token, unit) or (image, unit)."
+        )
+    return axis
 
 
 def as_maps(
