@@ -149,6 +149,12 @@ class Captioner:
     spec: MethodSpec = SPEC
     usage: dict[Unit, Usage] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> tuple[int | None, int | None]:
+        """Tokens that were read and written for all units so far; None where any is unknown."""
+        used = [each for each in self.usage.values() if not each.cached]
+        return _total([u.tokens_in for u in used]), _total([u.tokens_out for u in used])
+
     def describe(self, units: Any, context: Context) -> list[Description]:
         rows = list(zip(keys(units), undecoded(units), strict=True)) if len(units) else []
         for unit, row in rows:

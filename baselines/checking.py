@@ -6,14 +6,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from baselines.context import Context
-from baselines.contract import Description, Method, MethodSpec
+from baselines.contract import Description, Method
 from baselines.registry import get
-from baselines.running import keys, open_training, open_units, run
+from baselines.running import context_of, keys, open_training, open_units, run
 from milannotations.errors import InputError
 
 UNITS = 27
@@ -38,7 +38,6 @@ def check(
     method: str | os.PathLike[str],
     options: Mapping[str, Any] | None = None,
     *,
-    context: Callable[[int, MethodSpec], Context] | None = None,
     seed: int = 0,
 ) -> list[Check]:
     """Return the checks of a method, in order; they end where going on makes no sense.
@@ -46,26 +45,22 @@ def check(
     Args:
         method: name, or `path/to/file.py`.
         options: what its `create` takes.
-        context: makes what the method is given, of a seed and its spec; None gives it the
-            training units of `mini` alone.
         seed: of draws.
 
     Raises:
         InputError: no such method, or what it needs is not given.
     """
     made = get(os.fspath(method), **(options or {}))
-    return list(_checks(made, context or _context, seed))
+    return list(_checks(made, seed))
 
 
-def _context(seed: int, spec: MethodSpec) -> Context:
-    learns = "training" in spec.requires
-    return Context(seed=seed, training=open_training("mini") if learns else None)
-
-
-def _checks(
-    method: Method, context: Callable[[int, MethodSpec], Context], seed: int
-) -> Iterator[Check]:
+def _checks(method: Method, seed: int) -> Iterator[Check]:
     spec, units = method.spec, _units()
+    training = open_training("mini") if "training" in spec.requires else None
+
+    def context() -> Context:
+        return context_of(spec, units, training, None, seed)
+
     lacking = [name for name in ("title", "version", "license") if not getattr(spec, name)]
     yield Check(
         "spec is complete",
@@ -75,7 +70,7 @@ def _checks(
     )
     begun, before = time.perf_counter(), _peak()
     try:
-        answers = run(method, units, context(seed, spec), batch_size=len(units))
+        answers = run(method, units, context(), batch_size=len(units))
     except InputError:
         raise
     except Exception as error:  # whatever a stranger's program raises
@@ -86,28 +81,28 @@ def _checks(
     yield Check("one answer a unit", len(answers) == len(units), f"{len(answers)} of {len(units)}")
     yield _same(
         "order of units is kept",
-        run(method, units.select(range(len(units) - 1, -1, -1)), context(seed, spec))[::-1],
+        run(method, units.select(range(len(units) - 1, -1, -1)), context())[::-1],
         answers,
         "the same answers when units come backwards",
     )
     yield _same(
         "same seed, same answers",
-        run(method, units, context(seed, spec), batch_size=len(units)),
+        run(method, units, context(), batch_size=len(units)),
         answers,
         f"run twice with seed {seed}",
     )
     yield _same(
         "batch size changes nothing",
-        run(method, units, context(seed, spec), batch_size=5),
+        run(method, units, context(), batch_size=5),
         answers,
         f"batches of 5 and of {len(units)}",
     )
     yield Check(
         "empty input",
-        run(method, units.select([]), context(seed, spec)) == [],
+        run(method, units.select([]), context()) == [],
         "no unit, no answer",
     )
-    yield _failures(method, units, context(seed, spec), answers)
+    yield _failures(method, units, context(), answers)
     counts = {
         status: sum(a.status == status for a in answers) for status in ("ok", "abstained", "failed")
     }

@@ -50,10 +50,6 @@ class ClipDissect:
 
     A unit that is constant has no pictures that excite it: it means nothing (abstained), and is
     not among the units over which p(t) is the mean.
-
-    Attributes:
-        chosen_on: by network, the probe pictures, the network, the concepts and the model that
-            answers were chosen on.
     """
 
     spec = SPEC
@@ -70,7 +66,6 @@ class ClipDissect:
         self._model, self._cache, self._pool = model, cache, pool
         self._concepts = None if concepts is None else read_concepts(concepts)
         self._similarity, self._settings = similarity, settings
-        self.chosen_on: dict[str, Any] = {}
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         members = keys(units)
@@ -102,11 +97,9 @@ class ClipDissect:
         names = self._concepts or list(dict.fromkeys(readable(c.name) for c in probing.concepts))
         model = self._loaded()
         listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.chosen_on[probing.network] = {
-            **probing.source,
-            "concepts": {"count": len(names), "sha256": listed},
-            "text_image_model": model.digest,
-        }
+        context.chosen_on[probing.network].update(
+            concepts={"count": len(names), "sha256": listed}, text_image_model=model.digest
+        )
 
         def similarities() -> Tensor:
             pictures = (probing.picture(i) for i in range(len(probing.items)))

@@ -36,6 +36,10 @@ class Context:
         networks: functions by name of a network; each takes pictures and returns
             {layer: activations (picture, unit, h, w)}.
         probings: networks on probe data sets, by name of the network.
+
+    Attributes:
+        chosen_on: by network, the probe pictures (with their digest) and the network that were
+            looked at. A method adds what else it chose on: `context.chosen_on[name].update(...)`.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Context:
         self._training = training
         self._networks = dict(networks or {})
         self._probings = dict(probings or {})
+        self.chosen_on: dict[str, dict[str, Any]] = {}
         self._made: dict[Any, Any] = {}
         self._encoded: dict[str, OrderedDict[bytes, tuple[Any, ...]]] = {}
 
@@ -184,7 +189,10 @@ class Context:
                 f"{', '.join(self._probings) or 'none'}). Give both: --subject MODEL --probe "
                 "PROBE, or baselines.Context(probings={'NAME': Probing(...)})."
             )
-        return self._probings[network]
+        found = self._probings[network]
+        if network not in self.chosen_on:
+            self.chosen_on[network] = dict(found.source)
+        return found
 
 
 def undecoded(units: Any) -> Iterator[dict[str, Any]]:

@@ -178,7 +178,11 @@ def _sense(sense: Any) -> tuple[str, float | None]:
 
 @runtime_checkable
 class Method(Protocol):
-    """Anything with a spec that describes units."""
+    """Anything with a spec that describes units.
+
+    A method that pays by the token may have `tokens`: those it has read and written so far, a
+    pair of numbers or None. They go into the account.
+    """
 
     spec: MethodSpec
 

@@ -58,18 +58,13 @@ class Found(NamedTuple):
 
 
 class Invert:
-    """Searches formulas for each unit by beam. A unit that is constant means nothing (abstained).
-
-    Attributes:
-        chosen_on: by network, the probe pictures and network that formulas were chosen on.
-    """
+    """Searches formulas for each unit by beam. A constant unit means nothing (abstained)."""
 
     spec = SPEC
 
     def __init__(self, pool: str, length: int, beam: int, least: float, fewest: int) -> None:
         self._pool = pool
         self._how: Any = {"length": length, "beam": beam, "least": least, "fewest": fewest}
-        self.chosen_on: dict[str, Any] = {}
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         found = self.explain(units, context)
@@ -96,7 +91,6 @@ class Invert:
             probing = context.probing(network)
             rows = [row for _, row in probing.rows([members[i] for i in places])]
             activations = probing.pooled(self._pool)[layer][:, rows].numpy()
-            self.chosen_on[network] = probing.source
             answers = search(activations, probing.presence, **self._how)
             for i, each in zip(places, answers, strict=True):
                 found[i] = each

@@ -70,7 +70,17 @@ class Probing:
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """Concepts of the probe; in label planes they are numbered from 1."""
+        """Concepts of the probe; in label planes they are numbered from 1.
+
+        Raises:
+            InputError: nothing is known of its pictures.
+        """
+        if not self.probe.concepts:
+            raise InputError(
+                f"{self.probe.name} are pictures of which nothing is known. Give a probe data set "
+                "with labels (--probe broden:DIR, coco:DIR, segments:DIR), or a list of concepts "
+                "to a method that takes one (--set concepts=FILE)."
+            )
         return self.probe.concepts
 
     def picture(self, i: int) -> Image.Image:

@@ -10,12 +10,14 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from baselines.contract import Kind, Method, MethodSpec
 from milannotations.errors import InputError, did_you_mean
@@ -75,6 +77,65 @@ def get(name: str, /, **options: Any) -> Method:
             "'spec' (the module's SPEC) and 'describe(units, context)'."
         )
     return method
+
+
+def options_of(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """Return options written as `NAME=VALUE`, each of the type that `create` says it has.
+
+    Args:
+        name: of the method, as of `get`.
+        given: such as `["lam=0.3", "show=crops", "pmi=true"]`. Where `create` says no type, a
+            value is read as JSON, and as text if it is none.
+
+    Raises:
+        InputError: no such option; a value of another type.
+
+    Example:
+        >>> options_of("captioner", ["lam=0.3", "show=crops", "pmi=true"])
+        {'lam': 0.3, 'show': 'crops', 'pmi': True}
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if not given:
+        return {}
+    create = _find(name).create
+    signature, types = inspect.signature(create), _types(create)
+    made: dict[str, Any] = {}
+    for each in given:
+        option, equals, text = each.partition("=")
+        option = option.strip().replace("-", "_")
+        if not equals or not option:
+            raise InputError(f"--set {each}: NAME=VALUE was expected. {_takes(signature)}")
+        if option not in signature.parameters:
+            raise InputError(f"'{name}' has no option '{option}'. {_takes(signature)}")
+        if option in made:
+            raise InputError(f"--set {each}: '{option}' is set twice.")
+        if option not in types:
+            made[option] = _json_or_text(text)
+            continue
+        kind = TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True))
+        validate = kind.validate_json if text[:1] in ("{", "[") else kind.validate_strings
+        try:
+            made[option] = validate(text)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise InputError(f"--set {each}: {why}. {_takes(signature)}") from None
+    return made
+
+
+def _types(create: Any) -> dict[str, Any]:
+    """Return the types of a function's arguments, none if they are written for readers alone."""
+    try:
+        return get_type_hints(create)
+    except Exception:  # names that exist for type checkers alone, in anybody's file
+        return {}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _find(name: str) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
+from baselines.account import Account
 from baselines.context import Context
-from baselines.contract import Description, Method
+from baselines.contract import Description, Method, MethodSpec
 from baselines.journal import Journal, asked_of
 from baselines.registry import get
+from baselines.subject import Subject
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -32,10 +35,13 @@ def describe(
     layers: str | Sequence[str] = (),
     training: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
+    subject: Subject | None = None,
+    blind: bool = False,
     seed: int = 0,
     batch_size: int = BATCH,
     progress: bool = False,
     journal: Journal | None = None,
+    account: Account | None = None,
 ) -> list[tuple[Unit, Description]]:
     """Describe the units of an edition.
 
@@ -49,10 +55,15 @@ def describe(
         training: edition to learn from, of the same config if there are several
             (default: the same edition); its split `train` alone is read.
         options: what the method's `create` takes, such as `{"model": folder}`.
+        subject: the network and a probe data set, for methods that need activations (the
+            networks of `mini` are at hand).
+        blind: show the method other units' exemplars (`shuffled_exemplars`): the control, whose
+            descriptions have no lift.
         seed: of every draw.
         batch_size: units described at a time; no answer depends on it.
         progress: show a progress bar.
         journal: where answers are kept over interruptions.
+        account: is told what the method is, took, and chose on.
 
     Returns:
         Each unit with its answer, in the edition's order.
@@ -68,12 +79,17 @@ def describe(
     units = open_units(edition, config=config, split=split, network=network, layers=layers)
     learns = "training" in method.spec.requires
     learn_from = open_training(training or edition, config) if learns else None
-    context = Context(seed=seed, training=learn_from)
+    context = context_of(method.spec, units, learn_from, subject, seed)
     members, known = keys(units), []
     if journal is not None:
-        data = f"{training or ''} {units._fingerprint}"
+        data = f"{training or ''} {subject or ''} {'blind' * blind} {units._fingerprint}"
         known = journal.open(asked_of(method.spec, named, seed, members, data))
-    left = units.select(range(len(known), len(units)))
+    account = account or Account()
+    account.options = {name: str(value) for name, value in (named | {"method": ""}).items()}
+    del account.options["method"]
+    account.blind, account.n_kept = blind, len(known)
+    left = shuffled_exemplars(units, seed) if blind else units
+    left = left.select(range(len(known), len(units)))
     answers = run(
         method,
         left,
@@ -81,6 +97,7 @@ def describe(
         batch_size=batch_size,
         progress=progress,
         keep=None if journal is None else journal.add,
+        account=account,
     )
     return list(zip(members, [*known, *answers], strict=True))
 
@@ -93,6 +110,7 @@ def run(
     batch_size: int = BATCH,
     progress: bool = False,
     keep: Callable[[list[Description]], Any] | None = None,
+    account: Account | None = None,
 ) -> list[Description]:
     """Return a method's answers, one a unit, in order.
 
@@ -105,6 +123,7 @@ def run(
         batch_size: units described at a time.
         progress: show a progress bar.
         keep: is given the answers of each batch.
+        account: is told what the method is, took, and chose on.
 
     Raises:
         InputError: something that the method requires is missing; the method returned
@@ -114,11 +133,14 @@ def run(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; at least 1 was expected.")
     _check_supplied(method, context)
+    account = account or Account()
+    account.method, account.seed = method.spec.to_dict(), context.seed
     visible = units.select_columns(list(method.spec.columns))
     answers: list[Description] = []
     for start in _with_bar(range(0, len(units), batch_size), progress, name):
         part = visible.select(range(start, min(start + batch_size, len(units))))
         members = keys(part)
+        begun = time.perf_counter()
         try:
             with redirect_stdout(sys.stderr):  # what a method prints is no result of ours
                 made = method.describe(part, context)
@@ -131,9 +153,47 @@ def run(
             error.add_note(f"while '{name}' described {members[0]} to {members[-1]}")
             raise
         answers.extend(_checked(made, name, members))
+        account.seconds += time.perf_counter() - begun
+        account.n_units += len(part)
+        account.tokens_in, account.tokens_out = getattr(method, "tokens", (None, None))
+        account.chosen_on = context.chosen_on
         if keep is not None:
             keep(answers[start:])
     return answers
+
+
+def context_of(
+    spec: MethodSpec,
+    units: Any,
+    training: Any | None = None,
+    subject: Subject | None = None,
+    seed: int = 0,
+) -> Context:
+    """Return what a method requires, and no more.
+
+    Args:
+        spec: of the method.
+        units: that it is to describe. The networks of the mini world are at hand.
+        training: units to learn from.
+        subject: another network, with a probe data set.
+        seed: of every draw.
+
+    Raises:
+        InputError: as `Subject.probings`.
+    """
+    probings = None
+    if "activations" in spec.requires:
+        if subject is not None:
+            probings = subject.probings(keys(units))
+        elif all(
+            kind == "synthetic" for kind in units.with_format("arrow")["unit_kind"].to_pylist()
+        ):
+            from baselines.probing import of_mini
+
+            probings = of_mini()
+    return Context(
+        seed=seed, training=training if "training" in spec.requires else None, probings=probings
+    )
 
 
 def open_units(

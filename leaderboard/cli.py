@@ -20,6 +20,7 @@ from leaderboard.commands import describe as describing
 from leaderboard.commands import models as model_commands
 from leaderboard.commands import reproduce as reproducing
 from leaderboard.commands import train as training
+from leaderboard.commands.subject import Cache, Device, Model, Probe, Random, Weights, subject_of
 from milannotations.command_line import leave, spread
 from milannotations.errors import InputError
 from milannotations.exemplars import command as exemplar_command
@@ -161,6 +162,20 @@ def run(
     fast: Annotated[
         bool, typer.Option("--fast", help="Of methods, nearest and milan alone: a minute.")
     ] = False,
+    subject: Model = None,
+    probe: Probe = None,
+    weights: Weights = None,
+    random: Random = False,
+    device: Device = None,
+    cache: Cache = None,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind",
+            help="Describe shuffled exemplars too, as a floor: what looks at them "
+            "has no lift then.",
+        ),
+    ] = False,
     config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
     split: Annotated[str, typer.Option(help="Split to describe and score.")] = "test",
     metrics: Annotated[
@@ -188,6 +203,8 @@ def run(
         split=split,
         metrics=metrics,
         settings=Settings(seed=seed, draws=draws),
+        subject=subject_of(subject, probe, weights, random, device, cache),
+        blind=blind,
         out=out,
         overwrite=overwrite,
         **({"tell": tell} if tell else {}),

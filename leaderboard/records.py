@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -144,7 +144,11 @@ class Answered(_Strict):
 
 
 class Record(_Strict):
-    """Everything that a reader needs to trust, repeat or refute a score."""
+    """Everything that a reader needs to trust, repeat or refute a score.
+
+    `accounts` say how answers were made, as `baselines.Account` has it: options, seconds and
+    tokens, and the probe pictures that a method chose on. There are none of what others made.
+    """
 
     schema_version: int
     id: str
@@ -157,6 +161,7 @@ class Record(_Strict):
     ran: dict[str, Any]
     edition: Edition
     predictions: Answered
+    accounts: list[dict[str, Any]] = []
     metrics: dict[str, MetricEntry]
     scores: dict[str, Estimate]
     floors: dict[str, dict[str, Estimate]]
@@ -198,6 +203,7 @@ def assemble(
     first: Sequence[Prediction | None],
     method: str,
     asked: dict[str, Any],
+    accounts: Sequence[Mapping[str, Any]] = (),
     left_out: Sequence[str] = (),
     seconds: dict[str, float],
 ) -> Record:
@@ -283,6 +289,7 @@ def assemble(
                 {row.description for row in inside if row is not None and row.status == "ok"}
             ),
         ),
+        accounts=[dict(account) for account in accounts],
         metrics={
             name: MetricEntry(
                 signature=metric.signature(),

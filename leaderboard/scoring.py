@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from baselines import account
 from leaderboard import predictions as prediction_files
 from leaderboard import records, tables
 from leaderboard import references as reference_sources
@@ -24,7 +25,7 @@ from leaderboard import statistics as stats
 from leaderboard.metrics import ALLREF, Metric, build, expand, left_out
 from leaderboard.metrics.text import normalise
 from leaderboard.outcomes import Judge, Outcome, Settings
-from leaderboard.predictions import Predictions
+from leaderboard.predictions import Prediction, Predictions
 from leaderboard.references import References
 from leaderboard.summary import FLOOR, METHOD, PERSON, Summary
 from leaderboard.views import Answers, Mask
@@ -49,6 +50,8 @@ def score(
     unlisted: bool = False,
     method: str | None = None,
     settings: Settings | None = None,
+    beside: Mapping[str, Predictions] | None = None,
+    accounts: Sequence[Mapping[str, Any]] | None = None,
     progress: bool = False,
 ) -> Score:
     """Score one method's descriptions against people's, beside floors and one person.
@@ -70,6 +73,9 @@ def score(
         method: name for tables and the record, or name@version (default: name of
             the file, or what the names of several begin with).
         settings: seeds, draws, constants.
+        beside: other answers, by name, that are scored as the floors are: `blind`, the
+            method's own of units whose exemplars were shuffled.
+        accounts: how the answers were made (default: those that stand beside the files).
         progress: show a progress bar.
 
     Returns:
@@ -98,10 +104,7 @@ def score(
     scope = _scope(known, layers, split)
     _check(said, known, scope, allow_missing, unlisted)
     first = [said.first(unit) for unit in known.units]
-    answers: list[str | None] = [
-        normalise(row.description) if row is not None and row.status == "ok" else None
-        for row in first
-    ]
+    answers = _answers(first)
     senses = [
         None if text is None else "\n".join(map(normalise, said.senses(unit)))
         for unit, text in zip(known.units, answers, strict=True)
@@ -111,6 +114,11 @@ def score(
         raise InputError("Nothing to score: the predictions say nothing of any unit in question.")
     judge = Judge(known, scope, answered, settings)
     baseline = floors(known, settings.constants or ())
+    for name, others in (beside or {}).items():
+        baseline[name] = _answers([others.first(unit) for unit in known.units])
+    if accounts is None:
+        found = (account.beside(path, digest) for path, digest in said.sources)
+        accounts = [each for each in found if each is not None]
     weights = np.zeros((settings.draws, len(known.units)))
     weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
     outcomes: dict[str, dict[str, Outcome]] = {}
@@ -143,6 +151,7 @@ def score(
             "split": split,
             "allow_missing": allow_missing,
         },
+        accounts=accounts,
         left_out=left_out(asked),
         seconds={**seconds, "total": time.perf_counter() - started},
     )
@@ -183,6 +192,13 @@ class Score:
 
     def __str__(self) -> str:
         return tables.text(self.record)
+
+
+def _answers(rows: Sequence[Prediction | None]) -> list[str | None]:
+    return [
+        normalise(row.description) if row is not None and row.status == "ok" else None
+        for row in rows
+    ]
 
 
 def floors(known: References, constants: Sequence[str]) -> dict[str, Answers]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import baselines
-from baselines import Context, MethodSpec
+from baselines import Account, MethodSpec, Subject
 from baselines.running import keys
 from leaderboard import predictions, records, references, scoring
 from leaderboard.metrics import build, expand
@@ -25,36 +25,19 @@ FAST = ("nearest", "milan")
 """Beside floors and references, the methods of the short form of the main job."""
 
 
-def context_of_mini(seed: int, spec: MethodSpec, training: Any | None = None) -> Context:
-    """Return what a method requires on the mini edition, and no more.
-
-    Args:
-        seed: of every draw.
-        spec: of the method.
-        training: training units; None opens those of `mini`.
-    """
-    from baselines.probing import of_mini
-
-    if "training" not in spec.requires:
-        training = None
-    elif training is None:
-        training = baselines.open_training("mini")
-    return Context(
-        seed=seed,
-        training=training,
-        probings=of_mini() if "activations" in spec.requires else None,
-    )
-
-
-def offline_methods(synthetic: bool, exemplars: bool, *, fast: bool = False) -> list[str]:
-    """Return the methods that an edition alone can feed.
+def offline_methods(
+    synthetic: bool, exemplars: bool, *, activations: bool = False, fast: bool = False
+) -> list[str]:
+    """Return the methods that need nothing but what is at hand.
 
     Args:
         synthetic: whether the truth is known.
         exemplars: whether units have pictures; without, floors alone are left.
+        activations: whether the network is at hand, on a probe data set.
         fast: of methods, only those of `FAST`.
     """
-    at_hand = {"training", *(SUPPLIED if synthetic else [])}
+    at_hand = {"training", *(["activations"] if activations else [])}
+    at_hand |= set(SUPPLIED if synthetic else [])
     return [
         spec.name
         for spec in baselines.specs()
@@ -63,6 +46,11 @@ def offline_methods(synthetic: bool, exemplars: bool, *, fast: bool = False) -> 
         and (exemplars or spec.kind != "method")
         and (not fast or spec.kind != "method" or spec.name in FAST)
     ]
+
+
+def looks_at_exemplars(spec: MethodSpec) -> bool:
+    """Say whether a method describes units by their exemplars: others go by activations."""
+    return spec.kind == "method" and "activations" not in spec.requires
 
 
 def has_exemplars(units: Any) -> bool:
@@ -81,6 +69,8 @@ def run(
     split: str | None = "test",
     metrics: Sequence[str] | None = None,
     settings: Settings | None = None,
+    subject: Subject | None = None,
+    blind: bool = False,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     tell: Callable[[str], Any] = lambda line: None,
@@ -95,6 +85,9 @@ def run(
         split: describe and score this split; None is all of them.
         metrics: names or sets (default: `synthetic` where the truth is known, else `default`).
         settings: seeds and numbers of draws.
+        subject: the network with a probe data set, for methods that need activations.
+        blind: let the methods that look at exemplars describe shuffled ones too, as a floor:
+            the control, which has no lift.
         out: folder to write a record a method to, `<edition>-<config>-<split>/<method>`.
         overwrite: replace records that are there.
         tell: called with a line of progress.
@@ -108,7 +101,12 @@ def run(
     settings = settings or Settings()
     known = references.of(data, config=config)
     units = baselines.open_units(data, config=config, split=split)
-    names = list(methods or offline_methods(known.synthetic, has_exemplars(units), fast=fast))
+    names = list(
+        methods
+        or offline_methods(
+            known.synthetic, has_exemplars(units), activations=subject is not None, fast=fast
+        )
+    )
     made = [baselines.get(name) for name in names]
     titles = [f"{method.spec.name}@{method.spec.version}" for method in made]
     called = [method.spec.name for method in made]
@@ -126,21 +124,30 @@ def run(
     asked = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
     built = build(expand(asked))  # once: what a text model has encoded serves all methods
     training = baselines.open_training(data, config)
+    shuffled = baselines.shuffled_exemplars(units, settings.seed) if blind else units
     scores: dict[str, Score] = {}
     for method, title, place_of in zip(made, titles, places, strict=True):
         name = method.spec.name
         tell(f"{name}: describing {len(units):,} units")
-        # a context of its own, with what it requires and no more
-        if known.synthetic:
-            context = context_of_mini(settings.seed, method.spec, training)
-        else:
-            learns = "training" in method.spec.requires
-            context = Context(seed=settings.seed, training=training if learns else None)
-        answers = baselines.run(method, units, context)
+        context = baselines.context_of(method.spec, units, training, subject, settings.seed)
+        account = Account()
+        answers = baselines.run(method, units, context, account=account)
         said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
+        beside = {}
+        if blind and looks_at_exemplars(method.spec):
+            tell(f"{name}: describing shuffled exemplars")
+            others = baselines.run(method, shuffled, context)
+            beside["blind"] = predictions.of_descriptions(zip(keys(units), others, strict=True))
         tell(f"{name}: scoring")
         scores[name] = scoring.score(
-            said, known, built, split=split, method=title, settings=settings
+            said,
+            known,
+            built,
+            split=split,
+            method=title,
+            settings=settings,
+            beside=beside,
+            accounts=[account.to_dict()],
         )
         if place_of is not None:
             scores[name].save(place_of, overwrite=overwrite)

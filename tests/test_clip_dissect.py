@@ -364,11 +364,12 @@ def test_a_real_network_and_a_real_model(folders, kind, tmp_path):
     for concepts, known in ((None, ["dog", "red", "sky", "a b", "cat"]), (words, WORDS)):
         for name in SIMILARITIES:
             method = create(folders[kind], concepts, name, cache=tmp_path / "kept")
-            answers = run(method, net, range(6))
+            given = context(net)
+            answers = baselines.run(method, rows(net.network, range(6)), given)
             assert {each.text for each in answers[:5]} <= set(known)
             assert answers[5] == Description.abstained()
             assert run(create(str(folders[kind]), concepts, name), net, range(6)) == answers
-            chosen = method.chosen_on["net"]
+            chosen = given.chosen_on["net"]
             assert chosen["images"] == net.items.source
             assert chosen["concepts"]["count"] == 5
             assert chosen["text_image_model"] == TextImage.load(folders[kind]).digest

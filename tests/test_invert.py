@@ -260,9 +260,10 @@ def test_a_probe_of_one_picture():
 
 def test_explain_gives_p_values_and_what_it_was_chosen_on():
     probe, method = planted(), create()
-    found = method.explain(rows("net", [0, 2]), context(probe))
+    given = context(probe)
+    found = method.explain(rows("net", [0, 2]), given)
     assert all(isinstance(each, Found) and each.p < 1e-20 for each in found)
-    assert method.chosen_on == {"net": probe.source}
+    assert given.chosen_on == {"net": probe.source}
     assert probe.source["images"]["probe"]["sha256"] == "0" * 64
     names = literals(probe.concepts)
     assert found[1].formula.symbols(names) == "(dog AND red-c)"

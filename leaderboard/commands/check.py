@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.commands import Json, examples, print_json, print_table
+from leaderboard.commands import Json, Options, examples, options_of, print_json, print_table
 
-EPILOG = examples("milan check nearest", "milan check path/to/my_method.py --json")
+EPILOG = examples(
+    "milan check nearest",
+    "milan check path/to/my_method.py --json",
+    "milan check captioner --model NAME --set url=http://localhost:8000/v1",
+)
 
 
 def check(
@@ -18,19 +22,14 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="Folder or name of the method's model, if it has one.")
     ] = None,
+    set_: Options = None,
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Run a method on a few units of the mini edition: does it keep the contract?"""
     from baselines import checking
-    from leaderboard import suite
 
-    found = checking.check(
-        method,
-        {} if model is None else {"model": model},
-        context=suite.context_of_mini,
-        seed=seed,
-    )
+    found = checking.check(method, options_of(method, model=model, given=set_), seed=seed)
     if as_json:
         print_json([vars(each) for each in found])
     else:

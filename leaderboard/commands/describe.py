@@ -9,13 +9,18 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.commands import examples
+from leaderboard.commands import Options, examples, options_of
+from leaderboard.commands.subject import Cache, Device, Model, Probe, Random, Weights, subject_of
 from milannotations.errors import InputError
 from milannotations.files import check_writable
 
 EPILOG = examples(
     "milan describe mini --method nearest --split test --out nearest.csv",
     "milan describe mini --method path/to/my_method.py --split test --out mine.csv",
+    "milan describe mine --method netdissect --subject torchvision:resnet18@DEFAULT "
+    "--probe broden:DIR --out netdissect.csv",
+    "milan describe mine --method captioner --model NAME --set url=http://localhost:8000/v1 "
+    "--set show=crops",
 )
 
 
@@ -29,6 +34,17 @@ def describe(
         str | None, typer.Option(help="Folder or name of the method's model, if it has one.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="What --method constant says.")] = None,
+    set_: Options = None,
+    subject: Model = None,
+    probe: Probe = None,
+    weights: Weights = None,
+    random: Random = False,
+    device: Device = None,
+    cache: Cache = None,
+    blind: Annotated[
+        bool,
+        typer.Option("--blind", help="Show it other units' exemplars: a control without lift."),
+    ] = False,
     config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
     split: Annotated[str | None, typer.Option(help="Describe one split (test) alone.")] = None,
     network: Annotated[str | None, typer.Option(help="Describe this network alone.")] = None,
@@ -44,13 +60,14 @@ def describe(
     Interrupted, the same command goes on where it was.
     """
     import baselines
+    from baselines.account import Account
     from baselines.journal import Journal
     from leaderboard.predictions import of_descriptions
 
     if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: a name that ends in .csv or .parquet was expected.")
     check_writable(out)
-    given, journal = {"model": model, "text": text}, Journal(out)
+    journal, account = Journal(out), Account()
     described = baselines.describe(
         edition,
         method,
@@ -59,14 +76,18 @@ def describe(
         network=network,
         layers=layer or (),
         training=training,
-        options={name: value for name, value in given.items() if value is not None},
+        options=options_of(method, model=model, text=text, given=set_),
+        subject=subject_of(subject, probe, weights, random, device, cache),
+        blind=blind,
         seed=seed,
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
         journal=journal,
+        account=account,
     )
     made = of_descriptions(described)
     made.write(out)
+    account.write(out)
     journal.close()
     counts = [made.to_pandas().drop_duplicates(["network", "layer", "unit"]).status.value_counts()]
     listed = ", ".join(f"{n:,} {status}" for status, n in counts[0].items())

@@ -2,7 +2,7 @@
 
 from milannotations import probes
 
-probe = probes.open_probe("coco:path/to/coco")  # or broden:DIR, segments:DIR, mini
+probe = probes.open_probe("coco:path/to/coco")  # or broden:, segments:, images:DIR, mini
 """
 
 from milannotations.probes.base import Concept, Probe, ProbeItems, open_probe, planes

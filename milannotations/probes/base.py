@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int32]
 
-FORMS = {"broden": "broden", "coco": "coco", "segments": "segments", "mini": "mini"}
+FORMS = {
+    "broden": "broden",
+    "coco": "coco",
+    "segments": "segments",
+    "images": "folder",
+    "mini": "mini",
+}
 """What stands before the colon, and which module reads such a data set."""
 
 
@@ -206,6 +212,7 @@ def open_probe(spec: str) -> Probe:
     - `broden:DIR`: the folder of Broden (Bau et al. 2017): index.csv, label.csv, images/;
     - `coco:DIR` or `coco:instances.json`: instances in COCO's JSON, pictures beside;
     - `segments:DIR`: pictures, and one label map each;
+    - `images:DIR`: pictures alone, of the class that their folder names, if any;
     - `mini`: scenes of the mini world.
 
     Raises:
@@ -215,7 +222,7 @@ def open_probe(spec: str) -> Probe:
     if kind not in FORMS:
         raise InputError(
             f"No probe data set '{spec}'.{did_you_mean(kind, FORMS)} Expected broden:DIR, "
-            "coco:DIR, segments:DIR or mini."
+            "coco:DIR, segments:DIR, images:DIR or mini."
         )
     module = importlib.import_module(f"milannotations.probes.{FORMS[kind]}")
     if kind == "mini":

@@ -1,0 +1,192 @@
+"""Describing the units of one's own network: a subject on a probe data set, options, accounts."""
+
+import csv
+import json
+
+import networks
+import numpy as np
+import pytest
+from PIL import Image
+
+import baselines
+from baselines import Account, Subject
+from baselines.account import SUFFIX, beside
+from leaderboard import cli, records
+from milannotations import InputError, Unit
+from milannotations.files import sha256
+from milannotations.probes import open_probe
+
+FACTORY = f"{networks.__file__}:exact_plain"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with an edition of a network's exemplars, and two probe data sets."""
+    root = tmp_path_factory.mktemp("subject")
+    networks.folder(root / "pictures" / "bright", 12)
+    networks.folder(root / "pictures" / "dark", 12, seed=1)
+    segments = root / "segments"
+    networks.folder(segments / "images", 16, seed=2)
+    (segments / "labels").mkdir()
+    draw = np.random.default_rng(0)
+    for picture in (segments / "images").iterdir():
+        labels = draw.integers(0, 3, (16, 16)).astype(np.uint8)
+        Image.fromarray(labels).save(segments / "labels" / picture.name)
+    (segments / "labels.txt").write_text("left\nright\n")
+    run("exemplars", FACTORY, "--layer", "conv1", "conv2", "--images", root / "pictures",
+        "--out", root / "edition", "--name", "net", "--k", "3")  # fmt: skip
+    return root
+
+
+def run(*said):
+    """Run the command; return nothing unless it fails."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*map(str, said), ""][:-1])
+        raise SystemExit(0)
+    assert not stop.value.code
+
+
+def test_a_network_of_ones_own_is_described(place, tmp_path, capsys):
+    """From pictures and a file with a network to described units and an account of them."""
+    out, cache = tmp_path / "said.csv", tmp_path / "cache"
+    words = ["describe", place / "edition", "--method", "netdissect", "--subject", FACTORY,
+             "--probe", f"segments:{place / 'segments'}", "--cache", cache, "--out", out]  # fmt: skip
+    run(*words)
+    with open(out, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["layer"] for row in rows] == ["conv1"] * 6 + ["conv2"] * 8
+    assert {row["description"] for row in rows} <= {"left", "right", ""}
+    account = json.loads((tmp_path / f"said.csv{SUFFIX}").read_text())
+    assert account["predictions"] == sha256(out)
+    assert account["method"]["name"] == "netdissect"
+    assert account["n_units"] == 14
+    assert account["seconds"] > 0
+    assert account["a_unit"]["tokens_in"] is None
+    chosen = account["chosen_on"]["net"]
+    probe = open_probe(f"segments:{place / 'segments'}")
+    assert chosen["images"]["probe"]["sha256"] == probe.source["sha256"]
+    before = out.read_bytes()
+    passes = sorted(cache.iterdir())
+    assert len(passes) == 2
+    run(*words)  # of what was kept: the network is not shown a picture
+    assert sorted(cache.iterdir()) == passes
+    assert out.read_bytes() == before
+    capsys.readouterr()
+
+
+def test_answers_are_those_of_the_python_call(place, tmp_path):
+    subject = Subject(FACTORY, f"images:{place / 'pictures'}")
+    account = Account()
+    said = baselines.describe(
+        place / "edition", "invert", subject=subject, layers="conv2", account=account,
+        options={"length": 1, "fewest": 2},
+    )  # fmt: skip
+    assert [unit for unit, _ in said] == [Unit("net", "conv2", i) for i in range(8)]
+    texts = {answer.text for _, answer in said}
+    assert texts <= {"bright", "dark", "not bright", "not dark", None}
+    assert account.options == {"length": "1", "fewest": "2"}
+    out = tmp_path / "said.csv"
+    run("describe", place / "edition", "--method", "invert", "--set", "length=1", "--set",
+        "fewest=2", "--layer", "conv2", "--subject", FACTORY, "--probe",
+        f"images:{place / 'pictures'}", "--out", out)  # fmt: skip
+    with open(out, newline="") as stream:
+        assert [row["description"] or None for row in csv.DictReader(stream)] == [
+            answer.text for _, answer in said
+        ]
+
+
+def test_class_folders_are_concepts(place):
+    probe = open_probe(f"images:{place / 'pictures'}")
+    assert [concept.name for concept in probe.concepts] == ["bright", "dark"]
+    assert len(probe) == 24
+    assert np.unique(probe.labels(0, (4, 4))).tolist() == [1]
+    assert np.unique(probe.labels(23, (4, 4))).tolist() == [2]
+    assert probe.picture(0).size == (16, 16)
+
+
+def test_pictures_of_which_nothing_is_known(place):
+    subject = Subject(FACTORY, f"images:{place / 'segments' / 'images'}")
+    with pytest.raises(InputError, match="of which nothing is known"):
+        baselines.describe(place / "edition", "netdissect", subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (["--subject", FACTORY], "add --probe PROBE"),
+        (["--probe", "mini"], "add --subject MODEL"),
+        (["--cache", "x"], "are of a subject"),
+        ([], "Give both: --subject MODEL"),
+        (["--subject", FACTORY, "--probe", "coco:nowhere"], "no such folder"),
+        (["--set", "quantil=.9"], "has no option 'quantil'"),
+        (["--set", "quantile=much"], "valid number"),
+        (["--set", "quantile"], "NAME=VALUE was expected"),
+        (["--set", "quantile=.9", "--set", "quantile=.8"], "is set twice"),
+    ],
+)
+def test_what_is_wrong_is_said(place, tmp_path, capsys, said, error):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["describe", str(place / "edition"), "--method", "netdissect",
+                  "--out", str(tmp_path / "x.csv"), *said])  # fmt: skip
+    assert stop.value.code == 1
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_several_networks_are_not_one_subject():
+    subject = Subject(FACTORY, "mini")
+    with pytest.raises(InputError, match="is one network, and the units are of 2"):
+        subject.probings([Unit("a", "x", 0), Unit("b", "x", 0)])
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (["lam=0.3", "pmi=true", "show=crops"], {"lam": 0.3, "pmi": True, "show": "crops"}),
+        (["model=none", "candidates=4"], {"model": "none", "candidates": 4}),
+        (['body={"top_p": 0.5}', "max-words=9"], {"body": {"top_p": 0.5}, "max_words": 9}),
+        ([], {}),
+    ],
+)
+def test_options_have_the_types_of_create(given, made):
+    assert baselines.options_of("captioner", given) == made
+
+
+def test_options_of_a_file_without_types(write_file):
+    path = write_file(
+        "own.py",
+        "from baselines import MethodSpec\nSPEC = MethodSpec('own', '1', 'method', 'Own')\n"
+        "def create(a=1, b='x'):\n    raise SystemExit\n",
+    )
+    assert baselines.options_of(str(path), ["a=2", "b=two"]) == {"a": 2, "b": "two"}
+
+
+def test_an_account_is_of_its_file_alone(tmp_path):
+    path = tmp_path / "said.csv"
+    path.write_text("network,layer,unit,description\n")
+    where = Account(seed=3, n_units=4, seconds=2.0, tokens_in=8).write(path)
+    found = beside(path, sha256(path))
+    assert (found["seed"], found["a_unit"]["seconds"], found["a_unit"]["tokens_in"]) == (3, 0.5, 2)
+    assert beside(path, "another") is None
+    assert beside(tmp_path / "other.csv", "") is None
+    where.write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        beside(path, sha256(path))
+
+
+def test_accounts_and_the_blind_control_go_into_records(tmp_path, capsys):
+    """nearest of shuffled exemplars has no lift; its own has."""
+    out = tmp_path / "records"
+    run("run", "--methods", "nearest", "invert", "--metrics", "concept-f1", "--blind",
+        "--draws", "200", "--out", out)  # fmt: skip
+    capsys.readouterr()
+    nearest = records.load(out / "mini-mini-test" / "nearest-1.0")
+    blind = nearest.floors["blind"]["concept-f1"]
+    assert blind.lift_low <= 0 <= blind.lift_high
+    assert nearest.scores["concept-f1"].lift_low > blind.lift_high
+    assert nearest.accounts[0]["a_unit"]["seconds"] > 0
+    assert nearest.accounts[0]["chosen_on"] == {}
+    invert = records.load(out / "mini-mini-test" / "invert-1.0")
+    assert "blind" not in invert.floors  # it looks at no exemplar
+    for chosen in invert.accounts[0]["chosen_on"].values():
+        assert len(chosen["images"]["probe"]["sha256"]) == 64
