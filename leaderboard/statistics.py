@@ -254,3 +254,91 @@ def risk_coverage(values: Floats, confidence: Floats, steps: int = 10) -> dict[s
         "area": float(curve.mean()),
         "n": len(curve),
     }
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of Student's t interval of a mean; nan of fewer than two values.
+
+    Example:
+        >>> [round(end, 3) for end in mean_interval([1.0, 2.0, 3.0])]
+        [-0.484, 4.484]
+    """
+    from scipy.stats import t
+
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) < 2:
+        return float("nan"), float("nan")
+    half = t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
+    return float(found.mean() - half), float(found.mean() + half)
+
+
+def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of Wilson's interval of a share; nan of none.
+
+    Example:
+        >>> [round(end, 3) for end in share_interval(5, 10)]
+        [0.237, 0.763]
+    """
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return float("nan"), float("nan")
+    found = binomtest(count, n).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def sign_flip_p(differences: Sequence[float], *, one_sided: bool = True) -> float:
+    """Return the exact p of pairs differing by chance alone: over all flips of signs.
+
+    Under the null, which of a pair is which means nothing, so that each difference is as likely
+    with either sign. Of n pairs the smallest one-sided p is 2 to the power of -n.
+
+    Args:
+        differences: of each pair, up to 20 of them.
+        one_sided: against a positive mean; else against any.
+
+    Returns:
+        The share of the flips whose sum is at least as large; 1 of no pairs.
+
+    Example:
+        >>> sign_flip_p([3, 1, 2, 5, 4]), sign_flip_p([3, 1, 2, 5, 4], one_sided=False)
+        (0.03125, 0.0625)
+    """
+    found = np.asarray(differences, dtype=np.float64)
+    if len(found) > 20:
+        raise ValueError(f"{len(found)} pairs have too many flips to go through; 20 are the most.")
+    sums = np.zeros(1)
+    for each in found:
+        sums = np.concatenate([sums + each, sums - each])
+    observed = found.sum()
+    if not one_sided:
+        sums, observed = np.abs(sums), abs(observed)
+    return float((sums >= observed - 1e-9).mean())
+
+
+def label_permutation_p(counts: Sequence[tuple[int, int, int, int]]) -> float:
+    """Return the exact two-sided p of two groups having the same share of marked members.
+
+    Over all ways to deal the marks of each stratum anew among the members of both groups: the
+    probability of a total for the first group at least as far from what is expected of it.
+
+    Args:
+        counts: of each stratum, (marked in the first, first, marked in the second, second).
+
+    Example:
+        >>> round(label_permutation_p([(4, 4, 0, 4)]), 4)  # 2 of the 70 ways
+        0.0286
+    """
+    from scipy.stats import hypergeom
+
+    chances = np.ones(1)
+    expected = observed = 0.0
+    for marked, size, other_marked, other_size in counts:
+        total, both = marked + other_marked, size + other_size
+        if both == 0:
+            continue
+        chances = np.convolve(chances, hypergeom.pmf(np.arange(total + 1), both, total, size))
+        expected += total * size / both
+        observed += marked
+    far = np.abs(np.arange(len(chances)) - expected) >= abs(observed - expected) - 1e-9
+    return float(min(1.0, chances[far].sum()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,7 @@ def unit_sheet(
     exemplars: int = 15,
     columns: int | None = None,
     side: int = 96,
+    says: Callable[[Mapping[str, Any]], list[str]] | None = None,
 ) -> Image.Image:
     """Return a strip a unit: its exemplars, dimmed outside the masks, and what is said of it.
 
@@ -101,6 +102,7 @@ def unit_sheet(
         exemplars: pictures of each, strongest first.
         columns: pictures in a row; None puts them all in one.
         side: the longer one of a picture, in pixels; 0 leaves them as they are.
+        says: gives the lines above a unit's pictures (default: `lines`).
 
     Raises:
         InputError: a unit without exemplars, or no unit.
@@ -115,7 +117,7 @@ def unit_sheet(
         pairs = list(zip(unit["images"], unit["masks"], strict=True))[:exemplars]
         pairs = [reduced(image, mask, side) if side else (image, mask) for image, mask in pairs]
         tiles = grid([masked(image, mask) for image, mask in pairs], columns or len(pairs), side)
-        strips.append(_stack([*map(_line, lines(unit)), tiles]))
+        strips.append(_stack([*map(_line, (says or lines)(unit)), tiles]))
     if not strips:
         raise InputError("There is no unit to show.")
     if any(unit["unit_kind"] == "synthetic" for unit in units):

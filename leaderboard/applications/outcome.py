@@ -286,5 +286,5 @@ def plain(value: Any) -> Any:
             for each in (sorted(value) if isinstance(value, (set, frozenset)) else value)
         ]
     if isinstance(value, float):
-        return round(value, 9) if np.isfinite(value) else None
+        return value if np.isfinite(value) else None
     return value

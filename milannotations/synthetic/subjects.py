@@ -44,8 +44,11 @@ class SubjectWorld:
     Attributes:
         text: share of pictures with a class's name in a corner.
         adversarial: the name is another class's than the picture's, each as often.
-        face: share of pictures with a face, where there is room; never a matter of class.
+        face: share of pictures with a face, where there is room; no matter of class, unless
+            `telling_faces`.
         blurred_faces: faces are blurred, so that eyes and mouths are gone.
+        telling_faces: faces are whole in pictures of the first four classes and blurred in the
+            others', so that a network gains by looking at them. Blurred all, they tell nothing.
         radii: least and largest radius of the object that makes the class, in pixels.
         distractors: most other objects.
         distractor_radii: their least and largest radius.
@@ -64,6 +67,7 @@ class SubjectWorld:
     adversarial: bool = False
     face: float = 0.0
     blurred_faces: bool = False
+    telling_faces: bool = False
     radii: tuple[int, int] = (8, 13)
     distractors: int = 2
     distractor_radii: tuple[int, int] = (3, 5)
@@ -89,7 +93,8 @@ class SubjectWorld:
         if self.text:
             parts.append(f"{'wrong' if self.adversarial else 'right'}text{self.text:g}")
         if self.face:
-            parts.append(f"{'blurred' if self.blurred_faces else ''}face{self.face:g}")
+            kind = "blurred" if self.blurred_faces else "telling" if self.telling_faces else ""
+            parts.append(f"{kind}face{self.face:g}")
         return "-".join(parts)
 
     def scene(self, seed: int, index: int) -> tuple[Scene, int]:
@@ -108,7 +113,8 @@ class SubjectWorld:
         for _ in range(canvas.draw(self.distractors + 1)):
             canvas.add_shape(_between(canvas, self.distractor_radii))
         if with_face < round(self.face * 10_000):
-            canvas.add_face(face_radius, blurred=self.blurred_faces)
+            told = self.telling_faces and label >= len(CLASSES) // 2
+            canvas.add_face(face_radius, blurred=self.blurred_faces or told)
         if with_text < round(self.text * 10_000):
             named = (label + 1 + other) % len(CLASSES) if self.adversarial else label
             canvas.add_text(CLASSES[named], corner=corner)
@@ -287,10 +293,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", type=float, default=0.0, help="share with the class's name")
     parser.add_argument("--face", type=float, default=0.0, help="share with a face")
     parser.add_argument("--blurred-faces", action="store_true", help="blur them")
+    parser.add_argument("--telling-faces", action="store_true", help="blur them in half of classes")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="batches")
     parser.add_argument("--held-out", type=int, default=1000, help="pictures to measure on")
     options = parser.parse_args(arguments)
-    world = SubjectWorld(options.text, face=options.face, blurred_faces=options.blurred_faces)
+    world = SubjectWorld(
+        options.text,
+        face=options.face,
+        blurred_faces=options.blurred_faces,
+        telling_faces=options.telling_faces,
+    )
     settings = replace(SETTINGS, steps=options.steps)
     subject = train(world, options.seed, settings)
     shown = {
