@@ -74,7 +74,7 @@ def _table(
                 "n": number.n,
                 "over": number.over,
                 "says": number.says,
-                "figure": f"{made.id}.png" if "figure.png" in made.files else None,
+                "figure": f"{slug(made.id)}.png" if "figure.png" in made.files else None,
                 "folder": each.folder,
                 "warnings": made.warnings,
             }

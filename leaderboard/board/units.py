@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +237,8 @@ def _round(value: float | None) -> float | None:
 
 def _rounded(values: NDArray[np.float64]) -> list[float | None]:
     return [_round(value) for value in values.tolist()]
+
+
+def named(of: Answers, name: str) -> Answers:
+    """Return the same answers under another name."""
+    return replace(of, name=name)

@@ -1,0 +1,370 @@
+// Units to browse. Data come as scripts, since a page opened from a folder may read nothing else:
+// milanIndex(...) once, milanPart(n, ...) as units are looked at. Texts are set as text, never as
+// markup.
+(function () {
+  "use strict";
+  var COLUMNS = 15, STRIP = 8, BATCH = 24;
+  var SAYS = { "-1": "failed: no answer", "-2": "abstained: it means nothing", "-3": "no answer for this unit" };
+  var browser = document.getElementById("browser");
+  var list = document.getElementById("list");
+  var further = document.getElementById("further");
+  var count = document.getElementById("count");
+  var dialog = document.getElementById("unit");
+  var controls = {
+    query: document.getElementById("query"),
+    layer: document.getElementById("layer"),
+    order: document.getElementById("order")
+  };
+  var index = null, parts = {}, waiting = {}, haystacks = [];
+  var order = [], drawn = 0, opened = null, asked = 0, chosen = [];
+
+  function element(name, attributes, children) {
+    var made = document.createElement(name);
+    Object.keys(attributes || {}).forEach(function (key) { made.setAttribute(key, attributes[key]); });
+    (children || []).forEach(function (child) {
+      made.appendChild(typeof child === "string" ? document.createTextNode(child) : child);
+    });
+    return made;
+  }
+
+  function digits(value) {
+    if (value === null || value === undefined) return "–";
+    return value.toFixed(2).replace(/^(-?)0\./, "$1.");
+  }
+
+  function key(i) {
+    var layer = index.layers[index.layer[i]];
+    return layer[0] + "/" + layer[1] + "/" + index.unit[i];
+  }
+
+  // ---- data -------------------------------------------------------------------------------
+  window.milanIndex = function (data) {
+    index = data;
+    start();
+  };
+
+  window.milanPart = function (number, data) {
+    parts[number] = data;
+    (waiting[number] || []).forEach(function (done) { done(); });
+    delete waiting[number];
+  };
+
+  function need(number, done) {
+    if (parts[number]) return done();
+    if (waiting[number]) return void waiting[number].push(done);
+    waiting[number] = [done];
+    var script = element("script", { src: browser.dataset.folder + "/part-" + number + ".js" });
+    script.onerror = function () { count.textContent = "A part of the data cannot be read."; };
+    document.head.appendChild(script);
+  }
+
+  function needAll(progress, done) {
+    var total = Math.ceil(index.unit.length / index.part), number = 0;
+    (function next() {
+      if (number === total) return done();
+      progress(number, total);
+      need(number++, next);
+    })();
+  }
+
+  function of(i) {
+    var part = parts[Math.floor(i / index.part)], at = i % index.part;
+    function text(n) { return part.texts[n]; }
+    return {
+      people: part.people[at].map(text),
+      truth: part.truth[at] === null ? null : text(part.truth[at]),
+      said: part.said.map(function (column) {
+        var cell = column[at];
+        return Array.isArray(cell) ? cell.map(text) : cell < 0 ? cell : [text(cell)];
+      }),
+      value: part.value.map(function (column) { return column[at]; })
+    };
+  }
+
+  function haystack(i) {
+    if (haystacks[i] === undefined) {
+      var unit = of(i), words = [key(i), unit.truth || ""].concat(unit.people);
+      unit.said.forEach(function (texts) { if (Array.isArray(texts)) words = words.concat(texts); });
+      haystacks[i] = words.join("\n").toLowerCase();
+    }
+    return haystacks[i];
+  }
+
+  // ---- pictures ---------------------------------------------------------------------------
+  function address(sheet) {
+    if (index.sheet.data) return index.sheet.data[sheet];
+    return browser.dataset.sheets + "/" + ("000" + sheet).slice(-4) + ".webp";
+  }
+
+  var eye = "IntersectionObserver" in window ? new IntersectionObserver(function (entries) {
+    entries.forEach(function (entry) {
+      if (!entry.isIntersecting) return;
+      entry.target.style.backgroundImage = 'url("' + address(Number(entry.target.dataset.sheet)) + '")';
+      eye.unobserve(entry.target);
+    });
+  }, { rootMargin: "400px" }) : null;
+
+  function picture(i, first, shown, size, label) {
+    var sheet = Math.floor(index.at[i] / index.sheet.rows);
+    var rows = sheet === index.sheet.count - 1 ? index.sheet.last : index.sheet.rows;
+    var made = element("span", { "class": "thumb", role: "img", "aria-label": label, "data-sheet": sheet });
+    // sizes are shares of the element's own, so that a style sheet may make it smaller
+    made.style.width = size * shown + "px";
+    made.style.aspectRatio = shown + " / 1";
+    made.style.backgroundSize = 100 * COLUMNS / shown + "% " + 100 * rows + "%";
+    var x = COLUMNS === shown ? 0 : 100 * first / (COLUMNS - shown);
+    var y = rows === 1 ? 0 : 100 * (index.at[i] % index.sheet.rows) / (rows - 1);
+    made.style.backgroundPosition = x + "% " + y + "%";
+    if (eye) eye.observe(made);
+    else made.style.backgroundImage = 'url("' + address(sheet) + '")';
+    return made;
+  }
+
+  function pictures(i) {
+    return index.sheet && index.at[i] >= 0 ? index.pictures[i] : 0;
+  }
+
+  // ---- the list ---------------------------------------------------------------------------
+  function words() {
+    return controls.query.value.toLowerCase().split(/\s+/).filter(Boolean);
+  }
+
+  function marked(text) {
+    var made = element("bdi"), low = text.toLowerCase(), at = 0, sought = words();
+    if (low.length !== text.length) sought = []; // letters that grow in lower case: no marks
+    while (at < text.length) {
+      var begin = -1, word = "";
+      sought.forEach(function (each) {
+        var place = low.indexOf(each, at);
+        if (place >= 0 && (begin < 0 || place < begin)) { begin = place; word = each; }
+      });
+      if (begin < 0) break;
+      made.appendChild(document.createTextNode(text.slice(at, begin)));
+      made.appendChild(element("mark", {}, [text.slice(begin, begin + word.length)]));
+      at = begin + word.length;
+    }
+    made.appendChild(document.createTextNode(text.slice(at)));
+    return made;
+  }
+
+  function phrases(texts) {
+    if (!Array.isArray(texts)) return element("span", { "class": "dim" }, [SAYS[texts]]);
+    if (!texts.length) return element("span", { "class": "dim" }, ["nothing"]);
+    var made = element("span");
+    texts.forEach(function (text, n) {
+      if (n) made.appendChild(element("span", { "class": "between" }, [" | "]));
+      made.appendChild(marked(text));
+    });
+    return made;
+  }
+
+  function fact(what, content) {
+    return element("div", {}, [element("dt", {}, [what]), element("dd", {}, [content])]);
+  }
+
+  function card(i) {
+    var unit = of(i), n = Math.min(pictures(i), STRIP), facts = element("dl", { "class": "said" });
+    var button = element("button", { type: "button", "class": "open", "data-unit": i }, [key(i)]);
+    var made = element("li", { "class": "unit" }, [element("h3", {}, [button])]);
+    if (n) made.appendChild(picture(i, 0, n, 60, n + " of " + pictures(i) + " exemplars of " + key(i)));
+    if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
+    if (unit.people.length) facts.appendChild(fact(index.people, phrases(unit.people)));
+    index.methods.forEach(function (method, k) {
+      if (chosen[k]) facts.appendChild(fact(method[0], phrases(unit.said[k])));
+    });
+    made.appendChild(facts);
+    made.appendChild(element("p", { "class": "dim" }, [
+      "disagreement " + digits(index.disagreement[i]) + " · retrieval " + digits(index.value[i])
+    ]));
+    return made;
+  }
+
+  function draw() {
+    var now = asked, end = Math.min(drawn + BATCH, order.length), number = drawn;
+    further.disabled = true;
+    (function next() {
+      if (now !== asked) return; // something else was asked for meanwhile
+      if (number < end) return need(Math.floor(order[number++] / index.part), next);
+      var made = document.createDocumentFragment();
+      for (; drawn < end; drawn++) made.appendChild(card(order[drawn]));
+      list.appendChild(made);
+      further.disabled = false;
+      further.hidden = drawn >= order.length;
+    })();
+  }
+
+  function sorted(ids) {
+    var by = { disagree: [index.disagreement, -1], agree: [index.disagreement, 1],
+               hard: [index.value, 1], easy: [index.value, -1] }[controls.order.value];
+    if (!by) return ids;
+    return ids.sort(function (a, b) {
+      var x = by[0][a], y = by[0][b];
+      if (x === null || y === null) return (x === null) - (y === null) || a - b;
+      return by[1] * (x - y) || a - b;
+    });
+  }
+
+  function update() {
+    var now = ++asked, sought = words(), layer = controls.layer.value, ids = [];
+    function finish() {
+      if (now !== asked) return;
+      for (var i = 0; i < index.unit.length; i++) {
+        if (layer !== "" && index.layer[i] !== Number(layer)) continue;
+        if (sought.length && !sought.every(function (word) { return haystack(i).indexOf(word) >= 0; })) continue;
+        ids.push(i);
+      }
+      order = sorted(ids);
+      drawn = 0;
+      list.textContent = "";
+      count.textContent = order.length === index.unit.length
+        ? order.length.toLocaleString("en") + " units"
+        : order.length.toLocaleString("en") + " of " + index.unit.length.toLocaleString("en") + " units";
+      further.hidden = true;
+      draw();
+      remember();
+    }
+    if (!sought.length) return finish();
+    needAll(function (n, total) {
+      if (now === asked && n) count.textContent = "reading part " + n + " of " + total;
+    }, finish);
+  }
+
+  // ---- one unit ---------------------------------------------------------------------------
+  function open(i) {
+    opened = i;
+    need(Math.floor(i / index.part), function () {
+      if (opened !== i) return;
+      var unit = of(i), body = document.getElementById("unit-body"), n = pictures(i);
+      document.getElementById("unit-title").textContent = key(i);
+      body.textContent = "";
+      if (n) {
+        var grid = element("div", { "class": "exemplars" });
+        for (var k = 0; k < n; k++) {
+          grid.appendChild(picture(i, k, 1, 128, "Exemplar " + (k + 1) + " of " + n + ", strongest first"));
+        }
+        body.appendChild(grid);
+      }
+      var facts = element("dl", { "class": "said" });
+      if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
+      facts.appendChild(fact(index.people, phrases(unit.people)));
+      body.appendChild(facts);
+      var rows = element("tbody");
+      index.methods.forEach(function (method, m) {
+        var name = method[2]
+          ? element("a", { href: browser.dataset.methods + "/" + method[2] }, [element("bdi", {}, [method[0]])])
+          : element("bdi", {}, [method[0]]);
+        var head = element("th", { scope: "row" }, [name]);
+        if (method[1] !== "method") head.appendChild(element("span", { "class": "tag" }, [method[1]]));
+        rows.appendChild(element("tr", {}, [
+          head,
+          element("td", {}, [phrases(unit.said[m])]),
+          element("td", { "class": "number" }, [digits(unit.value[m])])
+        ]));
+      });
+      body.appendChild(element("table", { "class": "answers" }, [
+        element("caption", { "class": "hidden" }, ["What each method says of the unit"]),
+        element("thead", {}, [element("tr", {}, [
+          element("th", { scope: "col" }, ["Method"]),
+          element("th", { scope: "col" }, ["What it says"]),
+          element("th", { scope: "col" }, ["Retrieval"])
+        ])]),
+        rows
+      ]));
+      body.appendChild(element("p", { "class": "dim" }, [
+        "Disagreement of the methods: " + digits(index.disagreement[i]) + "."
+      ]));
+      var place = order.indexOf(i);
+      document.getElementById("previous").disabled = place <= 0;
+      document.getElementById("next").disabled = place < 0 || place >= order.length - 1;
+      if (!dialog.open) dialog.showModal();
+      dialog.scrollTop = 0;
+      remember();
+    });
+  }
+
+  function step(by) {
+    var place = order.indexOf(opened) + by;
+    if (place >= 0 && place < order.length) open(order[place]);
+  }
+
+  // ---- the address says what is shown, so that it can be sent ------------------------------
+  function remember() {
+    var said = new URLSearchParams();
+    if (controls.query.value) said.set("q", controls.query.value);
+    if (controls.layer.value) said.set("layer", index.layers[Number(controls.layer.value)].join("/"));
+    if (controls.order.value !== "unit") said.set("order", controls.order.value);
+    if (opened !== null) said.set("unit", key(opened));
+    var text = said.toString();
+    try {
+      history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
+    } catch (error) {
+      // the address stays as it was
+    }
+  }
+
+  function recall() {
+    var said = new URLSearchParams(location.hash.slice(1));
+    controls.query.value = said.get("q") || "";
+    var layers = index.layers.map(function (layer) { return layer.join("/"); });
+    var layer = layers.indexOf(said.get("layer"));
+    controls.layer.value = layer >= 0 ? String(layer) : "";
+    if (said.get("order")) controls.order.value = said.get("order");
+    if (!controls.order.value) controls.order.value = "unit";
+    for (var i = 0; i < index.unit.length; i++) if (key(i) === said.get("unit")) return i;
+    return null;
+  }
+
+  function start() {
+    index.layers.forEach(function (layer, n) {
+      controls.layer.appendChild(element("option", { value: n }, [layer.join(" / ")]));
+    });
+    var box = document.getElementById("chosen"), left = 3;
+    index.methods.forEach(function (method, k) {
+      chosen[k] = method[1] === "method" && left-- > 0;
+      var input = element("input", { type: "checkbox", value: k });
+      input.checked = chosen[k];
+      box.appendChild(element("label", { "class": "check" }, [input, " ", element("bdi", {}, [method[0]])]));
+    });
+    box.addEventListener("change", function (event) {
+      chosen[Number(event.target.value)] = event.target.checked;
+      update();
+    });
+    var pause = null;
+    controls.query.addEventListener("input", function () {
+      clearTimeout(pause);
+      pause = setTimeout(update, 150);
+    });
+    controls.layer.addEventListener("change", update);
+    controls.order.addEventListener("change", update);
+    browser.querySelector("form").addEventListener("submit", function (event) {
+      event.preventDefault();
+      update();
+    });
+    list.addEventListener("click", function (event) {
+      var button = event.target.closest("button.open");
+      if (button) open(Number(button.dataset.unit));
+    });
+    further.addEventListener("click", draw);
+    if (eye) {
+      new IntersectionObserver(function (entries) {
+        if (entries[0].isIntersecting && !further.hidden && !further.disabled) draw();
+      }, { rootMargin: "800px" }).observe(further);
+    }
+    document.getElementById("previous").addEventListener("click", function () { step(-1); });
+    document.getElementById("next").addEventListener("click", function () { step(1); });
+    document.getElementById("close").addEventListener("click", function () { dialog.close(); });
+    dialog.addEventListener("keydown", function (event) {
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.key === "ArrowLeft") step(-1);
+      if (event.key === "ArrowRight") step(1);
+    });
+    dialog.addEventListener("close", function () {
+      opened = null;
+      remember();
+    });
+    var asked_for = recall();
+    opened = asked_for;
+    update();
+    if (asked_for !== null) open(asked_for);
+  }
+})();

@@ -1,0 +1,279 @@
+"""`milan board build`: static pages from records, and from the editions that they name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leaderboard.board import applied, downloads, finding, methods, pages, rows, sprites, units
+from leaderboard.board.finding import Finding, Table
+from leaderboard.board.text import script, slug
+from leaderboard.ranking import Run
+from milannotations.errors import InputError
+from milannotations.files import replacing
+
+RECORDS = Path(__file__).parent.parent / "records"
+"""The records that ship: every method that needs no download, on `mini`."""
+
+
+@dataclass
+class Browser:
+    """A page of units: of one state of the references of an edition's config."""
+
+    file: str
+    title: str
+    runs: list[tuple[Table, Run]]
+    synthetic: bool
+    why: str = ""
+    n: int = 0
+    methods: int = 0
+
+
+def build(
+    out: str | os.PathLike[str],
+    folders: Sequence[str | os.PathLike[str]] = (),
+    *,
+    editions: Iterable[str | os.PathLike[str]] = (),
+    cache: str | os.PathLike[str] = sprites.CACHE,
+    tell: Callable[[str], Any] = lambda line: None,
+    progress: bool = False,
+) -> Path:
+    """Write a board: whole, or not at all. The same records give the same bytes.
+
+    Args:
+        out: folder of the site; one that `build` made is replaced.
+        folders: of records, at any depth (default: those that ship).
+        editions: folders of editions that records name; embedded ones are at hand.
+        cache: folder of thumbnails, which are made once an edition.
+        tell: called with a line of progress.
+        progress: show progress bars.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        InputError: a folder without records, a record that is damaged or may not stand where it
+            would; `out` holds something else, or the records.
+    """
+    folders = [Path(folder) for folder in folders] or [RECORDS]
+    out = Path(out)
+    _check_place(out, folders)
+    runs, findings = finding.find(folders)
+    tables = finding.tables(runs)
+    with replacing(out) as site:
+        site.mkdir()
+        _Site(site, tables, findings, list(editions), Path(cache), tell, progress).write()
+    return out / "index.html"
+
+
+def _check_place(out: Path, folders: Sequence[Path]) -> None:
+    if out.is_file():
+        raise InputError(f"{out} is a file; a folder was expected at --out.")
+    if out.is_dir() and any(out.iterdir()):
+        page = out / "index.html"
+        if not page.is_file() or pages.MARK not in page.read_text("utf-8", errors="replace"):
+            raise InputError(f"{out} is not empty and holds no board. Give another --out.")
+    for folder in folders:
+        if folder.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{folder} lies in {out}, which is written anew. Give another --out.")
+
+
+@dataclass
+class _Site:
+    """A site that is being written."""
+
+    at: Path
+    tables: Sequence[Table]
+    findings: Sequence[Finding]
+    editions: Sequence[str | os.PathLike[str]]
+    cache: Path
+    tell: Callable[[str], Any]
+    progress: bool
+
+    def write(self) -> None:
+        for name in pages.ASSETS:
+            self._put(f"assets/{name}", pages.asset(name))
+        self.tell(f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables")
+        made = [(table, rows.of_table(table)) for table in self.tables]
+        browsers = self._browsers(made)
+        shown = [self._track(table, values, browsers) for table, values in made]
+        works = applied.tables(self.findings)
+        for work in works:
+            self._application(work)
+        listed = [self._method(page, browsers, works) for page in methods.pages(self.tables, self.findings)]
+        (self.at / "downloads").mkdir()
+        files = downloads.write(self.at / "downloads", self.tables, self.findings)
+        self._put(
+            "index.html",
+            pages.render(
+                "index.html",
+                root="",
+                real=[each for each in shown if not each["track"].synthetic and not each["newest"]],
+                synthetic=[each for each in shown if each["track"].synthetic and not each["newest"]],
+                real_applied=[work for work in works if not work["synthetic"]],
+                synthetic_applied=[work for work in works if work["synthetic"]],
+                frozen=[each for each in shown if each["newest"]],
+                browse=browsers,
+                methods=listed,
+                downloads=[
+                    {"file": name, "says": says, "size": self._size(f"downloads/{name}")}
+                    for name, says in files
+                ],
+            ),
+        )
+
+    def _put(self, name: str, text: str) -> None:
+        path = self.at / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+    def _size(self, name: str) -> str:
+        return f"{(self.at / name).stat().st_size / 1e6:,.1f} MB"
+
+    def _track(self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]) -> dict[str, Any]:
+        file = f"{table.track.slug if table.track.version else slug(table.track.name)}.html"
+        there = {each.track.key for each in self.tables}
+        newest = table.newest
+        self._put(
+            f"tracks/{file}",
+            pages.render(
+                "track.html",
+                root="../",
+                here="tracks",
+                kinds=[("method", "methods"), ("floor", "floors"), ("reference", "references"), ("person", "one person" if not table.track.synthetic else "one simulated annotator")],
+                units_page=_page_of(table, browsers),
+                newest_file=f"{newest.slug}.html" if newest and newest.key in there else None,
+                **values,
+            ),
+        )
+        return {**values, "file": file}
+
+    def _browsers(self, made: Sequence[tuple[Table, dict[str, Any]]]) -> list[Browser]:
+        found: dict[tuple[str, str, str], Browser] = {}
+        for table, values in made:
+            place = {(row["name"], row["version"]): i for i, row in enumerate(values["rows"])}
+            seen: set[tuple[str, str | None]] = set()
+            for run in sorted(table.runs, key=lambda run: place.get((run.record.method, run.record.version), 0)):
+                edition, named = run.record.edition, (run.record.method, run.record.version)
+                key = edition.edition, edition.config, edition.digest
+                if named in seen:  # another seed: the first stands for all
+                    continue
+                seen.add(named)
+                title = f"{edition.edition} / {edition.config}"
+                if any(other[:2] == key[:2] and other != key for other in found):
+                    title += f", references {edition.digest[:6]}"
+                browser = found.setdefault(key, Browser("", title, [], edition.synthetic))
+                browser.file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
+                browser.runs.append((table, run))
+        for browser in found.values():
+            self._browse(browser)
+        return list(found.values())
+
+    def _browse(self, browser: Browser) -> None:
+        record = browser.runs[0][1].record
+        edition, browser.why = finding.edition_of(record, self.editions)
+        known = sheets = None
+        if edition is not None:
+            known = units.known(edition, record.edition.config)
+            sheets = sprites.sheets(
+                edition, record.edition.config, cache=self.cache, tell=self.tell, progress=self.progress
+            )
+        names = [(run.record.method, run.record.version) for _, run in browser.runs]
+        said = []
+        for table, run in browser.runs:
+            own = run.record
+            kind = "method" if own.about is None else own.about.kind
+            told = units.answers(run, kind, rows.page_of(own.method, own.version), table.track.ranked_by)
+            if names.count((own.method, own.version)) > 1:
+                told = units.named(told, f"{told.name} on {table.track.key}")
+            said.append(told)
+        made = units.browsing(said, known, sheets, title=browser.title)
+        browser.n, browser.methods = len(made.index["unit"]), len(said)
+        folder = browser.file.removesuffix(".html")
+        self._put(f"units/{folder}/index.js", f"milanIndex({script(made.index)});\n")
+        for number, part in enumerate(made.parts):
+            self._put(f"units/{folder}/part-{number}.js", f"milanPart({number},{script(part)});\n")
+        place = None
+        if sheets is not None:
+            place = f"../sprites/{sheets.digest[:16]}"
+            target = self.at / "sprites" / sheets.digest[:16]
+            target.mkdir(parents=True, exist_ok=True)
+            for number in made.sheets:
+                shutil.copyfile(sheets.folder / f"{number:04d}.webp", target / f"{number:04d}.webp")
+        self._put(
+            f"units/{browser.file}",
+            pages.render(
+                "units.html",
+                root="../",
+                here="units",
+                title=browser.title,
+                synthetic=browser.synthetic,
+                why=browser.why,
+                folder=folder,
+                sheets=place,
+                method_pages="../methods",
+            ),
+        )
+
+    def _method(
+        self, page: methods.Page, browsers: Sequence[Browser], works: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        title = f"{page.name} {page.version}" if page.version else page.name
+        shown = []
+        for table, record in page.records:
+            track = table.track
+            shown.append(
+                {
+                    "track": track,
+                    "file": f"{track.slug if track.version else slug(track.name)}.html",
+                    "synthetic": record.edition.synthetic,
+                    "seed": None if record.about is None else record.about.seed,
+                    "units_page": _page_of(table, browsers),
+                    "slices": methods.slices(record, (track.ranked_by, track.ties_by)),
+                    "scores": methods.scores(record),
+                    "warnings": record.warnings,
+                }
+            )
+        at_work = [
+            {**row, "title": work["says"], "file": work["file"], "synthetic": work["synthetic"]}
+            for work in works
+            for row in work["rows"]
+            if (row["name"], row["version"]) == (page.name, page.version)
+        ]
+        self._put(
+            f"methods/{page.file}",
+            pages.render(
+                "method.html",
+                root="../",
+                here="methods",
+                title=title,
+                facts=methods.facts(page),
+                commands=methods.commands(page),
+                records=shown,
+                applied=at_work,
+                costs=methods.costs(page),
+            ),
+        )
+        return {"file": page.file, "title": title}
+
+    def _application(self, work: dict[str, Any]) -> None:
+        for row in work["rows"]:
+            if row["figure"]:
+                (self.at / "figures").mkdir(exist_ok=True)
+                shutil.copyfile(row["folder"] / "figure.png", self.at / "figures" / row["figure"])
+        self._put(
+            f"applications/{work['file']}",
+            pages.render("application.html", root="../", here="tracks", table=work),
+        )
+
+
+def _page_of(table: Table, browsers: Sequence[Browser]) -> str | None:
+    """Return the page of the units of a table."""
+    for browser in browsers:
+        if any(each is table for each, _ in browser.runs):
+            return browser.file
+    return None
