@@ -15,7 +15,6 @@ from milannotations.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from leaderboard.records import Record
-    from milannotations.schema import Unit
 
 Task = Literal["agreement", "analyze", "audit", "edit"]
 
@@ -55,6 +54,10 @@ MINI = "1905f5356712c9bf451de4937428a4558c834e1151032277b809dc1df69195b3"
 """Digest of the references of the edition `mini` that version 1 is about."""
 
 
+MINI_UNITS = "6a93c6662aa109f0f1b1b6d37e694f4792177897ba0fb24eb0587925287bfe50"
+"""Digest of the units that it tests on."""
+
+
 @dataclass(frozen=True)
 class Track:
     """One table of the board.
@@ -71,10 +74,11 @@ class Track:
         ranked_by: the metric whose `mean_all`, on matched references, orders the table.
         ties_by: the metric whose score above shuffle stands beside it and breaks ties.
         synthetic: units were planted and annotators are simulated.
-        n_units: units that an entry is to describe.
-        units_digest: sha256 of the official split (see `milannotations.splits.digest`), or of
-            the keys of the units where there is none.
-        edition_digest: of the references (`References.digest`); None where they are not at hand.
+        n_units: units that an entry is to describe; None where an application makes its own.
+        units_digest: sha256 of the official split (`milannotations.splits.digest`) or, where
+            there is none, of the units (`submitting.units.digest`).
+        edition_digest: of the references (`References.digest`); None where the edition is made on
+            each user's machine.
     """
 
     name: str
@@ -89,8 +93,8 @@ class Track:
     ranked_by: str
     ties_by: str
     synthetic: bool
-    n_units: int
-    units_digest: str
+    n_units: int | None
+    units_digest: str | None
     edition_digest: str | None = None
 
     @property
@@ -149,24 +153,17 @@ def belongs(record: Record, track: Track) -> str | None:
     edition = record.edition
     if record.track != track.key:
         return f"its track is {record.track or 'none'}"
+    if record.kind != track.task:
+        return f"it is of {record.kind}"
     if (edition.edition, edition.config) != (track.edition, track.config):
         return f"it is of {edition.edition} / {edition.config}"
     if edition.synthetic != track.synthetic:
         return "synthetic and real results never stand in one table"
     if track.edition_digest and edition.digest != track.edition_digest:
         return f"its references have the digest {edition.digest[:12]}"
-    if track.task == "agreement" and track.ranked_by not in record.scores:
+    if track.ranked_by not in record.scores:
         return f"it has no {track.ranked_by}"
     return None
-
-
-def units(track: Track) -> tuple[Unit, ...] | None:
-    """Return the units that an entry describes, from the official split; None if it has none."""
-    if not track.condition:
-        return None
-    from milannotations.splits import split
-
-    return split(track.condition).test
 
 
 @cache
@@ -186,7 +183,7 @@ def _synthetic() -> tuple[Track, ...]:
             ties_by=TIES_BY,
             synthetic=True,
             n_units=393,
-            units_digest="",
+            units_digest=MINI_UNITS,
             edition_digest=MINI,
         )
     ]
@@ -201,12 +198,12 @@ def _synthetic() -> tuple[Track, ...]:
                 split=None,
                 condition="",
                 task=task,
-                metrics=(task,),
-                ranked_by=task,
+                metrics=(),
+                ranked_by="",
                 ties_by="",
                 synthetic=True,
-                n_units=0,
-                units_digest="",
+                n_units=None,
+                units_digest=None,
             )
         )
     return tuple(made)
@@ -234,11 +231,14 @@ def _of_conditions() -> Iterator[Track]:
             continue
         within = family == "within-network"
         train, _, test = what.partition("-to-")
-        tested = _CONFIG.get(test, test) or what
+        tested = test or what
+        title = _TITLES[family].format(
+            train=_SPOKEN.get(train, train), test=_SPOKEN.get(tested, tested)
+        )
         yield Track(
             name=condition.name,
             version=1,
-            title=_TITLES[family].format(train=train, test=tested),
+            title=title,
             edition="release",
             config=tested,
             split="test" if within else None,
@@ -253,12 +253,20 @@ def _of_conditions() -> Iterator[Track]:
         )
 
 
-_CONFIG = {"": ""}
+_SPOKEN = {
+    "base": "the six networks of 2022",
+    "cls": "classifiers",
+    "gen": "generators",
+    "imagenet": "ImageNet networks",
+    "places365": "Places365 networks",
+    "alexnet": "both AlexNets",
+    "resnet152": "both ResNet-152s",
+}
 _TITLES = {
-    "within-network": "Units of {test} held out, learning from its others",
-    "across-network": "All units of {test}, learning from {train} alone",
-    "across-dataset": "All units of {test} networks, learning from {train} networks alone",
-    "across-task": "All units of {test} networks, learning from {train} networks alone",
-    "across-arch": "All units of {test}, learning from the networks of {train}",
-    "leave-one-out": "All units of {test}, learning from the five other networks",
+    "within-network": "A tenth of the units of {test}, learning from its others",
+    "across-network": "Units of {test}, learning from {train}",
+    "across-dataset": "Units of {test}, learning from {train}",
+    "across-task": "Units of {test}, learning from {train}",
+    "across-arch": "Units of {test}, learning from {train}",
+    "leave-one-out": "Units of {test}, learning from the five other networks",
 }

@@ -1,0 +1,16 @@
+"""Submissions: a form and files of predictions in a folder, checked by name and scored anew.
+
+    <name>/<version>/
+      submission.yaml                          the form (`form.Submission`)
+      predictions/<edition>-<config>.csv       one file a track and seed
+
+`new` writes such a folder, `check` runs the named checks on it, `score` computes every score
+from the predictions. What a form claims of scores is refused: there is no field for it.
+"""
+
+from leaderboard.submitting.checks import CHECKS, Finding, check
+from leaderboard.submitting.form import Predicted, Submission, load
+from leaderboard.submitting.making import new
+from leaderboard.submitting.rescoring import score
+
+__all__ = ["CHECKS", "Finding", "Predicted", "Submission", "check", "load", "new", "score"]
