@@ -7,9 +7,8 @@ from typing import Any
 
 from leaderboard.applications import TASKS
 from leaderboard.board.finding import Finding
-from leaderboard.board.rows import bar, page_of
+from leaderboard.board.rows import bar, page_of, three
 from leaderboard.board.text import slug
-from leaderboard.cells import digits
 
 
 def tables(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -56,7 +55,7 @@ def _table(
         interval = (
             ""
             if number.low is None or number.high is None
-            else f"{digits(number.low, signed=True)} to {digits(number.high, signed=True)}"
+            else f"{three(number.low, signed=True)} to {three(number.high, signed=True)}"
         )
         rows.append(
             {
@@ -65,12 +64,12 @@ def _table(
                 "version": made.version,
                 "page": page_of(made.method, made.version),
                 "value": number.value,
-                "text": digits(number.value, signed=True),
+                "text": three(number.value, signed=True),
                 "interval": interval,
                 "bar": bar(number.low, number.value, number.high, domain, number.control),
-                "control": digits(number.control),
+                "control": three(number.control),
                 "p": number.p,
-                "p_text": digits(number.p),
+                "p_text": three(number.p),
                 "n": number.n,
                 "over": number.over,
                 "says": number.says,

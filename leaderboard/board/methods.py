@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leaderboard.board.finding import Finding, Table
-from leaderboard.board.rows import bar, page_of, short
-from leaderboard.cells import digits
+from leaderboard.board.rows import bar, page_of, short, three
 from leaderboard.records import Estimate, Record
 
 BY_FORMULA = ("seen", "unseen")
@@ -107,8 +106,8 @@ def costs(page: Page) -> list[dict[str, Any]]:
                 "seed": None if about is None else about.seed,
                 "hardware": "" if about is None else about.hardware,
                 "cost": "" if about is None else about.cost,
-                "describing": digits(measured) if measured else "",
-                "scoring": digits(record.seconds.get("total")),
+                "describing": three(measured) if measured else "",
+                "scoring": three(record.seconds.get("total")),
                 "commit": (record.ran.get("commit") or "")[:10],
                 "dirty": record.ran.get("dirty"),
                 "version": record.ran.get("milannotations"),
@@ -129,16 +128,16 @@ def scores(record: Record) -> list[dict[str, Any]]:
                 "name": short(name),
                 "title": entry.title,
                 "better": entry.direction or "",
-                "mean": digits(estimate.mean),
+                "mean": three(estimate.mean),
                 "interval": _interval(estimate),
-                "all": digits(estimate.mean_all),
-                "lift": digits(estimate.lift, signed=True),
+                "all": three(estimate.mean_all),
+                "lift": three(estimate.lift, signed=True),
                 "shuffled": _floor(record, "shuffled", name),
                 "constant": _floor(record, "constant", name),
                 "commonest": _floor(record, "most-common-of-layer", name),
                 "person": _floor(record, "one-person", name),
-                "versus": digits(versus.difference, signed=True) if versus else "-",
-                "p": digits(versus.p_holm) if versus else "-",
+                "versus": three(versus.difference, signed=True) if versus else "-",
+                "p": three(versus.p_holm) if versus else "-",
                 "n": f"{estimate.n_scored:,} of {estimate.n_units:,}",
             }
         )
@@ -166,7 +165,7 @@ def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
             {
                 "name": f"{short(name)}{' above shuffle' if lifted else ''}",
                 "cells": [
-                    {"text": digits(row[1], signed=lifted), "bar": bar(*row, domain, mark)}
+                    {"text": three(row[1], signed=lifted), "bar": bar(*row, domain, mark)}
                     for row in found
                 ],
             }
@@ -196,9 +195,9 @@ def _ends(estimate: Estimate | None, lifted: bool) -> tuple[float | None, ...]:
 def _interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"{digits(estimate.low)} to {digits(estimate.high)}"
+    return f"{three(estimate.low)} to {three(estimate.high)}"
 
 
 def _floor(record: Record, floor: str, name: str) -> str:
     estimate = record.floors.get(floor, {}).get(name)
-    return digits(None if estimate is None else estimate.mean)
+    return three(None if estimate is None else estimate.mean)

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from leaderboard.board.rows import three
 from leaderboard.board.text import link, shown
-from leaderboard.cells import digits
 
 HERE = Path(__file__).parent
 ASSETS = ("board.css", "icon.svg", "table.js", "theme.js", "units.js")
@@ -33,7 +33,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(shown=shown, link=link, digits=digits)
+    made.filters.update(shown=shown, link=link, three=three)
     made.globals.update(policy=POLICY, mark=MARK)
     return made
 

@@ -8,7 +8,7 @@ from typing import Any
 from leaderboard import ranking
 from leaderboard.board.finding import Table
 from leaderboard.board.text import slug
-from leaderboard.cells import digits
+from leaderboard.cells import short as rounded
 from leaderboard.ranking import Standing
 from leaderboard.records import Estimate, MetricEntry
 from leaderboard.summary import PERSON
@@ -54,13 +54,13 @@ def of_table(table: Table) -> dict[str, Any]:
                 "kind": row.kind,
                 "page": page_of(row.name, row.version) if is_entry(row) else None,
                 "score": row.score,
-                "score_text": digits(row.score),
+                "score_text": three(row.score),
                 "interval": _interval(row.low, row.high),
                 "bar": bar(row.low, row.score, row.high, scores, CHANCE),
                 "spread": row.spread,
                 "seeds": len(row.records),
                 "lift": row.lift,
-                "lift_text": digits(row.lift, signed=True),
+                "lift_text": three(row.lift, signed=True),
                 "lift_interval": _interval(lift[0], lift[2], signed=True),
                 "lift_bar": bar(*lift, lifts, 0.0),
                 "coverage": row.coverage,
@@ -75,8 +75,8 @@ def of_table(table: Table) -> dict[str, Any]:
         "rows": rows,
         "columns": [{"name": short(name), "title": entries[name].title} for name in beside],
         "metrics": [(name, entries[name]) for name in (track.ranked_by, track.ties_by, *beside) if name in entries],
-        "scale": [digits(end) for end in scores],
-        "lift_scale": [digits(end, signed=True) for end in lifts],
+        "scale": [three(end) for end in scores],
+        "lift_scale": [three(end, signed=True) for end in lifts],
         "n_methods": len({(row.name, row.version) for row in standings if row.kind == "method"}),
         "n_units": max(run.record.edition.n_units for run in table.runs),
         "n_described": max(run.record.scores[track.ranked_by].n_units for run in table.runs),
@@ -95,6 +95,11 @@ def of_table(table: Table) -> dict[str, Any]:
 def page_of(name: str, version: str | None) -> str:
     """Return the file name of the page of a method."""
     return f"{slug(f'{name}@{version}' if version else name)}.html"
+
+
+def three(value: float | None, signed: bool = False) -> str:
+    """Return a number as the board shows it: three decimals."""
+    return rounded(value, 3, signed)
 
 
 def is_entry(row: Standing) -> bool:
@@ -171,7 +176,7 @@ def _cell(row: Standing, name: str) -> dict[str, Any]:
     value = sum(found) / len(found) if found else None
     lifts = [each.lift for each in known if each.lift is not None]
     lift = sum(lifts) / len(lifts) if lifts else None
-    return {"value": value, "text": digits(value), "lift": lift, "lift_text": digits(lift, signed=True)}
+    return {"value": value, "text": three(value), "lift": lift, "lift_text": three(lift, signed=True)}
 
 
 def _rank(rank: int | None, shared: Sequence[int]) -> str:
@@ -181,7 +186,7 @@ def _rank(rank: int | None, shared: Sequence[int]) -> str:
 
 
 def _interval(low: float | None, high: float | None, signed: bool = False) -> str:
-    return "" if low is None or high is None else f"{digits(low, signed)} to {digits(high, signed)}"
+    return "" if low is None or high is None else f"{three(low, signed)} to {three(high, signed)}"
 
 
 def _below(row: Standing) -> dict[str, Any] | None:
@@ -191,11 +196,11 @@ def _below(row: Standing) -> dict[str, Any] | None:
         return None
     return {
         "tied": pair.tied,
-        "difference": digits(pair.difference, signed=True),
+        "difference": three(pair.difference, signed=True),
         "interval": _interval(pair.low, pair.high, signed=True),
         "n": pair.n,
-        "p": digits(pair.p_holm),
-        "all": digits(pair.difference_all, signed=True),
-        "p_all": digits(pair.p_all_holm),
-        "detectable": digits(pair.detectable),
+        "p": three(pair.p_holm),
+        "all": three(pair.difference_all, signed=True),
+        "p_all": three(pair.p_all_holm),
+        "detectable": three(pair.detectable),
     }
