@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.applications.figures import COLORS, GREY, INK, panels
+from leaderboard.applications.figures import COLORS, GREY, INK, panels, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from leaderboard.applications.outcome import Outcome
 
 
+@styled
 def draw(outcome: Outcome, counts: pd.DataFrame) -> Figure:
     """Return the figure of the first list of words.
 
@@ -37,7 +38,7 @@ def draw(outcome: Outcome, counts: pd.DataFrame) -> Figure:
     (_pairs if pairs else _networks)(left, own, pairs)
     _layers(right, own, pairs)
     for axes in (left, right):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
     return figure
 
 

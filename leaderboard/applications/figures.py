@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from leaderboard.applications.outcome import SYNTHETIC_FOOTNOTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_P = ParamSpec("_P")
 
 INK, GREY, PALE = "#1c1c20", "#6b7078", "#d5d8dc"
 COLORS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#8a3f9e", "#a8871f", "#b3304a", "#2b8f9a", "#5a5f66")
@@ -32,6 +35,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Return a function that draws in the style of these figures."""
+
+    @wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
 def panels(
     count: int,
     columns: int = 3,
@@ -43,6 +59,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of so many panels in rows, under a title; synthetic ones say so.
 
+    Call it inside a function that is `styled`.
+
     Args:
         count: of panels.
         columns: in a row, at most.
@@ -51,28 +69,21 @@ def panels(
         size: of a panel, in inches.
         shared: panels share their scales.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    with rc_context(_STYLE):
-        figure = Figure(
-            figsize=(size[0] * columns, size[1] * rows + 0.75), layout="constrained", dpi=144
-        )
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
-        for spare in axes.flat[count:]:
-            spare.set_visible(False)
-        if title:
-            figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-        if synthetic:
-            figure.supxlabel(
-                SYNTHETIC_FOOTNOTE.partition(". ")[0] + ".",
-                fontsize=7,
-                color=GREY,
-                x=0.01,
-                ha="left",
-            )
+    figure = Figure(
+        figsize=(size[0] * columns, size[1] * rows + 0.75), layout="constrained", dpi=144
+    )
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
+    for spare in axes.flat[count:]:
+        spare.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    if synthetic:
+        says = SYNTHETIC_FOOTNOTE.partition(". ")[0] + "."
+        figure.supxlabel(says, fontsize=7, color=GREY, x=0.01, ha="left")
     return figure, list(axes.flat[:count])
 
 

@@ -26,11 +26,11 @@ from baselines.probing import Probing
 from baselines.running import keys
 from leaderboard import predictions
 from milannotations import editions, exemplars
-from milannotations.exemplars.overlaps import Overlap, Overlaps
 from milannotations.probes import ProbeItems
-from milannotations.probes.mini import MiniProbe, numbered
+from milannotations.probes.mini import MiniProbe
 from milannotations.schema import Unit
-from milannotations.synthetic.concepts import CHANNEL, CONCEPTS
+from milannotations.synthetic.concepts import CHANNEL
+from milannotations.synthetic.scenes import SIZE
 from milannotations.synthetic.subjects import (
     CLASSES,
     TEST_SCENES,
@@ -62,7 +62,6 @@ class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
         world: what is drawn.
         count: of scenes.
         seed: of the stream.
-        maps: whether items hold label maps of concepts, one plane a category.
 
     Attributes:
         labels: int64 (scene,), places in `CLASSES`.
@@ -73,10 +72,8 @@ class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
         ((3, 64, 64), 'subject-4-000002', 3)
     """
 
-    def __init__(
-        self, world: SubjectWorld, count: int, seed: int = TEST_SCENES, *, maps: bool = False
-    ) -> None:
-        self.world, self.seed, self.maps = world, seed, maps
+    def __init__(self, world: SubjectWorld, count: int, seed: int = TEST_SCENES) -> None:
+        self.world, self.seed = world, seed
         drawn = [world.scene(seed, index) for index in range(count)]
         self.scenes = [scene for scene, _ in drawn]
         self.labels: NDArray[np.int64] = np.array([label for _, label in drawn], dtype=np.int64)
@@ -85,10 +82,7 @@ class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self.scenes)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        image = torch.from_numpy(self.scenes[i].image).permute(2, 0, 1).float() / 255
-        if not self.maps:
-            return {"image": image}
-        return {"image": image, "concepts": torch.from_numpy(numbered(self.scenes[i].labels))}
+        return {"image": torch.from_numpy(self.scenes[i].image).permute(2, 0, 1).float() / 255}
 
     def source_id(self, i: int) -> str:
         """Return the scene's name."""
@@ -182,27 +176,21 @@ class Workshop:
 
     def shown(self, world: SubjectWorld) -> Scenes:
         """Return the scenes that exemplars of networks are drawn from."""
-        make = lambda: Scenes(world, self.scenes, VALIDATION_SCENES, maps=True)  # noqa: E731
-        return self._once(("shown", world), make)
+        return self._once(("shown", world), lambda: Scenes(world, self.scenes, VALIDATION_SCENES))
 
     def units(self, network: Network, shown: SubjectWorld) -> Any:
         """Return a network's units with exemplars of scenes of a world: a `datasets.Dataset`."""
         return self._once(("units", network.name, shown), lambda: self._units(network, shown))
 
-    def overlaps(self, network: Network, shown: SubjectWorld) -> dict[str, Overlaps]:
-        """Return, by layer, how far each unit overlaps with each concept on those scenes."""
-        return self._once(("overlaps", network.name, shown), lambda: self._overlaps(network, shown))
-
     def inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
-        """Return, of each unit, which share of where it is active lies in a concept.
+        """Return, of each unit, which share of its exemplars' masks lies in a concept.
 
-        A unit is active above its .99 quantile, as masks are made; 0 where it never is.
+        Selectivity as measured on pixels: where the unit is active above its .99 quantile, on the
+        scenes that excite it most. 0 where the masks are empty.
         """
-        found: dict[Unit, float] = {}
-        for layer, each in self.overlaps(network, shown).items():
-            shares = each.intersection[:, CHANNEL[concept]].double() / each.unit.clamp(min=1)
-            found |= {Unit(network.name, layer, i): float(v) for i, v in enumerate(shares)}
-        return found
+        return self._once(
+            ("inside", network.name, shown, concept), lambda: self._inside(network, shown, concept)
+        )
 
     def describe(
         self, method: str, network: Network, shown: SubjectWorld, seed: int = 0
@@ -272,22 +260,16 @@ class Workshop:
             )
         return editions.load(out, network.name, "test")
 
-    def _overlaps(self, network: Network, shown: SubjectWorld) -> dict[str, Overlaps]:
-        layers = self._computed(network, shown).layers
-        run = exemplars.Run(batch_size=64, device="cpu")
-
-        def tally(label: str) -> Overlap:
-            return Overlap(layers[label].thresholds, len(CONCEPTS))
-
-        found = exemplars.compute(
-            network.model,
-            self.shown(shown),
-            list(LAYERS),
-            k=1,
-            tallies={"overlap": tally},
-            run=run,
-        )
-        return {label: layer.tallies["overlap"] for label, layer in found.layers.items()}
+    def _inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+        scenes = self.shown(shown).scenes
+        maps = torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
+        found: dict[Unit, float] = {}
+        for label, layer in self._computed(network, shown).layers.items():
+            masks = layer.masks(slice(None), (SIZE, SIZE))  # (unit, k, h, w)
+            both = (masks & maps[layer.ids]).sum((1, 2, 3)).double()
+            shares = both / masks.sum((1, 2, 3)).clamp(min=1)
+            found |= {Unit(network.name, label, i): float(v) for i, v in enumerate(shares)}
+        return found
 
     def _describe(
         self, method: str, network: Network, shown: SubjectWorld, seed: int
