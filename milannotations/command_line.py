@@ -16,7 +16,7 @@ from milannotations.errors import InputError
 MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
-MANY_OF = {"train": ("--data",)}
+MANY_OF = {"board": ("--records", "--editions"), "train": ("--data",)}
 """Options that do so for one command alone."""
 
 

@@ -38,6 +38,7 @@ def build(
     folders: Sequence[str | os.PathLike[str]] = (),
     *,
     editions: Iterable[str | os.PathLike[str]] = (),
+    real: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] = sprites.CACHE,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
@@ -48,7 +49,8 @@ def build(
         out: folder of the site; one that `build` made is replaced.
         folders: of records, at any depth (default: those that ship).
         editions: folders of editions that records name; embedded ones are at hand.
-        cache: folder of thumbnails, which are made once an edition.
+        real: folder of other people's real descriptions (see `board.real`): their rows too.
+        cache: folder of what is made once: an edition's thumbnails, scores of real rows.
         tell: called with a line of progress.
         progress: show progress bars.
 
@@ -60,13 +62,18 @@ def build(
             would; `out` holds something else, or the records.
     """
     folders = [Path(folder) for folder in folders] or [RECORDS]
-    out = Path(out)
+    places, out = list(editions), Path(out)
     _check_place(out, folders)
+    if real is not None:
+        from leaderboard.board import real as reality
+
+        own, edition = reality.records(real, cache=cache, tell=tell)
+        folders, places = [*folders, own], [*places, edition]
     runs, findings = finding.find(folders)
     tables = finding.tables(runs)
     with replacing(out) as site:
         site.mkdir()
-        _Site(site, tables, findings, list(editions), Path(cache), tell, progress).write()
+        _Site(site, runs, tables, findings, places, Path(cache), tell, progress).write()
     return out / "index.html"
 
 
@@ -87,6 +94,7 @@ class _Site:
     """A site that is being written."""
 
     at: Path
+    runs: Sequence[Run]
     tables: Sequence[Table]
     findings: Sequence[Finding]
     editions: Sequence[str | os.PathLike[str]]
@@ -106,7 +114,7 @@ class _Site:
             self._application(work)
         listed = [self._method(page, browsers, works) for page in methods.pages(self.tables, self.findings)]
         (self.at / "downloads").mkdir()
-        files = downloads.write(self.at / "downloads", self.tables, self.findings)
+        files = downloads.write(self.at / "downloads", self.runs, self.findings)
         self._put(
             "index.html",
             pages.render(
@@ -144,7 +152,6 @@ class _Site:
                 "track.html",
                 root="../",
                 here="tracks",
-                kinds=[("method", "methods"), ("floor", "floors"), ("reference", "references"), ("person", "one person" if not table.track.synthetic else "one simulated annotator")],
                 units_page=_page_of(table, browsers),
                 newest_file=f"{newest.slug}.html" if newest and newest.key in there else None,
                 **values,

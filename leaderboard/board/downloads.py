@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board.finding import Finding, Table
+from leaderboard.board.finding import Finding
+from leaderboard.ranking import Run
 from leaderboard.records import Estimate, Record
-from leaderboard.tracks import Track
+from leaderboard.tracks import tracks
 
 COLUMNS = (
     "track", "edition", "config", "split", "digest", "synthetic", "method", "version", "kind",
@@ -19,20 +20,21 @@ COLUMNS = (
 """Of the parquet: an estimate a row; `system` is "method" or a floor, `slice` "" or a layer."""
 
 
-def write(folder: Path, tables: Sequence[Table], findings: Sequence[Finding]) -> list[tuple[str, str]]:
+def write(folder: Path, runs: Sequence[Run], findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """Write both files; return (name, what it holds)."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    runs = [(table.track, run.record) for table in tables for run in table.runs]
+    records = [run.record for run in runs]
+    named = {record.track for record in records}
     whole = {
-        "tracks": [table.track.to_dict() for table in tables],
-        "records": [record.model_dump() for _, record in runs],
+        "tracks": [track.to_dict() for track in tracks() if track.key in named],
+        "records": [record.model_dump() for record in records],
         "applications": [each.outcome.model_dump() for each in findings],
     }
     made = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n"
     (folder / "board.json").write_text(made, encoding="utf-8")
-    rows = [row for track, record in runs for row in _rows(track, record)]
+    rows = [row for record in records for row in _rows(record)]
     table = pa.Table.from_pylist(rows, schema=_schema())
     parquet.write_table(table, folder / "board.parquet", compression="zstd")
     return [
@@ -54,10 +56,10 @@ def _schema() -> Any:
     return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
 
 
-def _rows(track: Track, record: Record) -> Iterator[dict[str, Any]]:
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
     edition, about = record.edition, record.about
     same = {
-        "track": track.key if track.version else None,
+        "track": record.track,
         "edition": edition.edition,
         "config": edition.config,
         "split": edition.split,

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import baselines
 from leaderboard import records, tracks
 from leaderboard import references as reference_sources
+from leaderboard.about import of_spec
 from leaderboard.applications import TASKS
 from leaderboard.applications import outcome as outcomes
 from leaderboard.applications.outcome import Outcome
@@ -113,7 +115,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     newest = {track.name: track for track in known}
     by_key: dict[str, list[Run]] = {}
     loose: dict[Track, list[Run]] = {}
-    for run in runs:
+    for run in map(_introduced, runs):
         if run.record.track is not None:
             track = tracks.get(run.record.track)
             if track.key != run.record.track:
@@ -128,6 +130,21 @@ def tables(runs: Sequence[Run]) -> list[Table]:
         if track.key in by_key
     ]
     return [*made, *(Table(track, tuple(loose[track])) for track in sorted(loose, key=_by_name))]
+
+
+def _introduced(run: Run) -> Run:
+    """Return a run whose record says what the method is: of ours, what their specs say."""
+    record = run.record
+    known = {} if record.about else {spec.name: spec for spec in baselines.specs()}
+    spec = known.get(record.method)
+    if spec is None or record.version != spec.version:
+        return run
+    command = (
+        f"milan describe {record.edition.edition} --method {spec.name} "
+        f"--config {record.edition.config} --out {spec.name}.csv"
+    )
+    about = of_spec(spec, command, record.settings.get("seed"))
+    return replace(run, record=record.model_copy(update={"about": about}))
 
 
 def _by_name(track: Track) -> tuple[bool, str, str]:

@@ -16,13 +16,6 @@ from leaderboard.summary import PERSON
 CHANCE = 0.5
 """Retrieval's, marked in its bars."""
 
-KINDS = {
-    "method": "method",
-    "floor": "floor: looks at no exemplar",
-    "reference": "reference: knows the answer",
-    "person": "one person against the others",
-}
-
 
 def of_table(table: Table) -> dict[str, Any]:
     """Return what the page of a track shows: rows, columns, what the metrics are."""
@@ -69,8 +62,15 @@ def of_table(table: Table) -> dict[str, Any]:
                 "below": _below(row),
             }
         )
+    people = "one simulated annotator" if track.synthetic else "one person"
     return {
         "track": track,
+        "kinds": [
+            ("method", "methods"),
+            ("floor", "floors"),
+            ("reference", "references"),
+            ("person", people),
+        ],
         "newest": table.newest,
         "rows": rows,
         "columns": [{"name": short(name), "title": entries[name].title} for name in beside],

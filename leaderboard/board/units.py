@@ -99,11 +99,15 @@ def answers(run: Run, kind: str, page: str | None, ranked_by: str) -> Answers:
     if run.folder is None:
         raise ValueError("a run without a folder has no predictions")
     name = f"{run.record.method}@{run.record.version or '-'}"
-    part = run.units[run.units.metric == ranked_by]
-    keys = zip(part.network, part.layer, part.unit, strict=True)
-    values = {Unit(*key): float(value) for key, value in zip(keys, part.value, strict=True)}
     said = predictions.read(Path(run.folder) / "predictions.csv")
-    return Answers(name, kind, page, said, values)
+    return Answers(name, kind, page, said, values_of(run, ranked_by))
+
+
+def values_of(run: Run, metric: str) -> dict[Unit, float]:
+    """Return the values of a run's units under a metric."""
+    part = run.units[run.units.metric == metric]
+    keys = zip(part.network, part.layer, part.unit, strict=True)
+    return {Unit(*key): float(value) for key, value in zip(keys, part.value, strict=True)}
 
 
 def browsing(

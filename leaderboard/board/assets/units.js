@@ -248,25 +248,25 @@
       if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
       facts.appendChild(fact(index.people, phrases(unit.people)));
       body.appendChild(facts);
-      var rows = element("tbody");
+      var rows = element("tbody", { role: "rowgroup" });
       index.methods.forEach(function (method, m) {
         var name = method[2]
           ? element("a", { href: browser.dataset.methods + "/" + method[2] }, [element("bdi", {}, [method[0]])])
           : element("bdi", {}, [method[0]]);
-        var head = element("th", { scope: "row" }, [name]);
+        var head = element("th", { scope: "row", role: "rowheader" }, [name]);
         if (method[1] !== "method") head.appendChild(element("span", { "class": "tag" }, [method[1]]));
-        rows.appendChild(element("tr", {}, [
+        rows.appendChild(element("tr", { role: "row" }, [
           head,
-          element("td", {}, [phrases(unit.said[m])]),
-          element("td", { "class": "number" }, [digits(unit.value[m])])
+          element("td", { role: "cell" }, [phrases(unit.said[m])]),
+          element("td", { "class": "number", role: "cell" }, [digits(unit.value[m])])
         ]));
       });
-      body.appendChild(element("table", { "class": "answers" }, [
+      body.appendChild(element("table", { "class": "answers", role: "table" }, [
         element("caption", { "class": "hidden" }, ["What each method says of the unit"]),
-        element("thead", {}, [element("tr", {}, [
-          element("th", { scope: "col" }, ["Method"]),
-          element("th", { scope: "col" }, ["What it says"]),
-          element("th", { scope: "col" }, ["Retrieval"])
+        element("thead", { role: "rowgroup" }, [element("tr", { role: "row" }, [
+          element("th", { scope: "col", role: "columnheader" }, ["Method"]),
+          element("th", { scope: "col", role: "columnheader" }, ["What it says"]),
+          element("th", { scope: "col", role: "columnheader" }, ["Retrieval"])
         ])]),
         rows
       ]));

@@ -1,0 +1,97 @@
+"""`milan board` and `milan report`: pages to look at, made from records and descriptions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from leaderboard.commands import examples
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make the board: static pages from records.",
+    epilog=examples("milan board build --out site", "milan board build --records out --out site"),
+)
+REPORT = examples(
+    "milan report mini nearest.csv --out report.html",
+    "milan report my-edition milan=milan.csv other=other.csv --out report.html",
+)
+Cache = Annotated[str, typer.Option(help="Folder of what is made once, such as thumbnails.")]
+
+
+@app.command(
+    "build",
+    epilog=examples(
+        "milan board build --out site",
+        "milan board build --records out records --editions release --out site",
+    ),
+)
+def build(
+    out: Annotated[str, typer.Option(help="Folder of the site; an older site there is replaced.")],
+    records: Annotated[
+        list[str] | None, typer.Option(help="Folders of records (default: those that ship).")
+    ] = None,
+    editions: Annotated[
+        list[str] | None, typer.Option(help="Folders of the editions that records name.")
+    ] = None,
+    real: Annotated[
+        str | None,
+        typer.Option("--with", help="Folder of real descriptions: rows of resnet152-imagenet too."),
+    ] = None,
+    cache: Cache = "~/.cache/milannotations",
+) -> None:
+    """Make static pages from records, and from the editions that they name.
+
+    Open SITE/index.html, from a server or from a disk.
+    """
+    from leaderboard import board
+
+    page = board.build(
+        out,
+        records or (),
+        editions=editions or (),
+        real=real,
+        cache=cache,
+        tell=_tell,
+        progress=sys.stderr.isatty(),
+    )
+    print(page)
+
+
+def report(
+    edition: Annotated[str, typer.Argument(help="An edition: a folder, or mini.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]FILE...", help="Descriptions, a file a method."),
+    ],
+    out: Annotated[str, typer.Option(help="Page to write, .html.")] = "report.html",
+    config: Annotated[str | None, typer.Option(help="Config of the edition.")] = None,
+    network: Annotated[str | None, typer.Option(help="Where the files do not say.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of files that name none.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
+    cache: Cache = "~/.cache/milannotations",
+) -> None:
+    """Make one page of a network's units: exemplars, masks, descriptions, scores where possible."""
+    from leaderboard.board.report import report as make
+    from leaderboard.outcomes import Settings
+
+    page = make(
+        edition,
+        files,
+        out,
+        config=config,
+        network=network,
+        layer=layer,
+        settings=Settings(seed=seed),
+        cache=cache,
+        tell=_tell,
+        progress=sys.stderr.isatty(),
+    )
+    print(page)
+
+
+def _tell(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
