@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboard.commands import Json, console, examples, lists, print_json
+from leaderboard.commands import board as boards
 from leaderboard.commands import check as checking
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
 from leaderboard.commands import models as model_commands
 from leaderboard.commands import reproduce as reproducing
+from leaderboard.commands import submit as submitting
 from leaderboard.commands import train as training
 from leaderboard.commands.subject import Cache, Device, Model, Probe, Random, Weights, subject_of
 from milannotations.command_line import leave, spread
@@ -40,6 +42,9 @@ app = typer.Typer(
 )
 app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
+app.add_typer(submitting.app, name="submit")
+app.add_typer(boards.app, name="board")
+app.command("report", epilog=boards.REPORT)(boards.report)
 app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
 app.command("describe", epilog=describing.EPILOG)(describing.describe)
 app.command("check", epilog=checking.EPILOG)(checking.check)
@@ -181,6 +186,10 @@ def run(
     metrics: Annotated[
         list[str] | None, typer.Option(help="Metrics or sets (default: by the edition).")
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="Run for a track of the board: it says config, split and metrics."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
     out: Annotated[str | None, typer.Option(help="Folder to write a record a method to.")] = None,
@@ -205,6 +214,7 @@ def run(
         settings=Settings(seed=seed, draws=draws),
         subject=subject_of(subject, probe, weights, random, device, cache),
         blind=blind,
+        track=track,
         out=out,
         overwrite=overwrite,
         **({"tell": tell} if tell else {}),

@@ -7,16 +7,15 @@ cannot be told apart (`leaderboard.pairing`) share a rank.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leaderboard import records, tracks
 from leaderboard import statistics as stats
+from leaderboard import tracks
 from leaderboard.pairing import Pair, Values, compare
 from leaderboard.records import MetricEntry, Record
 from leaderboard.summary import PERSON
@@ -79,38 +78,6 @@ class Standing:
     coverage: float
     below: Pair | None = None
     records: tuple[Record, ...] = field(default=(), repr=False)
-
-
-def load(folders: Iterable[str | os.PathLike[str]]) -> list[Run]:
-    """Return the runs whose records lie in, or anywhere under, these folders, in sorted order.
-
-    Raises:
-        InputError: a folder without a record; a record or its units that cannot be read.
-    """
-    runs: list[Run] = []
-    for folder in folders:
-        found = sorted(path.parent for path in Path(folder).rglob("record.json"))
-        if not found:
-            raise InputError(
-                f"No record lies under {folder}; 'milan run --out DIR' and 'milan submit score' "
-                "write them."
-            )
-        runs += [Run(records.load(path), _units(path), path) for path in found]
-    return runs
-
-
-def _units(folder: Path) -> pd.DataFrame:
-    """Return what `units.parquet` holds of the metrics that order tables."""
-    import pandas as pd
-    import pyarrow as pa
-
-    names = {name for track in tracks.tracks() for name in (track.ranked_by, track.ties_by)}
-    path = folder / "units.parquet"
-    try:
-        made = pd.read_parquet(path, filters=[("metric", "in", sorted(names))])
-        return made[["network", "layer", "unit", "metric", "value", "lift"]]
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def standings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import baselines
 from baselines import Account, MethodSpec, Subject
 from baselines.running import keys
-from leaderboard import predictions, records, references, scoring
+from leaderboard import predictions, records, references, scoring, tracks
+from leaderboard.about import of_spec
 from leaderboard.metrics import build, expand
 from leaderboard.outcomes import Settings
 from leaderboard.scoring import Score
@@ -71,6 +73,7 @@ def run(
     settings: Settings | None = None,
     subject: Subject | None = None,
     blind: bool = False,
+    track: str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     tell: Callable[[str], Any] = lambda line: None,
@@ -88,7 +91,10 @@ def run(
         subject: the network with a probe data set, for methods that need activations.
         blind: let the methods that look at exemplars describe shuffled ones too, as a floor:
             the control, which has no lift.
-        out: folder to write a record a method to, `<edition>-<config>-<split>/<method>`.
+        track: run for this track of the board: it says config, split and metrics, and records
+            are of it.
+        out: folder to write a record a method to, `<edition>-<config>-<split>/<method>`, or
+            `<track>/<method>-<version>-seed<N>`.
         overwrite: replace records that are there.
         tell: called with a line of progress.
 
@@ -99,7 +105,12 @@ def run(
         InputError: as `baselines.describe` and `leaderboard.score` do.
     """
     settings = settings or Settings()
+    stands = None if track is None else _track(track, data)
+    if stands is not None:
+        config, split, metrics = stands.config, stands.split, stands.metrics
     known = references.of(data, config=config)
+    if stands is not None and stands.edition_digest not in (None, known.digest):
+        raise InputError(f"{data} is not the edition of {stands.key}: its digest is another.")
     units = baselines.open_units(data, config=config, split=split)
     names = list(
         methods
@@ -117,6 +128,10 @@ def run(
     if out is not None:
         place = Path(out) / "-".join((editions.name_of(data), known.config, split or "all"))
         places = [place / title.replace("@", "-") for title in titles]
+        if stands is not None:
+            seed = settings.seed
+            specs = [method.spec for method in made]
+            places = [Path(out) / tracks.place(stands, s.name, s.version, seed) for s in specs]
         if Path(out).is_file():
             raise InputError(f"{out} is a file; a folder of records was expected at --out.")
         for each in places:
@@ -149,6 +164,28 @@ def run(
             beside=beside,
             accounts=[account.to_dict()],
         )
+        if stands is not None:
+            words = ["milan", "run", "--track", stands.key, "--methods", method.spec.name]
+            command = shlex.join([*words, "--seed", str(settings.seed)])
+            about = of_spec(method.spec, command, settings.seed)
+            update = {"track": stands.key, "about": about}
+            scores[name].record = scores[name].record.model_copy(update=update)
         if place_of is not None:
             scores[name].save(place_of, overwrite=overwrite)
     return scores
+
+
+def _track(name: str, data: str | os.PathLike[str]) -> tracks.Track:
+    """Return a track whose units this edition holds, and whose rest is what methods learn from."""
+    found = tracks.get(name)
+    if found.task != "agreement":
+        raise InputError(f"{found.key} is an application; 'milan {found.task}' runs it.")
+    if found.condition and not found.condition.startswith("within-network"):
+        raise InputError(
+            f"{found.key} says which other networks may be learned from: train on those "
+            f"(milannotations.load(..., condition='{found.condition}')), describe, and use "
+            "'milan submit new'."
+        )
+    if editions.name_of(data) != found.edition:
+        raise InputError(f"{found.key} is of the edition {found.edition}; give it with --data.")
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from milannotations.errors import InputError, did_you_mean
@@ -146,6 +147,17 @@ def get(name: str) -> Track:
             "See: milan list tracks"
         )
     return found
+
+
+def place(track: Track, method: str, version: str | None, seed: int | None = None) -> Path:
+    """Return where a record on a track lies, below a folder of records.
+
+    Example:
+        >>> place(get("mini"), "nearest", "1.0", 0).as_posix()
+        'mini-v1/nearest-1.0-seed0'
+    """
+    parts = [method, version or "", "" if seed is None else f"seed{seed}"]
+    return Path(track.slug) / "-".join(part for part in parts if part)
 
 
 def belongs(record: Record, track: Track) -> str | None:

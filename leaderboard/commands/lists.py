@@ -137,6 +137,33 @@ def list_splits(as_json: Json = False) -> None:
     )
 
 
+@app.command("tracks", epilog=examples("milan list tracks", "milan list tracks --json"))
+def list_tracks(as_json: Json = False) -> None:
+    """List the tracks of the board: what may stand in one table."""
+    from leaderboard import tracks
+
+    found = tracks.tracks()
+    if as_json:
+        print_json([track.to_dict() for track in found])
+        return
+    print_table(
+        ("track", "what is asked", "units", "ranked by"),
+        [
+            (
+                track.key,
+                track.title,
+                "-" if track.n_units is None else f"{track.n_units:,}",
+                track.ranked_by or "the application's number",
+            )
+            for track in found
+        ],
+    )
+    print(
+        "\nScores compare only within a version (behind @). Tracks of mini are synthetic.\n"
+        "To stand on one: milan submit new NAME --track TRACK, or milan run --track mini."
+    )
+
+
 @app.command("methods", epilog=examples("milan list methods", "milan list methods --json"))
 def list_methods(as_json: Json = False) -> None:
     """List the methods that can describe units, floors first."""

@@ -10,7 +10,17 @@ from the predictions. What a form claims of scores is refused: there is no field
 
 from leaderboard.submitting.checks import CHECKS, Finding, check
 from leaderboard.submitting.form import Predicted, Submission, load
-from leaderboard.submitting.making import new
+from leaderboard.submitting.making import drafted, new
 from leaderboard.submitting.rescoring import score
 
-__all__ = ["CHECKS", "Finding", "Predicted", "Submission", "check", "load", "new", "score"]
+__all__ = [
+    "CHECKS",
+    "Finding",
+    "Predicted",
+    "Submission",
+    "check",
+    "drafted",
+    "load",
+    "new",
+    "score",
+]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from baselines import account
 from leaderboard import predictions, tracks
 from leaderboard.references import References
 from leaderboard.submitting import form as forms
@@ -102,3 +103,32 @@ def _form(fields: Mapping[str, Any]) -> Submission:
         return Submission.model_validate(dict(fields))
     except ValidationError as error:
         raise InputError(f"The form: {forms.first(error)}") from None
+
+
+def drafted(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the fields of a form that the account beside a file of predictions answers.
+
+    `milan describe` writes one; a file of other making has none, and answers nothing.
+    """
+    path = Path(file)
+    found = account.beside(path, sha256(path)) if path.is_file() else None
+    if found is None:
+        return {}
+    spec = {name: value for name, value in found.get("method", {}).items() if value}
+    made = {
+        name: spec[said]
+        for name, said in (
+            ("kind", "kind"),
+            ("version", "version"),
+            ("title", "title"),
+            ("paper", "paper"),
+            ("licence", "license"),
+            ("requires", "requires"),
+        )
+        if said in spec
+    }
+    if "trained_on" in spec:
+        made["trained_on"] = [spec["trained_on"]]
+    if found.get("n_units"):
+        made["cost"] = f"{found['seconds']:.3g} s for {found['n_units']:,} units"
+    return made

@@ -14,7 +14,7 @@ from leaderboard.scoring import Score
 from leaderboard.submitting import units
 from leaderboard.submitting.checks import check
 from leaderboard.submitting.form import FOLDER, load
-from leaderboard.tracks import Track, get
+from leaderboard.tracks import get, place
 from milannotations.errors import InputError
 
 
@@ -71,14 +71,7 @@ def score(
         about = form.about(predicted)
         made.record = made.record.model_copy(update={"track": track.key, "about": about})
         if out is not None:
-            made.save(place(Path(out), track, made), overwrite=overwrite)
+            at = place(track, form.name, form.version, predicted.seed)
+            made.save(Path(out) / at, overwrite=overwrite)
         scores.append(made)
     return scores
-
-
-def place(out: Path, track: Track, made: Score) -> Path:
-    """Return where the record of a score on a track lies below a folder of records."""
-    record = made.record
-    seed = None if record.about is None else record.about.seed
-    name = f"{record.method}-{record.version}" + ("" if seed is None else f"-seed{seed}")
-    return out / track.slug / name
