@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 import baselines
+import leaderboard
 from baselines import Account, Subject
 from baselines.account import SUFFIX, beside
-from leaderboard import cli, records
+from leaderboard import cli, predictions, records, references
+from leaderboard.outcomes import Settings
 from milannotations import InputError, Unit
 from milannotations.files import sha256
 from milannotations.probes import open_probe
@@ -183,19 +185,46 @@ def test_an_account_is_of_its_file_alone(tmp_path):
         beside(path, sha256(path))
 
 
-def test_accounts_and_the_blind_control_go_into_records(tmp_path, capsys):
-    """nearest of shuffled exemplars has no lift; its own has."""
+def test_accounts_and_the_blind_control_go_into_records(tmp_path):
+    known = references.of("mini")
+    texts = [truth or "nothing" for truth in known.truths]
+    said = predictions.of_texts(known.units, texts)
+    blind = predictions.of_texts(known.units, texts[::-1])
+    account = Account(seed=3, n_units=len(texts), seconds=5.0)
+    made = leaderboard.score(
+        said, known, ["concept-f1"], split="test", beside={"blind": blind},
+        accounts=[account.to_dict()], settings=Settings(draws=50),
+    )  # fmt: skip
+    made.save(tmp_path / "record")
+    record = records.load(tmp_path / "record")
+    assert record.accounts == [account.to_dict()]
+    floor = record.floors["blind"]["concept-f1"]
+    alone = leaderboard.score(blind, known, ["concept-f1"], split="test",
+                              settings=Settings(draws=50)).record  # fmt: skip
+    assert floor == alone.scores["concept-f1"]
+    assert alone.accounts == []
+
+
+@pytest.mark.slow
+def test_what_looks_at_exemplars_has_no_lift_when_they_are_shuffled(tmp_path, capsys):
+    """Every method of the main job that does; the others have no such control."""
     out = tmp_path / "records"
-    run("run", "--methods", "nearest", "invert", "--metrics", "concept-f1", "--blind",
-        "--draws", "200", "--out", out)  # fmt: skip
+    names = ("nearest", "milan", "milan-greedy", "milan-beam", "invert")
+    run("run", "--methods", *names, "--metrics", "concept-f1", "retrieval-tfidf-auc", "--blind",
+        "--out", out)  # fmt: skip
     capsys.readouterr()
-    nearest = records.load(out / "mini-mini-test" / "nearest-1.0")
-    blind = nearest.floors["blind"]["concept-f1"]
-    assert blind.lift_low <= 0 <= blind.lift_high
-    assert nearest.scores["concept-f1"].lift_low > blind.lift_high
-    assert nearest.accounts[0]["a_unit"]["seconds"] > 0
-    assert nearest.accounts[0]["chosen_on"] == {}
-    invert = records.load(out / "mini-mini-test" / "invert-1.0")
-    assert "blind" not in invert.floors  # it looks at no exemplar
-    for chosen in invert.accounts[0]["chosen_on"].values():
-        assert len(chosen["images"]["probe"]["sha256"]) == 64
+    for folder in (out / "mini-mini-test").iterdir():
+        made = records.load(folder)
+        if made.method == "invert":
+            assert "blind" not in made.floors
+            for chosen in made.accounts[0]["chosen_on"].values():
+                assert len(chosen["images"]["probe"]["sha256"]) == 64
+            continue
+        assert made.accounts[0]["a_unit"]["seconds"] > 0
+        assert made.accounts[0]["chosen_on"] == {}
+        for metric, own in made.scores.items():
+            blind = made.floors["blind"][metric]
+            print(f"{made.method} {metric}: lift {own.lift:+.3f}, blind {blind.lift:+.3f} "
+                  f"({blind.lift_low:+.3f} to {blind.lift_high:+.3f})")  # fmt: skip
+            assert blind.lift_low <= 0 <= blind.lift_high
+            assert own.lift_low > blind.lift_high

@@ -21,7 +21,8 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     Args:
         count: number of scenes.
-        seed: of the stream. 0 is the edition's pool, 1 and 2 the encoder's, 1,000 the networks'.
+        seed: of the stream. 0 is the edition's pool, 1 and 2 the encoder's, 3 and 4 the subjects',
+            7 the probe data set's, 1,000 the networks'.
         start: index of the first.
         world: what is drawn.
 
