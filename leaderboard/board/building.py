@@ -61,15 +61,15 @@ def build(
         InputError: a folder without records, a record that is damaged or may not stand where it
             would; `out` holds something else, or the records.
     """
-    folders = [Path(folder) for folder in folders] or [RECORDS]
+    roots = [Path(folder) for folder in folders] or [RECORDS]
     places, out = list(editions), Path(out)
-    _check_place(out, folders)
+    _check_place(out, roots)
     if real is not None:
         from leaderboard.board import real as reality
 
         own, edition = reality.records(real, cache=cache, tell=tell)
-        folders, places = [*folders, own], [*places, edition]
-    runs, findings = finding.find(folders)
+        roots, places = [*roots, own], [*places, edition]
+    runs, findings = finding.find(roots)
     tables = finding.tables(runs)
     with replacing(out) as site:
         site.mkdir()
@@ -105,14 +105,19 @@ class _Site:
     def write(self) -> None:
         for name in pages.ASSETS:
             self._put(f"assets/{name}", pages.asset(name))
-        self.tell(f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables")
+        self.tell(
+            f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables"
+        )
         made = [(table, rows.of_table(table)) for table in self.tables]
         browsers = self._browsers(made)
         shown = [self._track(table, values, browsers) for table, values in made]
         works = applied.tables(self.findings)
         for work in works:
             self._application(work)
-        listed = [self._method(page, browsers, works) for page in methods.pages(self.tables, self.findings)]
+        listed = [
+            self._method(page, browsers, works)
+            for page in methods.pages(self.tables, self.findings)
+        ]
         (self.at / "downloads").mkdir()
         files = downloads.write(self.at / "downloads", self.runs, self.findings)
         self._put(
@@ -121,7 +126,9 @@ class _Site:
                 "index.html",
                 root="",
                 real=[each for each in shown if not each["track"].synthetic and not each["newest"]],
-                synthetic=[each for each in shown if each["track"].synthetic and not each["newest"]],
+                synthetic=[
+                    each for each in shown if each["track"].synthetic and not each["newest"]
+                ],
                 real_applied=[work for work in works if not work["synthetic"]],
                 synthetic_applied=[work for work in works if work["synthetic"]],
                 frozen=[each for each in shown if each["newest"]],
@@ -142,7 +149,9 @@ class _Site:
     def _size(self, name: str) -> str:
         return f"{(self.at / name).stat().st_size / 1e6:,.1f} MB"
 
-    def _track(self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]) -> dict[str, Any]:
+    def _track(
+        self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]
+    ) -> dict[str, Any]:
         file = f"{table.track.slug if table.track.version else slug(table.track.name)}.html"
         there = {each.track.key for each in self.tables}
         newest = table.newest
@@ -164,7 +173,9 @@ class _Site:
         for table, values in made:
             place = {(row["name"], row["version"]): i for i, row in enumerate(values["rows"])}
             seen: set[tuple[str, str | None]] = set()
-            for run in sorted(table.runs, key=lambda run: place.get((run.record.method, run.record.version), 0)):
+            for run in sorted(
+                table.runs, key=lambda run: place.get((run.record.method, run.record.version), 0)
+            ):
                 edition, named = run.record.edition, (run.record.method, run.record.version)
                 key = edition.edition, edition.config, edition.digest
                 if named in seen:  # another seed: the first stands for all
@@ -187,14 +198,20 @@ class _Site:
         if edition is not None:
             known = units.known(edition, record.edition.config)
             sheets = sprites.sheets(
-                edition, record.edition.config, cache=self.cache, tell=self.tell, progress=self.progress
+                edition,
+                record.edition.config,
+                cache=self.cache,
+                tell=self.tell,
+                progress=self.progress,
             )
         names = [(run.record.method, run.record.version) for _, run in browser.runs]
         said = []
         for table, run in browser.runs:
             own = run.record
             kind = "method" if own.about is None else own.about.kind
-            told = units.answers(run, kind, rows.page_of(own.method, own.version), table.track.ranked_by)
+            told = units.answers(
+                run, kind, rows.page_of(own.method, own.version), table.track.ranked_by
+            )
             if names.count((own.method, own.version)) > 1:
                 told = units.named(told, f"{told.name} on {table.track.key}")
             said.append(told)

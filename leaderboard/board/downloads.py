@@ -38,7 +38,10 @@ def write(folder: Path, runs: Sequence[Run], findings: Sequence[Finding]) -> lis
     table = pa.Table.from_pylist(rows, schema=_schema())
     parquet.write_table(table, folder / "board.parquet", compression="zstd")
     return [
-        ("board.json", f"{len(runs) + len(findings)} records as they were written, and their tracks"),
+        (
+            "board.json",
+            f"{len(runs) + len(findings)} records as they were written, and their tracks",
+        ),
         ("board.parquet", f"{len(rows):,} estimates, a row each, with floors and slices"),
     ]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import baselines
 from leaderboard import records, tracks
@@ -17,13 +17,16 @@ from leaderboard.applications import outcome as outcomes
 from leaderboard.applications.outcome import Outcome
 from leaderboard.ranking import Run
 from leaderboard.records import Record
+from leaderboard.references import References
 from leaderboard.tracks import RANKED_BY, TIES_BY, Track
 from milannotations import editions
 from milannotations.errors import InputError
 from milannotations.files import sha256
+from milannotations.schema import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 SPARE = "retrieval-tfidf-auc"
 """What orders a table of records that stand on no track and have no `RANKED_BY`."""
@@ -125,7 +128,11 @@ def tables(runs: Sequence[Run]) -> list[Table]:
             own = run.record.model_copy(update={"track": track_of.key})
             loose.setdefault(track_of, []).append(replace(run, record=own))
     made = [
-        Table(track, tuple(by_key[track.key]), newest[track.name] if track != newest[track.name] else None)
+        Table(
+            track,
+            tuple(by_key[track.key]),
+            newest[track.name] if track != newest[track.name] else None,
+        )
         for track in known
         if track.key in by_key
     ]
@@ -195,6 +202,43 @@ def edition_of(
         return None, f"the edition '{named}' is not at hand"
     if config not in editions.configs(at):
         return None, f"the edition at hand has no config '{config}'"
-    if reference_sources.of_edition(at, config).digest != record.edition.digest:
+    if references(at, config).digest != record.edition.digest:
         return None, "the edition at hand has other units or descriptions than was scored"
     return at, ""
+
+
+def references(edition: str | os.PathLike[str], config: str) -> References:
+    """Return what people wrote of an edition's units, as `references.of_edition` does.
+
+    Read by pyarrow alone: importing `datasets` takes longer than making a board.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    parts = {}
+    for split, paths in editions.files(edition, config).items():
+        columns = list(TEXT_COLUMNS)
+        parts[split] = _Rows(
+            pa.concat_tables(parquet.read_table(p, columns=columns) for p in paths)
+        )
+    name = editions.name_of(edition)
+    return reference_sources.of_dataset(parts, edition=name, config=config, source=edition)
+
+
+class _Rows:
+    """A table whose rows are dicts, as a data set's are."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @property
+    def column_names(self) -> list[str]:
+        names: list[str] = self.table.column_names
+        return names
+
+    def select_columns(self, names: list[str]) -> _Rows:
+        return _Rows(self.table.select(names))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.table.to_batches():
+            yield from batch.to_pylist()

@@ -184,7 +184,9 @@ def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
     }
 
 
-def _ends(estimate: Estimate | None, lifted: bool) -> tuple[float | None, ...]:
+def _ends(
+    estimate: Estimate | None, lifted: bool
+) -> tuple[float | None, float | None, float | None]:
     if estimate is None:
         return None, None, None
     if lifted:

@@ -54,7 +54,9 @@ def render(template: str, /, *, root: str, here: str = "", **values: Any) -> str
     return page if page.endswith("\n") else page + "\n"
 
 
-def inline(template: str, /, *, theme: str, style: str, scripts: Sequence[str], **values: Any) -> str:
+def inline(
+    template: str, /, *, theme: str, style: str, scripts: Sequence[str], **values: Any
+) -> str:
     """Return a page that holds its style and scripts; nothing else may run, nothing is fetched.
 
     Args:
@@ -71,11 +73,15 @@ def inline(template: str, /, *, theme: str, style: str, scripts: Sequence[str], 
         f"default-src 'none'; script-src {named}; style-src {_source(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    page: str = environment().get_template(template).render(
-        **{**values, "policy": policy},
-        theme=markupsafe.Markup(theme),  # noqa: S704 - our own files, and JSON without "<"
-        style=markupsafe.Markup(style),  # noqa: S704
-        scripts=[markupsafe.Markup(each) for each in scripts],  # noqa: S704
+    page: str = (
+        environment()
+        .get_template(template)
+        .render(
+            **{**values, "policy": policy},
+            theme=markupsafe.Markup(theme),  # noqa: S704 - our own files, and JSON without "<"
+            style=markupsafe.Markup(style),  # noqa: S704
+            scripts=[markupsafe.Markup(each) for each in scripts],  # noqa: S704
+        )
     )
     return page
 

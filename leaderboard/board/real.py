@@ -132,7 +132,9 @@ def _make(root: Path, found: Sequence[Row], folder: Path, tell: Callable[[str], 
     metrics = build(track.metrics)
     for row in found:
         tell(f"{row.name}: scoring, once")
-        files = [f"{layer}={root / path}" if layer else str(root / path) for layer, path in row.files]
+        files = [
+            f"{layer}={root / path}" if layer else str(root / path) for layer, path in row.files
+        ]
         score = scoring.score(
             predictions.read(*files, network=NETWORK),
             known,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import predictions, scoring
-from leaderboard import references as reference_sources
 from leaderboard.board import finding, pages, rows, sprites, units
 from leaderboard.board.text import script
 from leaderboard.board.units import Answers
@@ -62,10 +61,12 @@ def report(
         raise InputError(f"--out {out}: a name that ends in .html was expected.")
     check_writable(out)
     config = editions.pick_config(edition, config)
-    known = reference_sources.of_edition(edition, config)
+    known = finding.references(edition, config)
     said = _read(files, known, network, layer)
     runs = _scored(said, known, settings or Settings(), tell)
     table = rows.of_table(finding.tables(runs)[0]) if runs else None
+    for row in table["rows"] if table else ():
+        row["page"] = None  # methods have no page here
     methods = [
         Answers(name, "method", None, each, units.values_of(runs[i], METRICS[0]) if runs else {})
         for i, (name, each) in enumerate(said.items())
@@ -75,7 +76,9 @@ def report(
     title = config if config == name else f"{name} / {config}"
     made = units.browsing(methods, units.known(edition, config), sheets, title=title)
     if sheets is not None:
-        made.index["sheet"]["data"] = {n: _data(sheets.folder / f"{n:04d}.webp") for n in made.sheets}
+        made.index["sheet"]["data"] = {
+            n: _data(sheets.folder / f"{n:04d}.webp") for n in made.sheets
+        }
     scripts = [
         *(pages.asset(f"{part}.js") for part in ("table", "units")),
         f"milanIndex({script(made.index)});",
@@ -174,7 +177,9 @@ def _layers(methods: Sequence[Answers], known: References) -> list[dict[str, Any
                     "distinct": len(counts),
                     "words": f"{words / len(texts):.1f}" if texts else "-",
                     "retrieval": rows.three(sum(values) / len(values) if values else None),
-                    "commonest": sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMONEST],
+                    "commonest": sorted(counts.items(), key=lambda item: (-item[1], item[0]))[
+                        :COMMONEST
+                    ],
                 }
             )
     return made

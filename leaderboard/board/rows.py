@@ -74,7 +74,11 @@ def of_table(table: Table) -> dict[str, Any]:
         "newest": table.newest,
         "rows": rows,
         "columns": [{"name": short(name), "title": entries[name].title} for name in beside],
-        "metrics": [(name, entries[name]) for name in (track.ranked_by, track.ties_by, *beside) if name in entries],
+        "metrics": [
+            (name, entries[name])
+            for name in (track.ranked_by, track.ties_by, *beside)
+            if name in entries
+        ],
         "scale": [three(end) for end in scores],
         "lift_scale": [three(end, signed=True) for end in lifts],
         "n_methods": len({(row.name, row.version) for row in standings if row.kind == "method"}),
@@ -176,7 +180,12 @@ def _cell(row: Standing, name: str) -> dict[str, Any]:
     value = sum(found) / len(found) if found else None
     lifts = [each.lift for each in known if each.lift is not None]
     lift = sum(lifts) / len(lifts) if lifts else None
-    return {"value": value, "text": three(value), "lift": lift, "lift_text": three(lift, signed=True)}
+    return {
+        "value": value,
+        "text": three(value),
+        "lift": lift,
+        "lift_text": three(lift, signed=True),
+    }
 
 
 def _rank(rank: int | None, shared: Sequence[int]) -> str:

@@ -142,7 +142,12 @@ def browsing(
         "sheet": None,
     }
     if sheets is not None:
-        index["sheet"] = {"side": sheets.side, "rows": ROWS, "last": len(at) % ROWS or ROWS, "count": sheets.count}
+        index["sheet"] = {
+            "side": sheets.side,
+            "rows": ROWS,
+            "last": len(at) % ROWS or ROWS,
+            "count": sheets.count,
+        }
         index["at"] = [at.get(unit, -1) for unit in units]
         index["pictures"] = [counts.get(unit, 0) for unit in units]
     parts = []
@@ -156,7 +161,9 @@ def browsing(
         people, truths = [], []
         for unit in members:
             i = place.get(unit)
-            people.append([] if of is None or i is None else [number_of(t) for t in of.descriptions[i]])
+            people.append(
+                [] if of is None or i is None else [number_of(t) for t in of.descriptions[i]]
+            )
             truth = None if of is None or i is None else of.truths[i]
             truths.append(None if truth is None else number_of(truth))
         said = [[_said(method.said, unit, number_of) for unit in members] for method in methods]
