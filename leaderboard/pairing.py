@@ -81,7 +81,7 @@ class Values:
             units: as in `mean`.
         """
         values, among = self.filled, weights
-        if units is not None:
+        if units is not None and not units.all():  # else nothing is copied
             values, among = values[:, units], weights[:, units]
         by_seed = np.stack([stats.resampled_means(each, among) for each in values], axis=1)
         n = len(values)
