@@ -1,0 +1,126 @@
+"""A small edition with pictures, records on it, some of them hostile, and the board of both."""
+
+import io
+
+import pandas as pd
+import pyarrow.parquet as parquet
+from PIL import Image
+
+from leaderboard import board, predictions, scoring
+from leaderboard import references as reference_sources
+from leaderboard.about import About
+from leaderboard.applications import outcome as outcomes
+from leaderboard.applications.outcome import Number
+from leaderboard.outcomes import Settings
+from milannotations import editions
+from milannotations.schema import Unit
+
+METRICS = ("retrieval-tfidf-auc", "rouge-l", "distinct")
+FEW = Settings(draws=50)
+RUNS = "window.hacked = true"
+HOSTILE = (
+    f"<script>{RUNS}</script>",
+    f'"><img src=x onerror="{RUNS}">',
+    f"</script><script>{RUNS}</script>",
+    f"'-{RUNS}-'",
+    "{{ 7 * 191 }} {% raw %}",
+    "\u202ederorrim\u202c and zero\u200bwidth\ufeff",
+    '=HYPERLINK("http://elsewhere.invalid")',
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "שלום עולם",
+    "e" + "\u0301" * 300,
+    "<b>" * 50,
+)
+"""Texts that run, break out, reorder or hide where they are not shown as what they are."""
+
+LAYER = "x<b>y"
+"""A layer's name, as an edition of one's own may have it."""
+
+
+def small_edition(folder):
+    """Write an edition of 60 planted units of two layers, one of them with a hostile name."""
+    whole = parquet.read_table(editions.files("mini", "mini")["test"][0]).to_pylist()
+    rows = [row for row in whole if row["network"] == "mini-sharp" and row["truth_formula"]]
+    first, second = (
+        [r for r in rows if r["layer"] == layer][:30] for layer in ("layer1", "layer2")
+    )
+    made = [*first, *({**row, "layer": LAYER} for row in second)]
+    for row in made:
+        row["duplicate_of"] = None
+    made[1]["descriptions"] = list(HOSTILE[:4])
+    editions.write_config(folder, "small", {"test": made})
+    return folder
+
+
+def say(rows, kind):
+    """Return what a made-up method says of each unit."""
+    truths = [row["truth"] for row in rows]
+    return {
+        "good": truths,
+        "half": [text if i % 2 else truths[i - 1] for i, text in enumerate(truths)],
+        "poor": [truths[i // 9] for i in range(len(truths))],
+        "none": ["" if i % 3 else text for i, text in enumerate(truths)],
+        "hostile": [HOSTILE[i % len(HOSTILE)] for i in range(len(truths))],
+    }[kind]
+
+
+def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), seeds=()):
+    """Write a record a method; `hostile` has hostile texts wherever a text may stand."""
+    known = reference_sources.of_edition(edition, "small")
+    rows = [
+        row
+        for path in editions.files(edition, "small")["test"]
+        for row in parquet.read_table(
+            path, columns=["network", "layer", "unit", "truth"]
+        ).to_pylist()
+    ]
+    units = [Unit(row["network"], row["layer"], row["unit"]) for row in rows]
+    for kind in kinds:
+        said = predictions.of_texts(units, say(rows, kind))
+        method = f"{HOSTILE[1]}{HOSTILE[5]}@{HOSTILE[0]}" if kind == "hostile" else f"{kind}@1.0"
+        score = scoring.score(said, known, METRICS, split="test", method=method, settings=FEW)
+        score.record = score.record.model_copy(update={"about": about(kind)})
+        score.save(folder / kind)
+    return folder
+
+
+def about(kind):
+    if kind != "hostile":
+        return About(title=f"what {kind} does", command=f"milan describe small --method {kind}")
+    lists = ("authors", "requires", "trained_on", "external_data", "external_models")
+    texts = ("paper", "licence", "code", "commit", "command", "hardware", "cost")
+    return About(
+        title=HOSTILE[0],
+        **{name: list(HOSTILE) for name in lists},
+        **{name: HOSTILE[i % 3] for i, name in enumerate(texts)},
+    ).model_copy(update={"paper": f"javascript:{RUNS}"})
+
+
+def outcome(folder, method="good@1.0", value=0.2, says="It says what was found."):
+    """Write the record of an application, with a figure."""
+    made = outcomes.made(
+        "edit",
+        method=method,
+        data="mini",
+        number=Number(
+            name="accuracy gained", value=value, low=value - 0.1, high=value + 0.1, control=0.05,
+            p=0.05, n=5, over="training seeds", says=says,
+        ),
+        asked={}, settings={}, networks={"mini-sharp": {}}, images={}, results={}, seconds={},
+        synthetic=True,
+    )  # fmt: skip
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 200), "white").save(picture, "PNG")
+    curves = pd.DataFrame({"deleted": [0, 1], "accuracy": [0.5, 0.6]})
+    outcomes.save(folder, made, curves=curves, files={"figure.png": picture.getvalue()})
+    return folder
+
+
+def whole(folder):
+    """Write edition, records and board below a folder; return the site."""
+    edition = small_edition(folder / "small")
+    found = records(edition, folder / "records")
+    outcome(found / "work", says=HOSTILE[0])
+    outcome(found / "work-2", "half@1.0", 0.1)
+    board.build(folder / "site", [found], editions=[edition], cache=folder / "cache")
+    return folder / "site"
