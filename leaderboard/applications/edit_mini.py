@@ -1,0 +1,128 @@
+"""Edit on the mini world: networks that learned to read, for any number of methods.
+
+What no method changes is made once: networks, exemplars, single-unit orders, and placebos of the
+same numbers per layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from leaderboard.applications.edit import Edit, Settings, edit
+from leaderboard.applications.subjects import CLASSES, LAYERS, Network, Scenes, Workshop
+from leaderboard.applications.trials import Labelled, Trial
+from leaderboard.predictions import Predictions
+from milannotations.synthetic.subjects import (
+    TEST_SCENES,
+    VALIDATION_SCENES,
+    Subject,
+    SubjectWorld,
+)
+
+WORLD = SubjectWorld(text=0.5)
+"""Half of the pictures carry the name of their class in a corner."""
+
+SEEDS = 5
+PICTURES = 1000
+"""Of each role."""
+
+BATCH = 50
+
+
+def labelled(count: int = PICTURES, world: SubjectWorld = WORLD) -> dict[str, Labelled]:
+    """Return the pictures that edits are chosen and reported on, by role."""
+    plain = replace(world, text=0.0)
+    wrong = replace(world, text=1.0, adversarial=True)
+    streams = {"validation": VALIDATION_SCENES, "test": TEST_SCENES}
+    made = {}
+    for part, stream in streams.items():
+        for kind, of in (("clean", plain), ("conflict", wrong)):
+            scenes = Scenes(of, count, stream)
+            made[f"{part}-{kind}"] = Labelled(scenes, scenes.labels, scenes.source)
+    return made
+
+
+class MiniTrials:
+    """The trained networks with their pictures.
+
+    Args:
+        workshop: makes networks, exemplars and descriptions.
+        seeds: of training.
+        pictures: of each role.
+        world: what networks learn from.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        seeds: Sequence[int] = tuple(range(SEEDS)),
+        pictures: int = PICTURES,
+        world: SubjectWorld = WORLD,
+    ) -> None:
+        self.workshop, self.world = workshop, world
+        shown = labelled(pictures, world)
+        self.networks = [workshop.network(world, seed) for seed in seeds]
+        self.trials = [self._trial(network, shown) for network in self.networks]
+
+    def _trial(self, network: Network, shown: dict[str, Labelled]) -> Trial:
+        import torch
+
+        from milannotations.exemplars import Run
+
+        return Trial(
+            network.name,
+            # a copy, in the form in which small convolutions take half the time
+            deepcopy(network.model).to(memory_format=torch.channels_last),
+            dict(zip(LAYERS, Subject.widths, strict=True)),
+            shown,
+            len(CLASSES),
+            seed=network.seed,
+            source=network.source,
+            selectivity=self.workshop.inside(network, self.world, "text"),
+            run=Run(batch_size=BATCH, device="cpu"),
+            folder=self.workshop.folder,
+        )
+
+    def describe(self, method: str, seed: int = 0) -> Predictions:
+        """Return a method's descriptions of the units of all networks."""
+        parts = [
+            self.workshop.describe(method, network, self.world, seed) for network in self.networks
+        ]
+        return Predictions(tuple(row for part in parts for row in part.rows))
+
+    def edit(
+        self,
+        method: str,
+        predictions: Predictions | None = None,
+        settings: Settings | None = None,
+        asked: dict[str, Any] | None = None,
+    ) -> Edit:
+        """Return the edit of all networks by a method's descriptions.
+
+        Args:
+            method: name, or name@version with `predictions`.
+            predictions: of the units of all networks; None lets the method describe them.
+            settings: see `edit`.
+            asked: for the record.
+        """
+        import baselines
+
+        began, title = time.perf_counter(), method
+        if predictions is None:
+            predictions = self.describe(method)
+            spec = baselines.get(method).spec
+            title = f"{spec.name}@{spec.version}"
+        return edit(
+            self.trials,
+            predictions,
+            settings=settings,
+            method=title,
+            data="mini",
+            asked=asked or {},
+            synthetic=True,
+            seconds={"describe": time.perf_counter() - began},
+        )
