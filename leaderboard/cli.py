@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboard.commands import Json, console, examples, lists, print_json
+from leaderboard.commands import Json, applications, console, examples, lists, print_json
 from leaderboard.commands import board as boards
 from leaderboard.commands import check as checking
 from leaderboard.commands import data as data_commands
@@ -50,6 +50,8 @@ app.command("describe", epilog=describing.EPILOG)(describing.describe)
 app.command("check", epilog=checking.EPILOG)(checking.check)
 app.command("train", epilog=training.EPILOG)(training.train)
 app.command("reproduce", epilog=reproducing.EPILOG)(reproducing.reproduce)
+app.command("analyze", epilog=applications.ANALYZE)(applications.analyze)
+app.command("audit", epilog=applications.AUDIT)(applications.audit)
 app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
 app.command("download", epilog=model_commands.DOWNLOAD)(model_commands.download)
 
@@ -190,6 +192,14 @@ def run(
         str | None,
         typer.Option(help="Run for a track of the board: it says config, split and metrics."),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Put descriptions to work instead, on the mini world: all, analyze, audit, edit."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Of tasks: networks of each kind.", min=1)] = 3,
+    placebos: Annotated[int, typer.Option(help="Of edits: placebo flags.", min=1)] = 19,
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
     out: Annotated[str | None, typer.Option(help="Folder to write a record a method to.")] = None,
@@ -199,6 +209,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run the main job: several methods describe an edition's units, and all are scored."""
+    if tasks:
+        if data != "mini":
+            raise InputError(
+                f"--tasks are of the mini world, and --data is {data}. For networks of your own: "
+                "milan analyze, milan audit, milan edit."
+            )
+        applications.run(tasks, methods, seeds, placebos, seed, out, cache, as_json)
+        return
     from leaderboard import suite, synthetic
     from leaderboard.outcomes import Settings
 

@@ -256,7 +256,7 @@ def risk_coverage(values: Floats, confidence: Floats, steps: int = 10) -> dict[s
     }
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the ends of Student's t interval of a mean; nan of fewer than two values.
 
     Example:

@@ -13,7 +13,7 @@ import typer
 
 from milannotations.errors import InputError
 
-MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods")
+MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods", "--tasks")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
 MANY_OF = {"board": ("--records", "--editions"), "train": ("--data",)}

@@ -263,7 +263,7 @@ def analyze(
         warnings=_warnings(runs, areas),
         footnote=FOOTNOTE,
     )
-    return Analysis(made, *map(_frame, (curves, layers, classes)), predictions)
+    return Analysis(made, _frame(curves), _frame(layers), _frame(classes), predictions)
 
 
 class _Run:
@@ -371,7 +371,7 @@ class _Run:
             return
         means = self.accuracies.by_class(sets).mean(0)
         ablated = sum(map(len, sets[0].values()))
-        for place in np.flatnonzero(~np.isnan(means)):
+        for place in np.flatnonzero(~np.isnan(means)).tolist():
             self.classes.append(
                 {"network": self.target.name, "score": name, "order": order, "ablated": ablated,
                  "class": self.target.classes[place], "accuracy": means[place]}
@@ -420,10 +420,8 @@ def _area(
     area, spread = level - controls.mean(), controls.std(ddof=1) * np.sqrt(1 + 1 / len(controls))
     free = len(controls) - 1
     half = t.ppf(0.975, free) * spread
-    if spread > 0:
-        p = float(2 * t.sf(abs(area) / spread, free))
-    else:
-        p = 1.0 if abs(area) < 1e-12 else 0.0
+    # controls that are all the same, as on a handful of pictures, tell nothing of chance
+    p = float(2 * t.sf(abs(area) / spread, free)) if spread > 1e-12 else float("nan")
     return {
         "area": float(area),
         "low": float(area - half),

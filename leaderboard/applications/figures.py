@@ -35,6 +35,13 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+"""No times and versions: the same figure, the same bytes."""
+
+
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Return a function that draws in the style of these figures."""
 
@@ -95,17 +102,32 @@ def band(
     high: Sequence[float],
     label: str,
     color: str,
+    *,
+    alpha: float = 0.18,
     **line: Any,
 ) -> None:
-    """Draw a line with the band around it."""
-    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    """Draw a line with the band around it, which is not drawn at an `alpha` of 0."""
+    if alpha:
+        axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
     axes.plot(x, middle, color=color, label=label, **{"linewidth": 1.6, **line})
 
 
 def write_figure(figure: Figure, folder: Path) -> None:
     """Write `figure.png` and `figure.svg`, without times."""
+    for name, content in encoded(figure, "figure").items():
+        (folder / name).write_bytes(content)
+
+
+def encoded(figure: Figure, name: str) -> dict[str, bytes]:
+    """Return a further figure as files, `NAME.png` and `NAME.svg`, for `outcome.save`."""
+    import io
+
     from matplotlib import rc_context
 
+    made = {}
     with rc_context(_STYLE):
-        figure.savefig(folder / "figure.png", metadata={"Software": None})
-        figure.savefig(folder / "figure.svg", metadata={"Date": None, "Creator": None})
+        for kind, metadata in _METADATA.items():
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, metadata=metadata)
+            made[f"{name}.{kind}"] = stream.getvalue()
+    return made

@@ -26,6 +26,7 @@ from baselines.probing import Probing
 from baselines.running import keys
 from leaderboard import predictions
 from milannotations import editions, exemplars
+from milannotations.files import replacing, sha256
 from milannotations.probes import ProbeItems
 from milannotations.probes.mini import MiniProbe
 from milannotations.schema import Unit
@@ -208,6 +209,13 @@ class Workshop:
             lambda: self._describe(method, network, shown, seed),
         )
 
+    def describe_all(
+        self, method: str, networks: Sequence[Network], shown: SubjectWorld, seed: int = 0
+    ) -> Predictions:
+        """Return a method's descriptions of the units of several networks; see `describe`."""
+        parts = [self.describe(method, network, shown, seed) for network in networks]
+        return predictions.Predictions(tuple(row for part in parts for row in part.rows))
+
     # ---- made
 
     def _once(self, key: Any, make: Any) -> Any:
@@ -247,31 +255,57 @@ class Workshop:
         out = self._place("edition", network.source, asdict(shown))
         if not out.is_dir():
             self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
-            exemplars.write(
-                self._computed(network, shown),
-                self.shown(shown),
-                out,
-                network.name,
-                made_from={
-                    "model": network.source,
-                    "images": self.shown(shown).source,
-                    "preprocessing": self.shown(shown).preprocessing,
-                },
-            )
+            with replacing(out) as temporary:  # interrupted, it is made anew
+                exemplars.write(
+                    self._computed(network, shown),
+                    self.shown(shown),
+                    temporary,
+                    network.name,
+                    made_from={
+                        "model": network.source,
+                        "images": self.shown(shown).source,
+                        "preprocessing": self.shown(shown).preprocessing,
+                    },
+                )
         return editions.load(out, network.name, "test")
 
     def _inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+        path = self._place("inside", network.source, asdict(shown), concept).with_suffix(".json")
+        if not path.is_file():
+            shares = self._shares(network, shown, concept)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(shares))
+        found = json.loads(path.read_text())
+        return {
+            Unit(network.name, layer, i): value
+            for layer, values in found.items()
+            for i, value in enumerate(values)
+        }
+
+    def _shares(
+        self, network: Network, shown: SubjectWorld, concept: str
+    ) -> dict[str, list[float]]:
         scenes = self.shown(shown).scenes
         maps = torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
-        found: dict[Unit, float] = {}
+        found = {}
         for label, layer in self._computed(network, shown).layers.items():
             masks = layer.masks(slice(None), (SIZE, SIZE))  # (unit, k, h, w)
             both = (masks & maps[layer.ids]).sum((1, 2, 3)).double()
-            shares = both / masks.sum((1, 2, 3)).clamp(min=1)
-            found |= {Unit(network.name, label, i): float(v) for i, v in enumerate(shares)}
+            found[label] = (both / masks.sum((1, 2, 3)).clamp(min=1)).tolist()
         return found
 
     def _describe(
+        self, method: str, network: Network, shown: SubjectWorld, seed: int
+    ) -> Predictions:
+        made = baselines.get(method)
+        file = sha256(method) if Path(method).is_file() else None
+        what = (made.spec.to_dict(), file, network.source, asdict(shown), seed)
+        path = self._place("said", *what).with_suffix(".csv")
+        if not path.is_file():
+            self._answers(method, network, shown, seed).write(path)
+        return predictions.read(path)
+
+    def _answers(
         self, method: str, network: Network, shown: SubjectWorld, seed: int
     ) -> Predictions:
         spec = baselines.get(method).spec
@@ -303,6 +337,12 @@ class Workshop:
         )
 
 
+def titled(method: str) -> str:
+    """Return name@version of a method."""
+    spec = baselines.get(method).spec
+    return f"{spec.name}@{spec.version}"
+
+
 def describers() -> list[str]:
     """Return the methods that can describe a subject network with nothing but what ships."""
     at_hand = {"training", "activations", "trained model"}
@@ -314,4 +354,4 @@ def _scaled(picture: Any) -> Tensor:
     return pixels.float() / 255
 
 
-__all__ = ["CLASSES", "LAYERS", "Network", "Scenes", "Workshop", "describers"]
+__all__ = ["CLASSES", "LAYERS", "Network", "Scenes", "Workshop", "describers", "titled"]

@@ -181,3 +181,16 @@ def list_methods(as_json: Json = False) -> None:
         ],
     )
     print("\nA method of your own: milan describe EDITION --method path/to/file.py")
+
+
+@app.command("tasks", epilog=examples("milan list tasks", "milan list tasks --json"))
+def list_tasks(as_json: Json = False) -> None:
+    """List the tasks that put descriptions to work."""
+    from leaderboard.applications import TASKS
+
+    if as_json:
+        print_json(TASKS)
+        return
+    print_table(("task", "what it is"), list(TASKS.items()))
+    print("\nFor every method, on the mini world: milan run --tasks all. Of your own networks:")
+    print("milan analyze, milan audit, milan edit.")

@@ -1,0 +1,238 @@
+"""`milan analyze` and `milan audit`: descriptions at work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leaderboard.commands import Json, console, examples, print_json
+from milannotations.errors import InputError
+
+if TYPE_CHECKING:
+    from leaderboard.applications.outcome import Outcome
+
+ANALYZE = examples(
+    "milan analyze milan.csv --model torchvision:resnet18@DEFAULT --layer layer3 layer4 "
+    "--images imagenet/val --out analysis",
+    "milan run --tasks analyze --methods milan --out tasks",
+)
+AUDIT = examples(
+    "milan audit milan.csv --edition my-edition --out audit",
+    "milan audit a.csv b.csv --pair resnet18-imagenet:resnet18-imagenet-blurred --out audit",
+)
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="PREDICTIONS...", help="Descriptions (CSV or parquet).")
+]
+Network = Annotated[str | None, typer.Option(help="Of files that do not say.")]
+Out = Annotated[str, typer.Option(help="Folder of the record, with curves and figures.")]
+Method = Annotated[str, typer.Option(help="Name for the record, or name@version.")]
+Seed = Annotated[int, typer.Option(help="Seed of every draw.", min=0)]
+
+
+def analyze(
+    files: Files,
+    model: Annotated[str, typer.Option(help="The network; see milan exemplars.")],
+    images: Annotated[str, typer.Option(help="Test pictures: a folder with a folder a class.")],
+    layer: Annotated[list[str], typer.Option(help="Layers whose units take part.")],
+    out: Out,
+    network: Network = None,
+    weights: Annotated[str | None, typer.Option(help="Weights: safetensors, or a .pth.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random weights.")] = False,
+    preprocess: Annotated[
+        str | None, typer.Option(help="imagenet[:SIDE] or file.py:name, instead of its own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="So many pictures, evenly.", min=1)] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="File of class folders' names, a line an output (default: by name)."),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="A spaCy pipeline, mini, or a CSV word,class (default: spaCy's)."),
+    ] = None,
+    similar_to: Annotated[
+        list[str] | None, typer.Option(help="A word to compare descriptions with.")
+    ] = None,
+    score: Annotated[list[str] | None, typer.Option(help="These scores alone.")] = None,
+    step: Annotated[float, typer.Option(help="Share of units ablated a step.")] = 0.02,
+    most: Annotated[float, typer.Option(help="Share of units ablated at the end.")] = 0.2,
+    draws: Annotated[int, typer.Option(help="Random orders, of ties and of controls.", min=2)] = 5,
+    how: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 32,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    method: Method = "descriptions",
+    as_json: Json = False,
+) -> None:
+    """Ablate units in the order of their descriptions' scores: which kinds of units matter?"""
+    from leaderboard import predictions
+    from leaderboard.applications import outcome
+    from leaderboard.applications.analysis import Settings, analyze
+    from leaderboard.applications.language import open_language
+    from leaderboard.applications.targets import open_target
+    from milannotations.exemplars import Run
+
+    settings = Settings(
+        scores=tuple(score) if score else None,
+        similar_to=tuple(similar_to or ()),
+        step=step,
+        most=most,
+        draws=draws,
+        how=how,
+        seed=seed,
+    )
+    outcome.check_free(out, "analyze")
+    counts = open_language(language)
+    said = predictions.read(*files, network=network)
+    target = open_target(
+        said,
+        model,
+        images,
+        layer,
+        weights=weights,
+        random=random,
+        preprocess=preprocess,
+        limit=limit,
+        classes=classes,
+        run=Run(batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty()),
+    )
+    made = analyze(
+        said,
+        [target],
+        counts,
+        settings,
+        method=method,
+        data=str(target.images.get("name", "")),
+        asked={"files": [Path(file).name for file in files], "model": model, "layers": layer},
+    )
+    show(made.save(out), out, as_json)
+
+
+def audit(
+    files: Files,
+    out: Out,
+    network: Network = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="FIRST:SECOND, networks to compare; may be repeated."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="milan2022: the paper's twelve pairs of networks.")
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option(help="A list, as face,head,nose (default: the paper's faces)."),
+    ] = None,
+    substrings: Annotated[
+        bool, typer.Option("--substrings", help="Words anywhere in words, as in 2022.")
+    ] = False,
+    edition: Annotated[
+        str | None, typer.Option(help="Edition of the units, with exemplars: makes a sheet.")
+    ] = None,
+    selectivity: Annotated[
+        str | None,
+        typer.Option(help="CSV network,layer,unit,selectivity, as measured on region labels."),
+    ] = None,
+    at: Annotated[float, typer.Option(help="Units measured from here on should be found.")] = 0.5,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
+    method: Method = "descriptions",
+    as_json: Json = False,
+) -> None:
+    """Count units that are described with given words, and compare networks.
+
+    Exemplars are to be of unblurred pictures, the same for all networks.
+    """
+    from leaderboard import predictions
+    from leaderboard.applications import outcome
+    from leaderboard.applications.audit import Settings, audit
+    from leaderboard.applications.audit import preset as pairs_of
+    from leaderboard.applications.targets import open_selectivity, open_sheets
+
+    lists = [tuple(filter(None, (w.strip() for w in each.split(",")))) for each in words or ()]
+    chosen: dict[str, Any] = {"words": {each[0]: each for each in lists if each}} if lists else {}
+    settings = Settings(
+        **chosen,
+        matching="substrings" if substrings else "words",
+        at=at,
+        seed=seed,
+        draws=draws,
+    )
+    if pair and preset:
+        raise InputError("Both --pair and --preset were given; expected one of them.")
+    pairs = pairs_of(preset) if preset else [_pair(each) for each in pair or ()]
+    outcome.check_free(out, "audit")
+    said = predictions.read(*files, network=network)
+    sizes, sheets, images = open_sheets(edition, said) if edition else (None, {}, {})
+    made = audit(
+        said,
+        sizes,
+        pairs=pairs,
+        settings=settings,
+        selectivity=open_selectivity(selectivity) if selectivity else None,
+        method=method,
+        data=Path(edition).resolve().name if edition else "",
+        asked={"files": [Path(file).name for file in files], "preset": preset, "edition": edition},
+        images=images,
+    )
+    show(made.save(out, sheets), out, as_json)
+
+
+def run(
+    tasks: list[str],
+    methods: list[str] | None,
+    seeds: int,
+    placebos: int,
+    seed: int,
+    out: str | None,
+    cache: str | None,
+    as_json: bool,
+) -> None:
+    """Run tasks for several methods, and print a table a task; see `tasks.run`."""
+    from leaderboard.applications import tasks as running
+    from leaderboard.applications.board import render
+
+    watched = sys.stderr.isatty()
+    made = running.run(
+        tasks,
+        methods,
+        seeds=seeds,
+        placebos=placebos,
+        seed=seed,
+        out=out,
+        cache=cache,
+        tell=lambda line: print(line, file=sys.stderr) if watched else None,
+    )
+    if as_json:
+        print_json([each.model_dump() for each in made])
+    else:
+        screen = console()
+        screen.print(render(made, screen.width))
+    if out is not None:
+        print(f"Records: {out}", file=sys.stderr)
+
+
+def show(made: Outcome, out: str, as_json: bool) -> None:
+    """Print what an application came to, and where it lies."""
+    from leaderboard.applications.board import render
+    from leaderboard.records import dumps
+
+    if as_json:
+        sys.stdout.write(dumps(made))
+    else:
+        screen = console()
+        screen.print(render([made], screen.width))
+    print(f"Record: {out}", file=sys.stderr)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from milannotations import catalog
+
+    first, colon, second = text.partition(":")
+    if not (first and colon and second):
+        raise InputError(f"--pair {text}: FIRST:SECOND, two networks, was expected.")
+    return catalog.canonical(first), catalog.canonical(second)
