@@ -348,11 +348,13 @@ def _leakage(case: Case) -> Found:
         answers = [normalise(row.description) if row is not None else None for row in rows]
         found = leakage.measure(answers, known, units.scope(track, known))
         person = "one simulated annotator" if track.synthetic else "one person"
+        rate, theirs, limit = (
+            f"{round(share, 4) + 0.0:.2%}" for share in (found.rate, found.person, found.limit)
+        )
         says = (
             f"{path.name}: {found.n_same:,} of {found.n_units:,} answers are a reference of their "
             f"unit word for word and have {leakage.WORDS} words or more, {found.n_shuffled:.1f} "
-            f"expected by chance; on matched references {found.rate:.2%}, {person} "
-            f"{found.person:.2%}, limit {found.limit:.2%}"
+            f"expected by chance; on matched references {rate}, {person} {theirs}, limit {limit}"
         )
         yield ("warn" if found.warns else "pass"), says
 

@@ -1,0 +1,76 @@
+"""Submissions for tests: a valid one on the track `mini`, made of given texts."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leaderboard import predictions, submitting, tracks
+from leaderboard.submitting import units as track_units
+from milannotations.files import sha256
+
+FIELDS = {
+    "name": "made-up",
+    "version": "1.0",
+    "title": "Says what the tests tell it to say",
+    "authors": ["A. Tester"],
+    "contact": "tester@example.org",
+    "licence": "MIT",
+    "command": "python made_up.py",
+    "saw_test_units": False,
+    "hardware": "none",
+    "cost": "nothing",
+}
+FILE = "predictions/mini-mini.csv"
+SHAPES = ("circles", "squares", "stars", "moons", "rings")
+
+
+@contextmanager
+def opened_once():
+    """Open the references of `mini` once, for all checks: each then takes milliseconds."""
+    mini, open_references = tracks.get("mini"), track_units.open_references
+    opened = open_references(mini, "mini")
+
+    def open_(track, source):
+        return opened if (track, source) == (mini, "mini") else open_references(track, source)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(track_units, "open_references", open_)
+        yield opened
+
+
+def answers(known, track):
+    """Return a harmless answer for each unit of a track, in order."""
+    inside, _ = track_units.units(track, known)
+    return {
+        unit: f"{SHAPES[i % 5]} beside number {i // 5}" for i, unit in enumerate(sorted(inside))
+    }
+
+
+def write(folder, said, **fields):
+    """Make a submission under a folder; return where it is."""
+    file = folder / "said.csv"
+    predictions.of_texts(list(said), said.values()).write(file)
+    return submitting.new({**FIELDS, **fields}, [file], root=folder / "submissions")
+
+
+def edit(made, change):
+    """Change the form of a submission: `change` gets its fields."""
+    form = Path(made) / "submission.yaml"
+    fields = yaml.safe_load(form.read_text())
+    change(fields)
+    form.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+
+
+def replace_file(made, content):
+    """Put other content into the file of predictions, and its digest into the form."""
+    path = Path(made) / FILE
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    edit(made, lambda fields: fields["predictions"][0].update(sha256=sha256(path)))
+    return path
+
+
+def found(made, **options):
+    """Return what the checks find, by name."""
+    return {each.name: each for each in submitting.check(made, **options)}
