@@ -93,7 +93,7 @@ def test_floors_and_one_person_stand_beside_the_score_and_a_constant_has_no_lift
     assert {row[0] for row in rows} == {"method", "floor", "person"}
     constants = [row for row in rows if row[0] == "floor"]
     assert constants
-    assert all(row[1] == "–" and row[4] == "0" for row in constants)
+    assert all(row[1] == "\u2013" and row[4] == "0" for row in constants)
     assert [row[2] for row in rows if row[0] == "person"] == ["one simulated annotator"]
 
 
