@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ class Table:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = check_is_file(path)
         self.columns = next(self._raw())[1]
-        repeated = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        repeated = sorted(name for name, times in Counter(self.columns).items() if times > 1)
         if repeated:
             raise InputError(f"{self.path} has column '{repeated[0]}' twice.")
 

@@ -36,6 +36,9 @@ MAX_SHARE = 0.5
 MAX_TEN = 0.9
 """Share of the commonest answer, and of the ten commonest, above which there is a warning."""
 
+MAX_SAID = 600
+"""Characters of what a check says."""
+
 _FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes a cell for a formula by."""
 
@@ -124,7 +127,9 @@ def check(
             found = [("fail", str(error))]
         worst = max((status for status, _ in found), key=get_args(Status).index)
         shown = [says for status, says in found if status == worst]
-        findings.append(Finding(name, worst, "; ".join(dict.fromkeys(shown))))
+        # a stranger's words may stand in what is said of them
+        says = _short("; ".join(dict.fromkeys(shown)).replace("\n", " "), MAX_SAID)
+        findings.append(Finding(name, worst, says))
         if vital and worst == "fail":
             break
     return findings

@@ -34,6 +34,9 @@ MAX_FORM = 65_536
 MAX_TEXT = 2_000
 """Characters of a text in it."""
 
+MAX_LEVELS = 8
+"""Of lists and mappings in one another; a form has four."""
+
 MAX_FILES = 64
 """Files of predictions: seeds and tracks."""
 
@@ -193,8 +196,6 @@ def parse(content: bytes, where: str = FORM) -> Submission:
         raise InputError(f"{where} is not UTF-8 (byte {error.start}).") from None
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not a form in YAML: {_said(error)}") from None
-    except RecursionError:
-        raise InputError(f"{where} is nested too deeply for a form.") from None
     if not isinstance(raw, dict):
         raise InputError(f"{where} holds no fields; 'milan submit new NAME' writes a form.")
     try:
@@ -226,9 +227,20 @@ def dumps(submission: Submission) -> str:
 
 
 class _Plain(yaml.BaseLoader):
-    """Lists, mappings and texts; no tag, no anchor, no key twice."""
+    """Lists, mappings and texts, a few levels deep; no tag, no anchor, no key twice."""
+
+    level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        self.level += 1
+        if self.level > MAX_LEVELS:
+            raise yaml.YAMLError("it is nested too deeply")
+        try:
+            return self._compose(parent, index)
+        finally:
+            self.level -= 1
+
+    def _compose(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.YAMLError(f"an anchor or alias{_at(event)}; write the text out")
