@@ -18,6 +18,8 @@ from leaderboard.commands import board as boards
 from leaderboard.commands import check as checking
 from leaderboard.commands import data as data_commands
 from leaderboard.commands import describe as describing
+from leaderboard.commands import edit as editing
+from leaderboard.commands import ground as grounding
 from leaderboard.commands import models as model_commands
 from leaderboard.commands import reproduce as reproducing
 from leaderboard.commands import submit as submitting
@@ -52,6 +54,8 @@ app.command("train", epilog=training.EPILOG)(training.train)
 app.command("reproduce", epilog=reproducing.EPILOG)(reproducing.reproduce)
 app.command("analyze", epilog=applications.ANALYZE)(applications.analyze)
 app.command("audit", epilog=applications.AUDIT)(applications.audit)
+app.command("edit", epilog=editing.EPILOG)(editing.edit)
+data_commands.app.command("cues", epilog=editing.CUES)(editing.cues)
 app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
 app.command("download", epilog=model_commands.DOWNLOAD)(model_commands.download)
 
@@ -78,6 +82,7 @@ def root(
     epilog=examples(
         "milan score milan.csv --references annotations.csv --network resnet152-imagenet",
         "milan score layer1=dnd1.csv layer2=dnd2.csv --data edition --allow-missing --out record",
+        "milan score mine.csv --ground torchvision:resnet18@DEFAULT --images val --scorer labels",
     ),
 )
 def score(
@@ -124,10 +129,27 @@ def score(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another method's record.")
     ] = False,
+    ground: grounding.Model = None,
+    images: grounding.Images = None,
+    scorer: grounding.ScorerName = None,
+    grid: grounding.Grid = None,
+    limit: grounding.Limit = None,
+    keep_exemplars: grounding.Keep = False,
+    weights: Weights = None,
+    random: Random = False,
+    device: Device = None,
+    cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Score descriptions against people's, with floors, one person and intervals beside."""
-    if (data is None) == (references is None):
+    """Score descriptions against people's, or with --ground by what the units do.
+
+    Floors, one person and intervals stand beside.
+    """
+    if ground is not None and references is not None:
+        raise typer.BadParameter("--ground takes --data EDITION, or no references")
+    if ground is None and (images or scorer or grid or limit or keep_exemplars):
+        raise typer.BadParameter("--images, --scorer, --grid and --limit go with --ground MODEL")
+    if ground is None and (data is None) == (references is None):
         raise typer.BadParameter("give either --data EDITION or --references annotations.csv")
     if out is not None:
         from leaderboard import records
@@ -139,6 +161,17 @@ def score(
     settings = Settings(seed=seed, draws=draws)
     if constant:
         settings = Settings(seed=seed, draws=draws, constants=tuple(constant))
+    if ground is not None:
+        made = grounding.of_command(
+            files, ground, images=images, scorer=scorer, data=data, config=config,
+            network=network, layers=layer or [], split=split, metrics=metrics, settings=settings,
+            grid=grid, limit=limit, keep_exemplars=keep_exemplars, weights=weights,
+            random=random, device=device, cache=cache, allow_missing=allow_missing, method=method,
+        )  # fmt: skip
+        if out is not None:
+            print(f"Record: {made.save(out, overwrite=overwrite)}", file=sys.stderr)
+        _show(made, as_json)
+        return
     made = leaderboard.score(
         files,
         _edition(data) if data is not None else _file(references or ""),

@@ -28,7 +28,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -51,6 +51,9 @@ PROTOCOLS: dict[Protocol, str] = {
     "edit-conflict": "validation-conflict",
 }
 """Protocols, and the role of the pictures that units are ordered and numbers chosen on."""
+
+TESTS = ("test-conflict", "test-clean")
+"""Roles of the pictures that are reported on."""
 
 WORDS = (*flags.TEXT, "lettering", "writing")
 """Words that flag a unit as one of text."""
@@ -79,6 +82,8 @@ class Settings:
         shares: of the flagged units that are deleted, up to eight, from 0 to 1.
         loss: of accuracy that `edit-plain` puts up with.
         at: units whose measured selectivity is at least this are the oracle's.
+        fine_tune: epochs for which every arm's head is trained on, once its units are gone; 0
+            leaves it.
         seed: of all draws.
     """
 
@@ -90,6 +95,7 @@ class Settings:
     shares: tuple[float, ...] = SHARES
     loss: float = 0.01
     at: float = 0.5
+    fine_tune: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -115,7 +121,7 @@ class Arm:
         validation: accuracy on the protocol's validation pictures, of each.
         chosen: how many are deleted.
         accuracy: after that, by role of test pictures.
-        right: pictures told after that, by role and class.
+        by_class: the same, of each class.
     """
 
     name: str
@@ -123,8 +129,8 @@ class Arm:
     counts: list[int]
     validation: list[float]
     chosen: int = 0
-    accuracy: dict[str, float] | None = None
-    by_class: dict[str, list[float]] | None = None
+    accuracy: dict[str, float] = field(default_factory=dict)
+    by_class: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def deleted(self) -> list[Unit]:
@@ -282,13 +288,15 @@ def arms_of(
     made.append(Arm("no edit", [], [0], trial.accuracies(role, [[]])))
     for arm in made:
         arm.chosen = choose(arm.counts, arm.validation, protocol, settings.loss)
-    for test in ("test-conflict", "test-clean"):
-        right = trial.right(test, [arm.deleted for arm in made])
+    deleted = [arm.deleted for arm in made]
+    tuned = trial.tuned(TESTS, deleted, settings.fine_tune) if settings.fine_tune else {}
+    for test in TESTS:
+        right = tuned[test] if tuned else trial.right(test, deleted)
         labels = np.bincount(trial.pictures[test].labels, minlength=trial.classes)
         for arm, own in zip(made, right, strict=True):
-            arm.accuracy = {**(arm.accuracy or {}), test: float(own.sum() / labels.sum())}
             shares = [float(a / b) if b else float("nan") for a, b in zip(own, labels, strict=True)]
-            arm.by_class = {**(arm.by_class or {}), test: shares}
+            arm.accuracy[test] = float(own.sum() / labels.sum())
+            arm.by_class[test] = shares
     return (
         [arm for arm in made if "placebo" not in arm.name],
         [arm for arm in made if "placebo" in arm.name],
@@ -458,15 +466,11 @@ def rank_p(value: float, controls: Sequence[float]) -> float:
 
 
 def _gain(arm: Arm, before: Arm) -> float:
-    assert arm.accuracy is not None
-    assert before.accuracy is not None
     return arm.accuracy["test-conflict"] - before.accuracy["test-conflict"]
 
 
 def _loss(arm: Arm, before: Arm) -> float:
     """Return the mean over classes of what is lost on pictures without text."""
-    assert arm.by_class is not None
-    assert before.by_class is not None
     lost = np.subtract(before.by_class["test-clean"], arm.by_class["test-clean"])
     return float(np.nanmean(lost))
 
@@ -563,7 +567,6 @@ def _curves(
         for count, accuracy in zip(arm.counts, arm.validation, strict=True):
             share = count / len(arm.units) if arm.units else 0.0
             chosen = count == arm.chosen
-            assert arm.accuracy is not None
             test = [
                 arm.accuracy[role] if chosen else None for role in ("test-conflict", "test-clean")
             ]

@@ -10,10 +10,19 @@ import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from leaderboard.applications.edit import Edit, Settings, edit
-from leaderboard.applications.subjects import CLASSES, LAYERS, Network, Scenes, Workshop
+from leaderboard.applications import flags
+from leaderboard.applications.edit import Edit, Settings, arms_of, edit
+from leaderboard.applications.subjects import (
+    CLASSES,
+    LAYERS,
+    Network,
+    Scenes,
+    Workshop,
+    titled,
+)
 from leaderboard.applications.trials import Labelled, Trial
 from leaderboard.predictions import Predictions
 from milannotations.synthetic.subjects import (
@@ -31,6 +40,16 @@ PICTURES = 1000
 """Of each role."""
 
 BATCH = 50
+
+FAST = (0.0, 0.25, 0.5, 1.0)
+"""Shares of flagged units that `milan run` tries."""
+
+
+def fast(placebos: int, seed: int = 0) -> Settings:
+    """Return the settings of `milan run`: one protocol, and fewer numbers to choose from."""
+    return Settings(
+        protocols=("edit-plain",), placebos=placebos, shuffles=1, shares=FAST, seed=seed
+    )
 
 
 def labelled(count: int = PICTURES, world: SubjectWorld = WORLD) -> dict[str, Labelled]:
@@ -87,12 +106,18 @@ class MiniTrials:
             folder=self.workshop.folder,
         )
 
-    def describe(self, method: str, seed: int = 0) -> Predictions:
-        """Return a method's descriptions of the units of all networks."""
-        parts = [
-            self.workshop.describe(method, network, self.world, seed) for network in self.networks
-        ]
-        return Predictions(tuple(row for part in parts for row in part.rows))
+    def write_exemplars(self, out: Path) -> None:
+        """Write what is to be described: an edition, a config a network."""
+        for network in self.networks:
+            self.workshop.write(network, self.world, out)
+
+    def measure(self, method: str, settings: Settings) -> None:
+        """Measure what the edit by a method's descriptions takes; a folder keeps it for `edit`."""
+        predictions = self.workshop.describe_all(method, self.networks, self.world)
+        for trial in self.trials:
+            said = flags.flagged(predictions, trial.units, settings.words, settings.matching)
+            for protocol in settings.protocols:
+                arms_of(trial, said, protocol, settings)
 
     def edit(
         self,
@@ -109,13 +134,10 @@ class MiniTrials:
             settings: see `edit`.
             asked: for the record.
         """
-        import baselines
-
         began, title = time.perf_counter(), method
         if predictions is None:
-            predictions = self.describe(method)
-            spec = baselines.get(method).spec
-            title = f"{spec.name}@{spec.version}"
+            predictions = self.workshop.describe_all(method, self.networks, self.world)
+            title = titled(method)
         return edit(
             self.trials,
             predictions,

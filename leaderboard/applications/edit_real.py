@@ -228,6 +228,22 @@ def trial_of(
     )
 
 
+def write_exemplars(
+    loaded: Loaded,
+    name: str,
+    layers: Sequence[str | Layer],
+    roles: Roles,
+    out: Path,
+    *,
+    run: Run | None = None,
+) -> Computed | None:
+    """Write exemplars of the role `shown` as a config of an edition, to be described."""
+    from milannotations.exemplars import making
+
+    images = roles.labelled("shown", _preprocessing(loaded)).pictures
+    return making.make(loaded, images, layers, out, name, run=run)
+
+
 class Marked:
     """Pictures of the role `shown`, with where their cue is: bool (1, height, width).
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 SETTINGS = Settings(steps=450, batch=32, rate=4e-3, decay=1e-2)
-"""Half of the steps of `milannotations.synthetic.subjects`: several networks are needed."""
+"""Half of the steps of `milannotations.synthetic.subjects`, for several networks are needed; those
+that learn from pictures with text take all of them."""
 
 EXEMPLAR_SCENES = 1024
 """Scenes that exemplars are drawn from."""
@@ -183,6 +184,20 @@ class Workshop:
         """Return a network's units with exemplars of scenes of a world: a `datasets.Dataset`."""
         return self._once(("units", network.name, shown), lambda: self._units(network, shown))
 
+    def write(self, network: Network, shown: SubjectWorld, out: Path) -> None:
+        """Write a network's exemplars of scenes of a world as a config of an edition."""
+        exemplars.write(
+            self._computed(network, shown),
+            self.shown(shown),
+            out,
+            network.name,
+            made_from={
+                "model": network.source,
+                "images": self.shown(shown).source,
+                "preprocessing": self.shown(shown).preprocessing,
+            },
+        )
+
     def inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
         """Return, of each unit, which share of its exemplars' masks lies in a concept.
 
@@ -238,10 +253,12 @@ class Workshop:
             model.load_state_dict(load_file(path))
         else:
             self.tell(f"{name}: training")
-            model = train(world, seed, self.settings)
-            write_weights(
-                model, path, {"world": asdict(world), "seed": seed, **asdict(self.settings)}
-            )
+            # one that learns to read as well takes longer: with fewer steps it tells half of the
+            # pictures without text, and too little is left that an edit could bring back
+            steps = self.settings.steps * (2 if world.text else 1)
+            settings = replace(self.settings, steps=steps)
+            model = train(world, seed, settings)
+            write_weights(model, path, {"world": asdict(world), "seed": seed, **asdict(settings)})
         return Network(name, model.eval(), world, seed)
 
     def _computed(self, network: Network, shown: SubjectWorld) -> Any:
@@ -256,17 +273,7 @@ class Workshop:
         if not out.is_dir():
             self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
             with replacing(out) as temporary:  # interrupted, it is made anew
-                exemplars.write(
-                    self._computed(network, shown),
-                    self.shown(shown),
-                    temporary,
-                    network.name,
-                    made_from={
-                        "model": network.source,
-                        "images": self.shown(shown).source,
-                        "preprocessing": self.shown(shown).preprocessing,
-                    },
-                )
+                self.write(network, shown, temporary)
         return editions.load(out, network.name, "test")
 
     def _inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:

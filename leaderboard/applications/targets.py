@@ -68,7 +68,7 @@ def open_target(
             )
         names: list[str] = there
     else:
-        names = _lines(classes) if isinstance(classes, str) else list(classes)
+        names = lines(classes) if isinstance(classes, str) else list(classes)
         if len(names) != outputs:
             raise InputError(
                 f"{len(names):,} names of classes were given, and the network tells {outputs:,}."
@@ -157,6 +157,7 @@ def _widths(
     return outputs, {label: ablator.widths[label] for label in ablator.layers}
 
 
-def _lines(path: str) -> list[str]:
+def lines(path: str) -> list[str]:
+    """Return the lines of a file that are not blank."""
     text = check_is_file(path).read_text(encoding="utf-8")
     return [line.strip() for line in text.splitlines() if line.strip()]
