@@ -141,11 +141,13 @@ class Accuracies:
 
     def __call__(self, sets: Sequence[Set]) -> NDArray[np.float64]:
         """Return accuracies (set,)."""
-        return np.array([self._of(sets)[key][0] for key in map(_key, sets)])
+        known = self._of(sets)
+        return np.array([known[_key(each)][0] for each in sets])
 
     def by_class(self, sets: Sequence[Set]) -> NDArray[np.float64]:
         """Return accuracies of each class (set, class); nan where there is no picture of it."""
-        return np.array([self._of(sets)[key][1] for key in map(_key, sets)])
+        known = self._of(sets)
+        return np.array([known[_key(each)][1] for each in sets])
 
     def _of(self, sets: Sequence[Set]) -> dict[Any, tuple[float, NDArray[np.float64]]]:
         from milannotations.exemplars.ablation import accuracy, accuracy_by_class

@@ -34,11 +34,12 @@ def draw(outcome: Outcome, curves: pd.DataFrame) -> Figure:
     names = [name for name in dict.fromkeys(mean.score) if name != "random"]
     networks = ", ".join(outcome.networks)
     many = f"{len(outcome.networks)} networks, averaged" if len(outcome.networks) > 1 else networks
+    draws = outcome.settings["draws"]
     figure, axes = panels(
         max(1, len(names)),
         COLUMNS,
         title=f"Accuracy as units are ablated in the order of their descriptions' scores\n"
-        f"{many}   ({outcome.method})",
+        f"{many}   ({outcome.method}; bands: lowest to highest of {draws} random orders)",
         synthetic=outcome.synthetic,
         size=(3.1, 2.5),
     )
