@@ -79,7 +79,7 @@ def beside(predictions: str | os.PathLike[str], digest: str) -> Mapping[str, Any
         return None
     try:
         found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Remove it, or describe again.") from None
     if not isinstance(found, dict) or found.pop("predictions", None) != digest:
         return None

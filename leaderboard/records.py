@@ -413,7 +413,7 @@ def read_strict(path: Path) -> Any:
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
         )
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not strict JSON: {error}") from None
 
 

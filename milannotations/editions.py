@@ -268,7 +268,7 @@ def select(
             ],
             ignore_index=True,
         )
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{edition}: a file is damaged: {str(error).splitlines()[0]}") from None
     for name, wanted in (("network", network), ("layer", layer), ("unit", unit)):
         if wanted is None:
@@ -286,8 +286,12 @@ def select(
         drawn = np.random.default_rng(seed).choice(len(chosen), count, replace=False)
         chosen = chosen[np.sort(drawn)]
     states = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
+    try:
+        rows = _rows_at(paths, chosen)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{edition}: a file is damaged: {str(error).splitlines()[0]}") from None
     return datasets.Dataset(
-        datasets.table.InMemoryTable(_rows_at(paths, chosen)),
+        datasets.table.InMemoryTable(rows),
         # else `datasets` pickles every picture to make one up
         fingerprint=datasets.fingerprint.Hasher.hash((states, chosen.tolist())),
     )

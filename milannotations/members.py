@@ -95,7 +95,12 @@ class Members:
             raise InputError(f"{self.name(member)} is damaged ({said}). {AGAIN}") from None
 
     def _stream(self, member: str) -> IO[bytes]:
-        return (self.path / member).open("rb") if self._zip is None else self._zip.open(member)
+        if self._zip is None:
+            return (self.path / member).open("rb")
+        try:
+            return self._zip.open(member)
+        except OSError as error:  # it is said to begin where nothing can
+            raise zipfile.BadZipFile(str(error)) from None
 
     def text(self, member: str) -> bytes:
         """Return the bytes of a small file.

@@ -70,7 +70,7 @@ def find(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[Fin
             raw = records.read_strict(place / "record.json")
             kind = raw.get("kind") if isinstance(raw, dict) else None
             made: Record | Outcome
-            if kind in TASKS:
+            if isinstance(kind, str) and kind in TASKS:
                 made = outcomes.load(place)
                 found.append(Finding(made, place))
             else:

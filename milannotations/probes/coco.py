@@ -199,7 +199,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the JSON's lists, if every entry has what is needed."""
     try:
         data = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     number, text, outline = (
         (int, "a whole number"),
