@@ -1,13 +1,13 @@
 """Measure costs: all of them, or those named.
 
-    python -m bench [exemplars] [scoring] [mini] [release] [milan] [dissection]
+    python -m bench [exemplars] [scoring] [mini] [release] [milan] [dissection] [ablation] [board]
 
 Machines are noisy and differ, so most lines are ratios of two times of this run.
 """
 
 import sys
 
-from bench import dissection, exemplars, milan, mini, release, scoring
+from bench import ablation, board, dissection, exemplars, milan, mini, release, scoring
 
 PARTS = {
     "exemplars": exemplars.run,
@@ -16,6 +16,8 @@ PARTS = {
     "release": release.run,
     "milan": milan.run,
     "dissection": dissection.run,
+    "ablation": ablation.run,
+    "board": board.run,
 }
 
 if __name__ == "__main__":
