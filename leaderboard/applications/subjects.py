@@ -171,6 +171,7 @@ class Workshop:
         if self.folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="milan-subjects-")
             self.folder = Path(self._temporary.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def network(self, world: SubjectWorld, seed: int) -> Network:
         """Return the network that a world and a seed make; trained unless the folder has it."""

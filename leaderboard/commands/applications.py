@@ -13,19 +13,28 @@ from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from leaderboard.applications.outcome import Outcome
+    from leaderboard.applications.subjects import Workshop
 
 ANALYZE = examples(
     "milan analyze milan.csv --model torchvision:resnet18@DEFAULT --layer layer3 layer4 "
     "--images imagenet/val --out analysis",
-    "milan run --tasks analyze --methods milan --out tasks",
+    "milan analyze --describe milan --seeds 3 --out analysis",
 )
 AUDIT = examples(
-    "milan audit milan.csv --edition my-edition --out audit",
+    "milan audit --describe milan --seeds 5 --out audit",
     "milan audit a.csv b.csv --pair resnet18-imagenet:resnet18-imagenet-blurred --out audit",
 )
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="PREDICTIONS...", help="Descriptions (CSV or parquet).")
+    list[str] | None,
+    typer.Argument(metavar="[PREDICTIONS...]", help="Descriptions (CSV or parquet)."),
+]
+Describe = Annotated[
+    str | None, typer.Option(help="On the mini world, let this method describe instead.")
+]
+Seeds = Annotated[int, typer.Option(help="Networks of the mini world, or pairs of them.", min=1)]
+Cache = Annotated[
+    str | None, typer.Option(help="Folder that keeps networks and descriptions of the mini world.")
 ]
 Network = Annotated[str | None, typer.Option(help="Of files that do not say.")]
 Out = Annotated[str, typer.Option(help="Folder of the record, with curves and figures.")]
@@ -34,12 +43,17 @@ Seed = Annotated[int, typer.Option(help="Seed of every draw.", min=0)]
 
 
 def analyze(
-    files: Files,
-    model: Annotated[str, typer.Option(help="The network; see milan exemplars.")],
-    images: Annotated[str, typer.Option(help="Test pictures: a folder with a folder a class.")],
-    layer: Annotated[list[str], typer.Option(help="Layers whose units take part.")],
     out: Out,
+    files: Files = None,
+    describe: Describe = None,
     network: Network = None,
+    model: Annotated[
+        str | None, typer.Option(help="A network; see milan exemplars (default: the mini world's).")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Test pictures: a folder with a folder a class.")
+    ] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Layers whose units take part.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights: safetensors, or a .pth.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights.")] = False,
     preprocess: Annotated[
@@ -65,6 +79,9 @@ def analyze(
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 32,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    seeds: Seeds = 3,
+    pictures: Annotated[int, typer.Option(help="Test pictures of the mini world.", min=8)] = 500,
+    cache: Cache = None,
     method: Method = "descriptions",
     as_json: Json = False,
 ) -> None:
@@ -76,6 +93,7 @@ def analyze(
     from leaderboard.applications.targets import open_target
     from milannotations.exemplars import Run
 
+    _check_source(files, describe, model)
     settings = Settings(
         scores=tuple(score) if score else None,
         similar_to=tuple(similar_to or ()),
@@ -86,8 +104,20 @@ def analyze(
         seed=seed,
     )
     outcome.check_free(out, "analyze")
+    said = predictions.read(*files, network=network) if files else None
+    asked: dict[str, Any] = {"files": [Path(file).name for file in files or ()]}
+    if model is None:
+        from leaderboard.applications.analysis_mini import MiniAnalysis
+
+        counts = open_language(language or "mini")
+        mini = MiniAnalysis(_workshop(cache), range(seeds), pictures, counts)
+        asked |= {"seeds": list(range(seeds))}
+        show(mini.analyze(describe or method, said, settings, asked).save(out), out, as_json)
+        return
+    if images is None or not layer:
+        raise InputError(f"Of {model}, --images (a folder a class) and --layer are needed too.")
+    assert said is not None
     counts = open_language(language)
-    said = predictions.read(*files, network=network)
     target = open_target(
         said,
         model,
@@ -107,14 +137,15 @@ def analyze(
         settings,
         method=method,
         data=str(target.images.get("name", "")),
-        asked={"files": [Path(file).name for file in files], "model": model, "layers": layer},
+        asked={**asked, "model": model, "layers": layer},
     )
     show(made.save(out), out, as_json)
 
 
 def audit(
-    files: Files,
     out: Out,
+    files: Files = None,
+    describe: Describe = None,
     network: Network = None,
     pair: Annotated[
         list[str] | None,
@@ -137,9 +168,14 @@ def audit(
         str | None,
         typer.Option(help="CSV network,layer,unit,selectivity, as measured on region labels."),
     ] = None,
-    at: Annotated[float, typer.Option(help="Units measured from here on should be found.")] = 0.5,
+    at: Annotated[
+        float | None,
+        typer.Option(help="Units measured from here on should be found (default: .5; mini: .3)."),
+    ] = None,
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
+    seeds: Seeds = 5,
+    cache: Cache = None,
     method: Method = "descriptions",
     as_json: Json = False,
 ) -> None:
@@ -153,30 +189,36 @@ def audit(
     from leaderboard.applications.audit import preset as pairs_of
     from leaderboard.applications.targets import open_selectivity, open_sheets
 
+    if not files and describe is None:
+        _check_source(files, describe, None)
     lists = [tuple(filter(None, (w.strip() for w in each.split(",")))) for each in words or ()]
     chosen: dict[str, Any] = {"words": {each[0]: each for each in lists if each}} if lists else {}
-    settings = Settings(
-        **chosen,
-        matching="substrings" if substrings else "words",
-        at=at,
-        seed=seed,
-        draws=draws,
-    )
+    chosen |= {"matching": "substrings" if substrings else "words", "seed": seed, "draws": draws}
     if pair and preset:
         raise InputError("Both --pair and --preset were given; expected one of them.")
     pairs = pairs_of(preset) if preset else [_pair(each) for each in pair or ()]
     outcome.check_free(out, "audit")
-    said = predictions.read(*files, network=network)
+    asked = {"files": [Path(file).name for file in files or ()], "preset": preset}
+    if describe is not None:
+        from leaderboard.applications.audit_mini import AT, MiniAudit
+
+        _check_source(files, describe, None)
+        mini = MiniAudit(_workshop(cache), range(seeds))
+        settings = Settings(**chosen, at=AT if at is None else at)
+        made = mini.audit(describe, None, settings, {**asked, "seeds": list(range(seeds))})
+        show(mini.save(made, out), out, as_json)
+        return
+    said = predictions.read(*files or (), network=network)
     sizes, sheets, images = open_sheets(edition, said) if edition else (None, {}, {})
     made = audit(
         said,
         sizes,
         pairs=pairs,
-        settings=settings,
+        settings=Settings(**chosen, at=0.5 if at is None else at),
         selectivity=open_selectivity(selectivity) if selectivity else None,
         method=method,
         data=Path(edition).resolve().name if edition else "",
-        asked={"files": [Path(file).name for file in files], "preset": preset, "edition": edition},
+        asked={**asked, "edition": Path(edition).name if edition else None},
         images=images,
     )
     show(made.save(out, sheets), out, as_json)
@@ -227,6 +269,25 @@ def show(made: Outcome, out: str, as_json: bool) -> None:
         screen = console()
         screen.print(render([made], screen.width))
     print(f"Record: {out}", file=sys.stderr)
+
+
+def _check_source(files: list[str] | None, describe: str | None, model: str | None) -> None:
+    if files and describe:
+        raise InputError("Files and --describe were given; expected one of them.")
+    if not files and (describe is None or model is not None):
+        raise InputError(
+            "Descriptions are needed: files of them, or on the mini world --describe METHOD."
+        )
+
+
+def _workshop(cache: str | None) -> Workshop:
+    from leaderboard.applications.subjects import Workshop
+
+    watched = sys.stderr.isatty()
+    return Workshop(
+        Path(cache) if cache else None,
+        tell=lambda line: print(line, file=sys.stderr) if watched else None,
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
