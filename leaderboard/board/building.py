@@ -19,6 +19,9 @@ from milannotations.files import replacing
 RECORDS = Path(__file__).parent.parent / "records"
 """The records that ship: every method that needs no download, on `mini`."""
 
+SHIPPED = "shipped"
+"""What they are called beside folders of one's own."""
+
 
 @dataclass
 class Browser:
@@ -47,7 +50,7 @@ def build(
 
     Args:
         out: folder of the site; one that `build` made is replaced.
-        folders: of records, at any depth (default: those that ship).
+        folders: of records, at any depth; `shipped` are those that ship (default: these alone).
         editions: folders of editions that records name; embedded ones are at hand.
         real: folder of other people's real descriptions (see `board.real`): their rows too.
         cache: folder of what is made once: an edition's thumbnails, scores of real rows.
@@ -61,7 +64,7 @@ def build(
         InputError: a folder without records, a record that is damaged or may not stand where it
             would; `out` holds something else, or the records.
     """
-    roots = [Path(folder) for folder in folders] or [RECORDS]
+    roots = [RECORDS if str(each) == SHIPPED else Path(each) for each in folders or (SHIPPED,)]
     places, out = list(editions), Path(out)
     _check_place(out, roots)
     if real is not None:

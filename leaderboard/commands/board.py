@@ -25,13 +25,14 @@ Cache = Annotated[str, typer.Option(help="Folder of what is made once, such as t
     "build",
     epilog=examples(
         "milan board build --out site",
-        "milan board build --records out records --editions release --out site",
+        "milan board build --records shipped records --editions release --out site",
     ),
 )
 def build(
     out: Annotated[str, typer.Option(help="Folder of the site; an older site there is replaced.")],
     records: Annotated[
-        list[str] | None, typer.Option(help="Folders of records (default: those that ship).")
+        list[str] | None,
+        typer.Option(help="Folders of records; shipped (the default) are those that ship."),
     ] = None,
     editions: Annotated[
         list[str] | None, typer.Option(help="Folders of the editions that records name.")
