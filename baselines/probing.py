@@ -126,6 +126,16 @@ class Probing:
         )
         return {label: own[name] for label, own in found.items()}
 
+    def tallied(self, name: str, make: Callable[[str], Tally]) -> dict[str, Any]:
+        """Return the result of a tally that needs no thresholds, of every layer, in one pass.
+
+        Args:
+            name: of the tally, settings included: what is kept is kept under it.
+            make: returns an empty tally, of a layer's label.
+        """
+        found = self._pass(name, {name: make}, QUANTILE)
+        return {label: own[name] for label, own in found.items()}
+
     def rows(self, units: Sequence[Unit]) -> list[tuple[str, int]]:
         """Return each unit's layer and its row in what this object returns.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baselines.probing import Probing
 from milannotations.errors import InputError
 from milannotations.schema import Unit
+
+if TYPE_CHECKING:
+    from milannotations.probes import Probe
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class Subject:
     device: str | None = None
     progress: bool = False
 
-    def probings(self, units: Sequence[Unit]) -> dict[str, Probing]:
+    def probings(
+        self, units: Sequence[Unit], sampling: Callable[[Probe], Probe] | None = None
+    ) -> dict[str, Probing]:
         """Return the network on the probe data set, under the name that the units have for it.
 
         Args:
             units: that are to be described: their layers are looked at.
+            sampling: returns those of the pictures that are shown; None shows all.
 
         Raises:
             InputError: units of several networks; no such network, weights or probe data set.
@@ -63,7 +70,10 @@ class Subject:
         preprocessing = (
             Preprocessing.parse(self.preprocess) if self.preprocess else loaded.preprocessing
         )
-        items = ProbeItems(open_probe(self.probe), preprocessing or Preprocessing.imagenet())
+        probe = open_probe(self.probe)
+        if sampling is not None:
+            probe = sampling(probe)
+        items = ProbeItems(probe, preprocessing or Preprocessing.imagenet())
         run = Run(
             batch_size=self.batch_size,
             device=self.device,

@@ -62,6 +62,13 @@ SYNTHETIC_FOOTNOTE = (
 )
 
 
+GROUNDED_FOOTNOTE = (
+    "Intervals are bootstrap intervals over units: conditional on these pictures and this scorer, "
+    "which says in which of them a description holds. Scores of different scorers are not "
+    "comparable."
+)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -143,8 +150,44 @@ class Answered(_Strict):
     n_distinct: int
 
 
+class Grounding(_Strict):
+    """What scores grounded in activations were made of.
+
+    Attributes:
+        scorer: what said in which pictures a description holds, with a digest.
+        images: the pictures, with a digest, how many, and how they were sampled.
+        networks: digest of each network's weights, by name.
+        grid: regions a side; None where pictures are whole.
+        n_unreadable: units whose description the scorer could not read; they count as failures.
+        coverage: share of the units described that the scorer could read.
+        held_out: whether the pictures played no part in choosing descriptions or exemplars, as
+            far as accounts and source ids tell; None where nothing is known of either.
+        why: what `held_out` goes by, a line each.
+        same_model, same_family: whether the judge is the text-image model that a method chose
+            by, or another of its kind; None where nothing is known of how answers were made.
+        fails: the sanity tests that a metric fails, by metric (`milan check --metric`).
+        one_picture_a_label: labels have one picture each: means over units can be read, and no
+            ranking of units.
+    """
+
+    scorer: dict[str, Any]
+    images: dict[str, Any]
+    networks: dict[str, str]
+    grid: int | None
+    n_unreadable: int
+    coverage: FiniteFloat | None
+    held_out: bool | None
+    why: list[str]
+    same_model: bool | None
+    same_family: bool | None
+    fails: dict[str, list[str]]
+    one_picture_a_label: bool
+
+
 class Record(_Strict):
     """Everything that a reader needs to trust, repeat or refute a score.
+
+    `kind` is `agreement` with words, or `grounding` in activations, which is told in `grounding`.
 
     `accounts` say how answers were made, as `baselines.Account` has it: options, seconds and
     tokens, and the probe pictures that a method chose on. There are none of what others made.
@@ -178,6 +221,7 @@ class Record(_Strict):
     files: dict[str, str]
     track: str | None = None
     about: About | None = None
+    grounding: Grounding | None = None
 
     @property
     def address(self) -> tuple[str, ...]:
@@ -193,6 +237,8 @@ class Record(_Strict):
             "+".join(edition.layers),
             self.track or "-",
             "-" if seed is None else str(seed),
+            # records of agreement are older than other kinds
+            *(() if self.grounding is None else (self.kind, self.grounding.scorer["digest"])),
         )
 
 
@@ -206,6 +252,7 @@ def assemble(
     accounts: Sequence[Mapping[str, Any]] = (),
     left_out: Sequence[str] = (),
     seconds: dict[str, float],
+    grounding: Grounding | None = None,
 ) -> Record:
     """Return the record of a run of `leaderboard.score`; `save` writes it."""
     import numpy as np
@@ -231,7 +278,7 @@ def assemble(
     warnings = []
     if small:
         warnings.append(f"Fewer than 10 scored units, so no lift: {', '.join(small)}.")
-    if PERSON not in systems:
+    if PERSON not in systems and grounding is None:
         warnings.append("No unit has two references: no matched scores, no one person.")
     if left_out:
         warnings.append(
@@ -252,7 +299,7 @@ def assemble(
         schema_version=SCHEMA_VERSION,
         id=uuid.uuid4().hex,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        kind="agreement",
+        kind="agreement" if grounding is None else "grounding",
         method=method,
         version=method_version or None,
         asked=asked,
@@ -316,7 +363,8 @@ def assemble(
         ),
         left_out_of_lift=small,
         warnings=warnings,
-        footnote=SYNTHETIC_FOOTNOTE if known.synthetic else FOOTNOTE,
+        footnote=_footnote(known.synthetic, grounding),
+        grounding=grounding,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         files={},
     )
@@ -325,6 +373,12 @@ def assemble(
         if not 0 <= estimate.n_scored <= estimate.n_units == expected <= n_units:
             raise AssertionError("scored and unscored units do not add up")
     return record
+
+
+def _footnote(synthetic: bool, grounding: Grounding | None) -> str:
+    if grounding is None:
+        return SYNTHETIC_FOOTNOTE if synthetic else FOOTNOTE
+    return GROUNDED_FOOTNOTE
 
 
 def _estimates(made: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Estimate]]:

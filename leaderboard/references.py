@@ -112,8 +112,11 @@ class References:
         """Return the units that a metric held against this is about.
 
         Agreement, with descriptions or the truth, is about units that mean something and have
-        one sense, as far as is known; sense recall is about those with several senses.
+        one sense, as far as is known; sense recall is about those with several senses. What a
+        unit does can be predicted whatever its senses, as long as it has any.
         """
+        if against == "activations":
+            return self.meaningful | ~self.known
         if against == "descriptions":
             return (self._n_senses == 1) | ~self.known
         return self._n_senses > 1 if against == "senses" else self._n_senses == 1

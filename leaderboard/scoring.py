@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leaderboard.grounding.scoring import Ground
+
 
 def score(
     predictions: Any,
@@ -52,6 +54,7 @@ def score(
     settings: Settings | None = None,
     beside: Mapping[str, Predictions] | None = None,
     accounts: Sequence[Mapping[str, Any]] | None = None,
+    ground: Ground | None = None,
     progress: bool = False,
 ) -> Score:
     """Score one method's descriptions against people's, beside floors and one person.
@@ -76,6 +79,8 @@ def score(
         beside: other answers, by name, that are scored as the floors are: `blind`, the
             method's own of units whose exemplars were shuffled.
         accounts: how the answers were made (default: those that stand beside the files).
+        ground: what the units did on held-out pictures, where metrics are held against that
+            (`leaderboard.grounding.score`).
         progress: show a progress bar.
 
     Returns:
@@ -100,8 +105,8 @@ def score(
     known = reference_sources.of(references, config=config, network=network, unlisted=unlisted)
     settings = settings.resolved(known.synthetic)
     _check_truths(built, known)
-    said = _read(predictions, known, network, layers)
-    scope = _scope(known, layers, split)
+    said = read_predictions(predictions, known, network, layers)
+    scope = _scope(known, layers, split, None if ground is None else ground.covers(known.units))
     _check(said, known, scope, allow_missing, unlisted)
     first = [said.first(unit) for unit in known.units]
     answers = _answers(first)
@@ -113,7 +118,11 @@ def score(
     if not any(row is not None and wanted for row, wanted in zip(first, scope, strict=True)):
         raise InputError("Nothing to score: the predictions say nothing of any unit in question.")
     judge = Judge(known, scope, answered, settings)
-    baseline = floors(known, settings.constants or ())
+    baseline = (
+        floors(known, settings.constants or ())
+        if ground is None
+        else ground.floors(known, answers, settings.constants or ())
+    )
     for name, others in (beside or {}).items():
         baseline[name] = _answers([others.first(unit) for unit in known.units])
     if accounts is None:
@@ -154,6 +163,7 @@ def score(
         accounts=accounts,
         left_out=left_out(asked),
         seconds={**seconds, "total": time.perf_counter() - started},
+        grounding=None if ground is None else ground.entry(known, answers, scope, accounts, built),
     )
     return Score(record, summary, said)
 
@@ -201,29 +211,55 @@ def _answers(rows: Sequence[Prediction | None]) -> list[str | None]:
     ]
 
 
-def floors(known: References, constants: Sequence[str]) -> dict[str, Answers]:
-    """Return the answers of the floors, one a unit: constants and each layer's commonest."""
-    made: dict[str, Answers] = {FLOOR: [_commonest(known.corpus)] * len(known.units)}
+def floors(
+    known: References,
+    constants: Sequence[str],
+    texts: Sequence[Sequence[str]] | None = None,
+    fits: Callable[[str], bool] = lambda text: True,
+) -> dict[str, Answers]:
+    """Return the answers of the floors, one a unit: constants and each layer's commonest.
+
+    Args:
+        known: the units.
+        constants: strings that are floors, too.
+        texts: of each unit, among which the commonest is looked for (default: people's).
+        fits: which of them may be the commonest.
+    """
+    texts = known.texts if texts is None else texts
+    every = [text for own in texts for text in own]
+    made: dict[str, Answers] = {FLOOR: [_commonest(every, fits)] * len(known.units)}
     for text in constants:
         made[f"constant: {text}"] = [normalise(text)] * len(known.units)
     commonest: list[str | None] = [None] * len(known.units)
     for members in known.layers.values():
-        found = _commonest(text for i in members for text in known.texts[i])
+        found = _commonest((text for i in members for text in texts[i]), fits)
         for i in members:
             commonest[i] = found
     made["most-common-of-layer"] = commonest
     return made
 
 
-def _commonest(texts: Iterable[str]) -> str | None:
-    """Return the commonest text; the shortest, then the first in the alphabet, among several."""
+def _commonest(texts: Iterable[str], fits: Callable[[str], bool]) -> str | None:
+    """Return the commonest text that fits; of several the shortest, then first in the alphabet."""
     counts = Counter(texts)
-    return min(counts, key=lambda text: (-counts[text], len(text), text)) if counts else None
+    ordered = sorted(counts, key=lambda text: (-counts[text], len(text), text))
+    return next(filter(fits, ordered), None)
 
 
-def _read(
+def read_predictions(
     predictions: Any, known: References | None, network: str | None, layers: Sequence[str]
 ) -> Predictions:
+    """Return predictions of whatever holds them; see `score`.
+
+    Args:
+        predictions: as of `score`.
+        known: the units, where they say of which network files are.
+        network: of files that do not say.
+        layers: that are asked for; a single one is that of files that do not say.
+
+    Raises:
+        InputError: something else, or a file of another layer.
+    """
     if isinstance(predictions, Predictions):
         return predictions
     if network is None and known is not None and len(known.networks) == 1:
@@ -251,16 +287,23 @@ def _is_csv(references: Any) -> bool:
 def _network_named(predictions: Any) -> str | None:
     """Return the network that the predictions name, where they name just one."""
     try:
-        said = _read(predictions, None, None, [])
+        said = read_predictions(predictions, None, None, [])
     except InputError:  # it is not in the files; what is wrong else is said later
         return None
     networks = {unit.network for unit in said.units}
     return networks.pop() if len(networks) == 1 else None
 
 
-def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
-    """Return which units are to be described: of the split and layers, with references."""
+def _scope(
+    known: References, layers: Sequence[str], split: str | None, covered: Mask | None = None
+) -> Mask:
+    """Return which units are to be described: of the split and layers, with references.
+
+    Units that were `covered`, by a pass over pictures, need no words of people's.
+    """
     scope = np.array([bool(texts) for texts in known.texts]) | known.known
+    if covered is not None:
+        scope = covered
     if layers:
         present = list(dict.fromkeys(unit.layer for unit in known.units))
         for layer in layers:
@@ -284,7 +327,8 @@ def _scope(known: References, layers: Sequence[str], split: str | None) -> Mask:
 
 def _check_truths(built: Mapping[str, Metric], known: References) -> None:
     """Raise InputError for a metric held against truths where there are none."""
-    needing = [name for name, metric in built.items() if metric.spec.against != "descriptions"]
+    free = ("descriptions", "activations")
+    needing = [name for name, metric in built.items() if metric.spec.against not in free]
     if needing and not (known.synthetic and known.known.any()):
         raise InputError(
             f"{needing[0]} holds answers against what is known of a unit, and the units of "

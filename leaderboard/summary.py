@@ -103,7 +103,10 @@ class Summary:
         """Return method minus one person, paired by unit, Holm over the metrics shown."""
         made: dict[str, dict[str, Any]] = {}
         for name, systems in self.outcomes.items():
-            if PERSON not in systems or isinstance(self.metrics[name], TextMetric):
+            metric = self.metrics[name]
+            if PERSON not in systems or isinstance(metric, TextMetric):
+                continue
+            if metric.spec.direction is None:  # neither way is better
                 continue
             ours, theirs = systems[METHOD], systems[PERSON]
             both = self.answered & ours.scored & theirs.scored

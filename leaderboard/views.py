@@ -50,6 +50,8 @@ class Side:
 
 def side(known: References, against: Against) -> Side:
     """Return what metrics of this kind hold answers against."""
+    if against == "activations":
+        return _activations(known)
     return _described(known) if against == "descriptions" else _truth(known, against)
 
 
@@ -70,6 +72,19 @@ def _described(known: References) -> Side:
     return Side(about, everything, matched, people)
 
 
+def _activations(known: References) -> Side:
+    """Return each unit as its own reference: what it does is known to the metric."""
+    about = known.about("activations")
+    view = View([(str(unit),) for unit in known.units], about)
+    return Side(about, view, [view], _people(known, view))
+
+
+def _people(known: References, view: View) -> list[tuple[Answers, View]]:
+    """Return what the k-th person said of each unit, for each k, where nothing is left out."""
+    most = max(map(len, known.texts), default=0)
+    return [([t[k] if len(t) > k else None for t in known.texts], view) for k in range(most)]
+
+
 def _truth(known: References, against: Against) -> Side:
     """The truths of all units that mean something. Nobody's words are in them: none is left out."""
     about, means = known.about(against), known.meaningful
@@ -83,11 +98,7 @@ def _truth(known: References, against: Against) -> Side:
             sets.append((str(formula) if against == "formula" else _phrase(formula, truth),))
     # few units of a layer have several senses: lift is among all that have any
     view = View(sets, means if against == "senses" else about)
-    most = max(map(len, known.texts), default=0)
-    people: list[tuple[Answers, View]] = [
-        ([t[k] if len(t) > k else None for t in known.texts], view) for k in range(most)
-    ]
-    return Side(about, view, [view], people)
+    return Side(about, view, [view], _people(known, view))
 
 
 def _phrase(formula: Formula, truth: str | None) -> str:

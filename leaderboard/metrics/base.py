@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 ReferenceSets = Sequence[Sequence[str]]
-Against = Literal["descriptions", "truth", "formula", "senses"]
+Against = Literal["descriptions", "truth", "formula", "senses", "activations"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class MetricSpec:
         needs: what must be at hand beyond the texts ("" or "model").
         corpus: True if its mean is computed on the corpus, not over units.
         chance: what not knowing scores, where that is not an end of the range.
-        against: what a reference set is: a unit's descriptions or, of synthetic units alone, its
-            truth as a phrase, as a formula, or as the formulas of its senses.
+        against: what a reference set is: a unit's descriptions; of synthetic units alone, its
+            truth as a phrase, as a formula, or as the formulas of its senses; or the key of the
+            unit, of which the metric knows the activations.
         reads: whether a prediction is the first rank alone or all of them, a line each.
     """
 
