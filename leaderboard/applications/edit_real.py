@@ -198,7 +198,7 @@ def trial_of(
         raise InputError(
             f"The weights of {name} lack {some(loaded.missing)}; its answers would mean nothing."
         )
-    preprocessing = _preprocessing(loaded)
+    preprocessing = preprocessing_of(loaded)
     shown = Marked(roles, preprocessing)
     run = replace(run or Run(), prefix=loaded.prefix)
     computed = computed or compute(loaded.model, shown, layers, run=run)
@@ -240,7 +240,7 @@ def write_exemplars(
     """Write exemplars of the role `shown` as a config of an edition, to be described."""
     from milannotations.exemplars import making
 
-    images = roles.labelled("shown", _preprocessing(loaded)).pictures
+    images = roles.labelled("shown", preprocessing_of(loaded)).pictures
     return making.make(loaded, images, layers, out, name, run=run)
 
 
@@ -303,7 +303,8 @@ def selectivity(
     }
 
 
-def _preprocessing(loaded: Loaded) -> Preprocessing:
+def preprocessing_of(loaded: Loaded) -> Preprocessing:
+    """Return a network's own preprocessing, or ImageNet's."""
     from milannotations.exemplars import Preprocessing
 
     return loaded.preprocessing or Preprocessing.imagenet()
