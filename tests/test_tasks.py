@@ -1,0 +1,126 @@
+"""Every method on the tasks of the mini world; the calibration of audits."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from leaderboard.applications import audit_mini, outcome, tasks
+from leaderboard.applications.subjects import LAYERS, Scenes, Workshop, describers
+from milannotations.errors import InputError
+from milannotations.synthetic.concepts import CHANNEL
+from milannotations.synthetic.subjects import CLASSES, SubjectWorld
+from milannotations.synthetic.training import Settings
+
+TINY = Settings(steps=2, batch=4)
+
+
+def test_tasks_have_names():
+    assert tasks.names(None) == ["analyze", "audit", "edit"]
+    assert tasks.names(["edit", "analyze"]) == ["analyze", "edit"]
+    with pytest.raises(InputError, match="Did you mean 'audit'"):
+        tasks.names(["audits"])
+
+
+def test_methods_that_need_nothing_more_can_describe_subjects():
+    found = describers()
+    assert {"milan", "nearest", "netdissect", "constant"} <= set(found)
+    assert not {"truth", "human", "clip-dissect", "captioner"} & set(found)
+
+
+def test_telling_faces_are_whole_in_half_of_the_classes():
+    world = SubjectWorld(face=1.0, telling_faces=True)
+    eyes, faces = CHANNEL["eye"], CHANNEL["face"]
+    seen = {True: [], False: []}
+    for i in range(60):
+        scene, label = world.scene(3, i)
+        twin, same = replace(world, blurred_faces=True).scene(3, i)
+        assert label == same
+        assert np.array_equal(scene.concepts[faces], twin.concepts[faces])
+        assert not twin.concepts[eyes].any()
+        if scene.concepts[faces].any():
+            seen[label < len(CLASSES) // 2].append(scene.concepts[eyes].any())
+        plain = replace(world, telling_faces=False).scene(3, i)[0]
+        assert (plain.image == scene.image).all() == (label < 4 or not scene.concepts[faces].any())
+    assert np.mean(seen[True]) > 0.9, "a shape may lie over the eyes"
+    assert not any(seen[False])
+    assert len(seen[False]) > 10
+
+
+def test_scenes_are_drawn_once_and_said_where_from():
+    scenes = Scenes(SubjectWorld(), 4, seed=5)
+    scene, label = SubjectWorld().scene(5, 2)
+    assert torch.equal(scenes[2]["image"], torch.from_numpy(scene.image).permute(2, 0, 1) / 255)
+    assert (scenes.labels[2], scenes.source_id(2)) == (label, scene.source_id)
+    assert scenes.source["sha256"] == Scenes(SubjectWorld(), 4, seed=5).source["sha256"]
+    assert scenes.source["sha256"] != Scenes(SubjectWorld(), 4, seed=6).source["sha256"]
+
+
+def test_a_workshop_makes_everything_once(tmp_path):
+    world, said = SubjectWorld(face=0.5), []
+    first = Workshop(tmp_path, TINY, 20, tell=said.append)
+    network = first.network(world, 0)
+    shares = first.inside(network, world, "face")
+    answers = first.describe("random-description", network, world)
+    assert answers is first.describe("random-description", network, world)
+    assert len(said) == 3, "trained, exemplars drawn, described"
+    again = Workshop(tmp_path, TINY, 20, tell=said.append)
+    same = again.network(world, 0)
+    assert same.source == network.source
+    assert again.inside(same, world, "face") == shares
+    assert again.describe("random-description", same, world).rows == answers.rows
+    assert len(said) == 3, "the folder has it all"
+    assert set(shares) == set(network.units) == set(answers.units)
+    assert 0 <= min(shares.values()) <= max(shares.values()) <= 1
+    # by hand, of one unit
+    unit = next(iter(shares))
+    row = first.units(network, world)[0]
+    assert (row["layer"], row["unit"]) == (LAYERS[0], 0) == (unit.layer, unit.unit)
+    masks = np.array([np.asarray(mask) for mask in row["masks"]])
+    maps = {s.source_id: s.concepts[CHANNEL["face"]] for s in first.shown(world).scenes}
+    faces = np.stack([maps[source] for source in row["source_ids"]])
+    assert shares[unit] == pytest.approx((masks & faces).sum() / max(1, masks.sum()))
+
+
+@pytest.mark.slow
+def test_every_method_on_analysis_and_audit(tmp_path):
+    """Tiny networks: the pipeline, the same twice, and otherwise with another seed."""
+    made = {}
+    for name, seed in (("first", 0), ("second", 0), ("third", 1)):
+        tasks.run(
+            ["analyze", "audit"], ["random-description", "constant"], seeds=2, seed=seed,
+            out=tmp_path / name, cache=tmp_path / f"cache-{seed}", workers=1,
+            training=TINY, scenes=40, pictures=30,
+        )  # fmt: skip
+        made[name] = {
+            str(path.relative_to(tmp_path / name)): json.loads(path.read_text())
+            for path in (tmp_path / name).rglob("record.json")
+        }
+        for record in made[name].values():
+            for moving in ("id", "created", "seconds"):
+                del record[moving]
+    assert len(made["first"]) == 4
+    assert made["first"] == made["second"]
+    assert all(made["third"][name] != record for name, record in made["first"].items())
+    folders = sorted(each.name for each in (tmp_path / "first" / "audit-mini").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in folders] == ["constant", "random-description"]
+    constant = outcome.load(tmp_path / "first" / "analyze-mini" / folders[0])
+    assert constant.number.value is None, "nothing varies"
+    (tmp_path / "first" / "audit-mini" / folders[0] / "mine").write_text("")
+    with pytest.raises(InputError, match="holds"):
+        tasks.run(["audit"], ["constant"], out=tmp_path / "first", training=TINY)
+
+
+@pytest.mark.slow
+def test_networks_that_saw_blurred_faces_have_fewer_face_units(tmp_path):
+    """The calibration of audits: five pairs, the truth from pixels, MILAN's words."""
+    (found,) = tasks.run(["audit"], ["milan"], seeds=audit_mini.SEEDS, out=tmp_path)
+    group = found.results["groups"]["faces"]
+    print(f"\n{found.number.says}\nMeasured: {group['measured']['training_data']}")
+    print(f"Flag against pixels: {group['measured']['all']}")
+    assert group["measured"]["training_data"]["p"] == 1 / 32
+    assert found.number.p == 1 / 32
+    assert group["measured"]["all"]["precision"] >= 0.7
+    assert group["measured"]["all"]["recall"] >= 0.5
