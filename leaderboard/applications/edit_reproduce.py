@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.applications import flags, outcome
+from leaderboard.applications.classifier import Training
 from leaderboard.applications.edit import Edit, Settings, edit
 from leaderboard.predictions import Predictions, of_descriptions
 
 if TYPE_CHECKING:
-    from leaderboard.applications.classifier import Training
     from leaderboard.applications.outcome import Outcome
     from leaderboard.applications.spurious import Cue
     from leaderboard.applications.trials import Trial
@@ -57,6 +58,7 @@ def reproduce_edit(
     seeds: int = 5,
     placebos: int | None = None,
     training: Training | None = None,
+    epochs: int | None = None,
     cue: Cue | None = None,
     names: dict[str, str] | None = None,
     limit: int | None = None,
@@ -76,6 +78,7 @@ def reproduce_edit(
         seeds: of training: 0, 1, ...
         placebos: None takes 19 on pictures, 99 on the mini world.
         training, cue, names, limit: see `classifier.train` and `edit_real.write_roles`.
+        epochs: of training, at most; None leaves what `training` says.
         cache: folder that keeps pictures, networks, exemplars and descriptions.
         run: of passes.
         tell: is called with a line of progress.
@@ -92,6 +95,8 @@ def reproduce_edit(
 
         mini = MiniTrials(Workshop(place, tell=tell), range(seeds))
         return mini.edit(method, None, paper_settings(placebos or 99), asked).save(out)
+    if epochs is not None:
+        training = replace(training or Training(), epochs=epochs)
     made = _edited(
         place, images, method, model, architecture, layers, seeds, paper_settings(placebos or 19),
         training, cue, names, limit, run, asked, tell,

@@ -41,6 +41,7 @@ def reproduce(
     seeds: int = SEEDS,
     cache: str | None = None,
     tell: Callable[[str], Any] = lambda line: None,
+    **edit: Any,
 ) -> Outcome:
     """Return what a task comes to with the paper's settings, and write its folder.
 
@@ -52,6 +53,7 @@ def reproduce(
         seeds: networks of the mini world, or pairs of them.
         cache: folder that keeps these.
         tell: is called with a line of progress.
+        edit: more of `edit_reproduce.reproduce_edit`.
 
     Raises:
         InputError: another task; descriptions without pictures to measure accuracy on.
@@ -61,13 +63,20 @@ def reproduce(
     if task not in TASKS:
         raise InputError(f"No task '{task}' (tasks: {', '.join(TASKS)}).")
     outcome.check_free(out, task)
+    if task == "edit":
+        from leaderboard.applications.edit_reproduce import reproduce_edit
+
+        if files:
+            raise InputError(
+                "The networks of 2022's edit were never published: they are trained anew, and "
+                "described then. For descriptions of a network of your own: milan edit."
+            )
+        return reproduce_edit(out, images, seeds=seeds, cache=cache, tell=tell, **edit)
     asked = {"reproduce": task, "files": [Path(file).name for file in files]}
     said = predictions.read(*files) if files else None
     workshop = Workshop(Path(cache) if cache else None, tell=tell) if said is None else None
     if task == "audit":
         return _audit(workshop, said, seeds, asked, out)
-    if task == "edit":
-        return _edit(workshop, said, seeds, asked, out)
     if workshop is not None:
         from leaderboard.applications.analysis_mini import MiniAnalysis
 
@@ -109,19 +118,3 @@ def _audit(
     settings = Settings(matching="substrings")
     made = audit(said, pairs=pairs, settings=settings, method=METHOD, data="imagenet", asked=asked)
     return made.save(out)
-
-
-def _edit(
-    workshop: Any, said: Any, seeds: int, asked: dict[str, Any], out: str | os.PathLike[str]
-) -> Outcome:
-    from leaderboard.applications.edit import Settings
-    from leaderboard.applications.edit_mini import MiniTrials
-
-    if workshop is None:
-        raise InputError(
-            "The data of 2022's edit was never published. Make some of pictures of your own, and "
-            "edit with them: milan data cues, milan edit --model. Without --predictions the mini "
-            "world is edited."
-        )
-    mini = MiniTrials(workshop, range(seeds))
-    return mini.edit(METHOD, said, Settings(matching="substrings"), asked).save(Path(out))

@@ -14,6 +14,7 @@ EPILOG = examples(
     "milan reproduce table2 --out table2",
     "milan reproduce table3 --data release --encoder torchvision:resnet50@DEFAULT --out table3",
     "milan reproduce audit --out audit",
+    "milan reproduce edit --images imagenette --milan milan-base --out edit",
     "milan reproduce analyze --predictions milan.csv --images imagenet/val --out analysis",
 )
 
@@ -39,7 +40,16 @@ def reproduce(
         typer.Option(help="Of applications: MILAN's descriptions (default: the mini world's)."),
     ] = None,
     images: Annotated[
-        str | None, typer.Option(help="Of analyze: test pictures, such as imagenet/val.")
+        str | None,
+        typer.Option(
+            help="Of analyze: test pictures, such as imagenet/val. Of edit: all pictures."
+        ),
+    ] = None,
+    milan: Annotated[
+        str | None, typer.Option(help="Of edit with --images: folder of a MILAN model.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Of edit: so many pictures, evenly.", min=2)
     ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Of applications: folder that keeps mini networks.")
@@ -57,6 +67,7 @@ def reproduce(
         from leaderboard.applications import reproduce as applying
         from leaderboard.commands.applications import show
 
+        more = {"model": milan, "limit": limit, "epochs": epochs} if table == "edit" else {}
         made = applying.reproduce(
             table,
             out,
@@ -65,6 +76,7 @@ def reproduce(
             seeds=seeds or applying.SEEDS,
             cache=cache,
             tell=lambda line: print(line, file=sys.stderr) if watched else None,
+            **more,
         )
         show(made, out, as_json)
         return
