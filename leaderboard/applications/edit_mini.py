@@ -27,6 +27,7 @@ from leaderboard.applications.trials import Labelled, Trial
 from leaderboard.predictions import Predictions
 from milannotations.synthetic.subjects import (
     TEST_SCENES,
+    TRAINING_SCENES,
     VALIDATION_SCENES,
     Subject,
     SubjectWorld,
@@ -87,6 +88,15 @@ class MiniTrials:
         self.networks = [workshop.network(world, seed) for seed in seeds]
         self.trials = [self._trial(network, shown) for network in self.networks]
 
+    def _add_training(self) -> None:
+        """Let heads be trained on the first pictures that each network learned from."""
+        for trial in self.trials:
+            if "training" not in trial.pictures:
+                count = len(trial.pictures["test-clean"].labels)
+                scenes = Scenes(self.world, count, TRAINING_SCENES + trial.seed)
+                shown = Labelled(scenes, scenes.labels, scenes.source)
+                trial.pictures = {**trial.pictures, "training": shown}
+
     def _trial(self, network: Network, shown: dict[str, Labelled]) -> Trial:
         import torch
 
@@ -135,6 +145,8 @@ class MiniTrials:
             asked: for the record.
         """
         began, title = time.perf_counter(), method
+        if settings is not None and settings.fine_tune:
+            self._add_training()
         if predictions is None:
             predictions = self.workshop.describe_all(method, self.networks, self.world)
             title = titled(method)

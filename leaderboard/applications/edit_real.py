@@ -207,6 +207,10 @@ def trial_of(
         for part in ("validation", "test")
         for kind in ("clean", "conflict")
     }
+    # what a head is trained on: a network that came trained has seen none of these pictures
+    pictures["training"] = roles.labelled(
+        "train" if "train" in roles.parts else "shown", preprocessing
+    )
     outputs = _outputs(loaded, pictures["validation-clean"])
     if outputs != len(roles.classes):
         raise InputError(
