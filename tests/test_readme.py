@@ -29,7 +29,11 @@ def folder(tmp_path_factory):
 
 def environment():
     commands = Path(sys.executable).parent
-    return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "HOME": os.environ["HF_HOME"],  # what commands keep in the home folder is kept there
+    }
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
