@@ -58,6 +58,11 @@ TESTS = ("test-conflict", "test-clean")
 WORDS = (*flags.TEXT, "lettering", "writing")
 """Words that flag a unit as one of text."""
 
+COLORS = (
+    "red", "yellow", "green", "blue", "cyan", "purple", "brown", "black", "white", "gray",
+)  # fmt: skip
+"""Words that flag a unit as one of a colour, where the cue is one (the 2022 code)."""
+
 SHARES = (0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Of the flagged units that are deleted: eight numbers at most."""
 

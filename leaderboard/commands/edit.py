@@ -67,7 +67,8 @@ def edit(
     height: Height = 0.09,
     side: Side = 224,
     word: Annotated[
-        list[str] | None, typer.Option(help="Words that flag a unit (default: those of text).")
+        list[str] | None,
+        typer.Option(help="Words that flag a unit (default: of text, or colours)."),
     ] = None,
     substrings: Annotated[
         bool, typer.Option("--substrings", help="Words anywhere in words, as in 2022.")
@@ -99,7 +100,7 @@ def edit(
 ) -> None:
     """Delete the units that are described as text: are wrong names believed less?"""
     from leaderboard.applications import outcome
-    from leaderboard.applications.edit import Settings
+    from leaderboard.applications.edit import COLORS, Settings
     from milannotations.exemplars import Run
 
     if model is not None and images is None:
@@ -116,6 +117,8 @@ def edit(
     if files and describe:
         raise InputError("Files and --describe were given; expected one of them.")
     given: dict[str, Any] = {"words": tuple(word)} if word else {}
+    if cue == "color" and not word:
+        given["words"] = COLORS
     if protocol:
         given["protocols"] = tuple(protocol)
     settings = Settings(

@@ -1,0 +1,175 @@
+"""Edits of trained networks: calibration on the mini world, and real networks on real pictures."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+from test_models import RESNET20
+
+from leaderboard.applications import edit as edits
+from leaderboard.applications import flags, outcome
+from leaderboard.applications.edit import Settings
+from leaderboard.applications.edit_mini import FAST, MiniTrials
+from leaderboard.applications.subjects import Workshop
+
+pytestmark = pytest.mark.slow
+
+PLAIN = Settings(protocols=("edit-plain",), placebos=19, shuffles=8, shares=FAST)
+PICTURES = 500
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """Five networks that learned to read; a folder named by MILAN_WORKSHOP keeps them."""
+    import os
+    from pathlib import Path
+
+    kept = os.environ.get("MILAN_WORKSHOP")
+    return MiniTrials(Workshop(Path(kept) if kept else tmp_path_factory.mktemp("w")),
+                      pictures=PICTURES)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def milan(mini):
+    return mini.edit("milan", None, PLAIN).outcome
+
+
+def test_oracle_flags_beat_placebos_on_four_of_five_networks(milan):
+    arms = milan.results["edit-plain"]["arms"]
+    for name in ("oracle", "method", "all units"):
+        own = arms[name]
+        print(
+            f"\n{name}: gain {own['gain']}, loss {own['loss']}, p {own['p_each']}, all {own['p']}"
+        )
+    assert sum(p <= 0.05 for p in arms["oracle"]["p_each"]) >= 4
+    assert arms["oracle"]["p"] <= 0.05
+    assert arms["oracle"]["gain"]["mean"] > arms["oracle"]["control"]["mean"]
+
+
+def test_milan_flags_text_units(milan):
+    """By one threshold, `Settings.at`: half of a unit's exemplars' masks lie in text."""
+    found = milan.results["flags"].values()
+    print("\n", [(each["precision"], each["recall"]) for each in found])
+    assert np.mean([each["precision"] for each in found]) >= 0.85
+    assert np.mean([each["recall"] for each in found]) >= 0.85
+
+
+def test_p_is_uniform_over_null_runs(mini, milan):
+    """Descriptions shuffled within layers share placebos; random words draw their own."""
+    shuffled = milan.results["edit-plain"]["arms"]["shuffled"]["p_each"]
+    assert len(shuffled) == 40
+    words = ["red", "circles", "squares", "stars", "lined", "dark", "blue", "dotted"]
+    random = []
+    for draw, word in enumerate(words):
+        settings = replace(PLAIN, words=(word,), shuffles=0, seed=draw)
+        said = mini.workshop.describe_all("random-description", mini.networks, mini.world, draw)
+        for trial in mini.trials:
+            own = flags.flagged(said, trial.units, settings.words)
+            arms, placebos = edits.arms_of(trial, own, "edit-plain", settings)
+            made = edits._replicate(trial, arms, placebos, "edit-plain")["arms"]["method"]
+            if made["flagged"]:
+                random.append(made["p"])
+    for name, values in (("shuffled", shuffled), ("random words", random)):
+        test = kstest(np.array(values) - 0.025, "uniform")
+        print(f"\n{name}: {len(values)} runs, KS p {test.pvalue:.2f}, {sorted(values)}")
+        assert np.mean(np.array(values) <= 0.05) <= 0.15
+        assert test.pvalue > 0.01
+
+
+def test_two_runs_give_the_same_record(mini, milan, tmp_path):
+    again = MiniTrials(Workshop(mini.workshop.folder), pictures=PICTURES)
+    made = again.edit("milan", None, PLAIN).outcome
+    assert made.results == milan.results
+    assert made.number == milan.number
+
+
+# ---- real networks
+
+
+def run(*words):
+    from leaderboard.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    assert left.value.code in (0, None)
+
+
+def described(record, path, network, layers):
+    """Write descriptions that are the oracle's: what was measured to lie in text, said so."""
+    with open(path, "w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(("network", "layer", "unit", "description"))
+        for layer, width in layers.items():
+            for unit in range(width):
+                share = record.get((layer, unit), 0)
+                rows.writerow((network, layer, unit, "words" if share else "things"))
+
+
+def test_resnet20_on_cifar10(real, tmp_path):
+    (tmp_path / "resnet20.py").write_text(RESNET20)
+    base = (
+        "--model", f"{tmp_path}/resnet20.py:resnet20", "--weights",
+        real / "weights" / "resnet20_cifar10.th", "--images", real / "images" / "cifar10-test",
+        "--layer", "layer2", "layer3", "--side", 0, "--height", 0.2, "--limit", 600,
+        "--batch-size", 100, "--cache", tmp_path / "work",
+    )  # fmt: skip
+    run("edit", *base, "--prepare", "--out", tmp_path / "edition")
+    described(
+        {("layer2", 1): 1, ("layer2", 5): 1, ("layer3", 7): 1, ("layer3", 30): 1},
+        tmp_path / "said.csv", "resnet20-cifar10-test", {"layer2": 32, "layer3": 64},
+    )  # fmt: skip
+    run("edit", tmp_path / "said.csv", *base, "--placebos", 19, "--out", tmp_path / "edit")
+    made = outcome.load(tmp_path / "edit")
+    before = made.results["edit-plain"]["replicates"][0]["before"]["accuracy"]
+    print(f"\n{before} {made.number.says}")
+    print({k: v["gain"]["mean"] for k, v in made.results["edit-conflict"]["arms"].items()})
+    assert before["test-clean"] > 0.75
+    assert before["test-conflict"] < before["test-clean"], "a plate hides a part of the picture"
+    assert made.images["test-conflict"]["images"] == 300
+    assert len(made.results["edit-plain"]["replicates"][0]["placebos"]["gains"]) == 19
+
+
+def test_squeezenet_on_imagenet(real, tmp_path):
+    layer, width = "features.12", 512
+    base = (
+        "--model", "torchvision:squeezenet1_1", "--weights",
+        real / "weights" / "squeezenet1_1_imagenet.safetensors", "--images",
+        real / "images" / "imagenet-sample", "--classes", tmp_path / "classes.txt",
+        "--layer", layer, "--limit", 200, "--cache", tmp_path / "work",
+    )  # fmt: skip
+    folders = sorted(p.name for p in (real / "images" / "imagenet-sample").iterdir() if p.is_dir())
+    (tmp_path / "classes.txt").write_text("\n".join(folders) + "\n")
+    described({(layer, i): 1 for i in range(0, width, 64)}, tmp_path / "said.csv",
+              "squeezenet", {layer: width})  # fmt: skip
+    run("edit", tmp_path / "said.csv", *base, "--placebos", 9, "--out", tmp_path / "edit")
+    made = outcome.load(tmp_path / "edit")
+    before = made.results["edit-plain"]["replicates"][0]["before"]["accuracy"]
+    print(f"\n{before} {made.number.says}")
+    assert before["test-clean"] > 0.5
+    assert made.results["flags"]["squeezenet"]["flagged"] == 8
+
+
+def test_resnet18_is_trained_and_edited(real, tmp_path):
+    """`milan reproduce edit` on three classes of CIFAR-10, after a short training: it runs."""
+    import shutil
+
+    for name in ("cat", "ship", "truck"):
+        shutil.copytree(real / "images" / "cifar10-test" / name, tmp_path / "images" / name)
+    from leaderboard.applications.classifier import Training
+    from leaderboard.applications.edit_reproduce import reproduce_edit
+    from leaderboard.applications.spurious import Cue
+
+    made = reproduce_edit(
+        tmp_path / "out", str(tmp_path / "images"), method="constant", seeds=1, placebos=3,
+        layers=("layer3", "layer4"), training=Training(rate=1e-3, batch=32, epochs=2),
+        cue=Cue(side=64, height=0.15), limit=240, cache=str(tmp_path / "work"),
+    )  # fmt: skip
+    print(f"\n{made.number.says}", made.results["edit-plain"]["replicates"][0]["before"])
+    (name,) = made.networks
+    assert made.networks[name]["settings"]["epochs"] == 2
+    assert made.networks[name]["units"] == {"layer3": 256, "layer4": 512}
+    assert json.loads((tmp_path / "work" / "pictures" / "train" / "cues.json").read_text())
+    assert made.results["edit-plain"]["arms"]["oracle"]["p"] <= 1
