@@ -236,16 +236,33 @@ class Probing:
         return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.pt"
 
 
+def of_mini(networks: Sequence[str] = ()) -> dict[str, Probing]:
+    """Return the networks of the mini world on scenes of its probe data set, by name.
+
+    Args:
+        networks: those alone; made once and kept.
+
+    Raises:
+        InputError: no such network.
+    """
+    from milannotations.synthetic.networks import NETWORKS
+
+    return {name: _mini(name) for name in networks or NETWORKS}
+
+
 @cache
-def of_mini() -> dict[str, Probing]:
-    """Return the networks of the mini world on scenes of its probe data set, by name."""
+def _mini(name: str) -> Probing:
     from milannotations.exemplars import Run
-    from milannotations.probes.mini import ConceptItems, MiniProbe
     from milannotations.synthetic.networks import NETWORKS, network
 
-    probe = MiniProbe()
-    items = ConceptItems(probe)
-    return {
-        name: Probing(name, network(name), items, probe, list(layers), run=Run(batch_size=64))
-        for name, layers in NETWORKS.items()
-    }
+    made = network(name)
+    items = _mini_items()
+    layers = list(NETWORKS[name])
+    return Probing(name, made, items, items.probe, layers, run=Run(batch_size=64))
+
+
+@cache
+def _mini_items() -> Any:
+    from milannotations.probes.mini import ConceptItems, MiniProbe
+
+    return ConceptItems(MiniProbe())

@@ -34,6 +34,9 @@ def in_question(record: Record) -> str:
     n_units = {record.metrics[n].against: made.n_units for n, made in record.scores.items()}
     senses = n_units.pop("senses", None)
     parts = [f"of {record.edition.n_units:,} units"]
+    grounded = n_units.pop("activations", None)
+    if grounded is not None:
+        parts.append(f"scores are over the {grounded:,} that mean something")
     if n_units:
         agreeing = next(iter(n_units.values()))
         parts.append(f"agreement is over the {agreeing:,} that mean something and have one sense")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.cells import WIDE, digits, value_of
+from leaderboard.grounding import tables as grounded
 from leaderboard.summary import PERSON
 from leaderboard.synthetic import (
     SEEN,
@@ -80,9 +81,11 @@ def render(record: Record, width: int = 200) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    edition, said = record.edition, record.predictions
+    edition, said, grounding = record.edition, record.predictions, record.grounding
     head = Text(
-        f"{record.method} on {edition.edition} / {edition.config} "
+        grounded.head(record)
+        if grounding is not None
+        else f"{record.method} on {edition.edition} / {edition.config} "
         f"({' '.join([edition.split, *record.asked.get('layers', [])])}): "
         f"{said.n_ok:,} of {edition.n_units:,} units described, {said.n_distinct:,} distinct; "
         f"{edition.n_descriptions:,} descriptions as references",
@@ -112,8 +115,11 @@ def render(record: Record, width: int = 200) -> Any:
         (f"minus\n{person.split()[-1]}", lambda name: _versus(record, name)),
         ("p\n(Holm)", lambda name: _p(record, name)),
     ]
-    dropped = set() if said.n_ok < edition.n_units else {2}
+    unread = grounding is not None and grounding.n_unreadable
+    dropped = set() if said.n_ok < edition.n_units or unread else {2}
     dropped |= set() if wide else {1, 4, len(columns) - 2, len(columns) - 1}
+    if grounding is not None and PERSON not in record.floors:
+        dropped |= set(range(len(columns) - 4, len(columns)))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     table.add_column("metric", no_wrap=wide, overflow="fold")
     shown = [column for i, column in enumerate(columns) if i not in dropped]
@@ -127,6 +133,8 @@ def render(record: Record, width: int = 200) -> Any:
         f"{person}'s (the unit's others).",
         record.footnote,
     ]
+    if grounding is not None:
+        notes = [*grounded.notes(record), record.footnote]
     above = [Text(SYNTHETIC + "\n", style="bold reverse")] if edition.synthetic else []
     beside: list[Any] = []
     if edition.synthetic:
@@ -136,10 +144,11 @@ def render(record: Record, width: int = 200) -> Any:
         name, orders = next(iter(_first_neighbour(record).items()))
         listed = ", ".join(f"by {order} {digits(v, signed=True)}" for order, v in orders.items())
         notes.append(
-            f"Answers against the next unit's references, above shuffle, {name}: {listed}."
+            f"Answers against the next unit's {'activations' if grounding else 'references'}, "
+            f"above shuffle, {name}: {listed}."
         )
     unscored = [name for name, estimate in record.scores.items() if not estimate.n_scored]
-    if unscored:
+    if unscored and grounding is None:
         notes.append(
             f"Not defined here: {', '.join(unscored)}. Matched scores need units with two "
             "references, top-1 retrieval layers of 100 units."

@@ -16,7 +16,11 @@ from milannotations.errors import InputError
 MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods", "--tasks")
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
-MANY_OF = {"board": ("--records", "--editions"), "train": ("--data",)}
+MANY_OF = {
+    "board": ("--records", "--editions"),
+    "check": ("--metric", "--network"),
+    "train": ("--data",),
+}
 """Options that do so for one command alone."""
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leaderboard.grounding.held import HeldOut
     from leaderboard.outcomes import Settings
     from leaderboard.scoring import Score
+    from milannotations.schema import Unit
 
 Model = Annotated[
     str | None,
@@ -96,10 +97,9 @@ def of_command(
     said = scoring.read_predictions(list(files), known, network, list(layers))
     units = [unit for unit in said.units if not layers or unit.layer in layers]
     shown = frozenset() if data is None else exemplars_of(data, config)
-    held = _held(
-        model, units, images, frozenset() if keep_exemplars else shown,
-        grid=grid, limit=limit, seed=settings.seed, weights=weights, random=random,
-        device=device, cache=cache,
+    held = held_of(
+        model, units, images, without=frozenset() if keep_exemplars else shown, grid=grid,
+        limit=limit, seed=settings.seed, weights=weights, random=random, device=device, cache=cache,
     )  # fmt: skip
     there = {held.probe.source_id(i) for i in range(len(held.probe))}
     return score(
@@ -120,17 +120,32 @@ def of_command(
     )
 
 
-def _held(
+def held_of(
     model: str,
-    units: Sequence[Any],
+    units: Sequence[Unit],
     images: str | None,
-    without: frozenset[str],
     *,
-    grid: int | None,
-    limit: int | None,
-    seed: int,
+    without: frozenset[str] = frozenset(),
+    grid: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
     **network: Any,
 ) -> HeldOut:
+    """Return what units do on held-out pictures.
+
+    Args:
+        model: `mini`, or as of `milan exemplars`.
+        units: whose layers are looked at.
+        images: a folder, or the name of a probe data set.
+        without: source ids of pictures that are left out.
+        grid: regions a side.
+        limit: pictures, drawn uniformly.
+        seed: of the draw.
+        network: what `baselines.Subject` takes else.
+
+    Raises:
+        InputError: no pictures; as `Subject.probings` and `Sampling`.
+    """
     from leaderboard.grounding import held
 
     if model == "mini":

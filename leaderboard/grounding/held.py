@@ -25,7 +25,8 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from PIL import Image
 
-    from baselines import Probing, Subject
+    from baselines import Subject
+    from baselines.probing import Probing
     from milannotations.probes import Concept, Probe
     from milannotations.probes.base import Labels
 
@@ -254,9 +255,4 @@ def of_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldO
     """
     from baselines.probing import of_mini as probings
 
-    known = probings()
-    for name in networks:
-        if name not in known:
-            raise InputError(f"No network '{name}' in the mini world ({', '.join(known)}).")
-    return HeldOut({name: known[name] for name in known if not networks or name in networks},
-                   grid=grid)  # fmt: skip
+    return HeldOut(probings(list(networks)), grid=grid)

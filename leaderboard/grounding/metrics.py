@@ -18,7 +18,7 @@ import numpy as np
 
 from leaderboard.grounding import values
 from leaderboard.grounding.values import Floats, Value
-from leaderboard.metrics.base import MetricSpec, PairMetric, ReferenceSets, distinct
+from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, ReferenceSets, distinct
 from milannotations.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ BESIDE = ("auprc-above", "prevalence")
 
 SHARE = 0.05
 """Of samples in which a unit counts as active, where a metric of the literature takes a share."""
+
+SIMULATION = "simulation"
+"""Not a metric of two matrices: the network is run with what descriptions predict."""
 
 EXTRA, MISSING = "extra labels", "missing labels"
 
@@ -101,7 +104,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("auroc-invert", "AUROC, activation as score", values.auroc_invert, 0.0, 1.0,
          "Bykov et al. 2023; sklearn.metrics.roc_auc_score", 0.5, (MISSING,)),
     Kind("auroc", "AUROC, concept as predictor of an active unit", values.auroc, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.roc_auc_score", 0.5, takes_share=True),
+         f"{_OIKARINEN}; sklearn.metrics.roc_auc_score", 0.5, (EXTRA,), True),
     Kind("auprc-predictor", "average precision, concept as predictor of an active unit",
          values.auprc_predictor, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.average_precision_score", takes_share=True),
@@ -110,7 +113,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("precision", "share of samples with the concept that are active", values.precision,
          0.0, 1.0, f"{_OIKARINEN}; sklearn.metrics.precision_score", None, (MISSING,), True),
     Kind("accuracy", "share of samples in which both agree", values.accuracy, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.accuracy_score", takes_share=True),
+         f"{_OIKARINEN}; sklearn.metrics.accuracy_score", None, (MISSING,), True),
     Kind("balanced-accuracy", "the same, of active and idle samples alike",
          values.balanced_accuracy, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.balanced_accuracy_score", 0.5, (EXTRA,), True),
@@ -123,7 +126,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("top-recall", "mean presence in the 10 samples that excite most", values.top_recall,
          0.0, 1.0, "Zhou et al. 2015; numpy", None, (EXTRA,)),
     Kind("pearson-top-random", "correlation over strongest and random samples",
-         values.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0),
+         values.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0, (EXTRA,)),
 )  # fmt: skip
 """Every metric of activations: the headline, what stands beside it, and the literature's."""
 
@@ -187,7 +190,8 @@ def get(name: str) -> Kind:
         return _of_file(Path(name))
     raise InputError(
         f"No metric of activations '{name}'.{did_you_mean(name, known)} Metrics: "
-        f"{', '.join(known)}; or path/to/file.py with a function metric(presence, activations)."
+        f"{', '.join(known)} (milan score knows {SIMULATION}, too); or path/to/file.py with a "
+        "function metric(presence, activations)."
     )
 
 
@@ -227,11 +231,12 @@ def _of_file(path: Path) -> Kind:
 
 def build(
     names: Iterable[str], held: HeldOut, presences: Presences, share: float = SHARE
-) -> dict[str, Grounded]:
+) -> dict[str, Metric]:
     """Return metrics by name, over one scorer and one set of held-out pictures.
 
     Args:
-        names: of metrics; `headline` stands for those, with what stands beside them, `all` for all.
+        names: of metrics; `headline` stands for those, with what stands beside them, `all` for
+            all but `simulation`, which runs the network again and again.
         held: what the units did.
         presences: in which pictures the descriptions are.
         share: see `Grounded`.
@@ -241,5 +246,13 @@ def build(
     """
     sets = {"headline": [*HEADLINE, *BESIDE], "all": [kind.name for kind in KINDS]}
     wanted = dict.fromkeys(one for name in names for one in sets.get(name, [name]))
-    kinds = [get(name) for name in wanted]
-    return {kind.name: Grounded(kind, held, presences, share) for kind in kinds}
+    made: dict[str, Metric] = {}
+    for name in wanted:
+        if name == SIMULATION:
+            from leaderboard.grounding.simulation import Simulation
+
+            made[name] = Simulation(held, presences)
+        else:
+            kind = get(name)
+            made[kind.name] = Grounded(kind, held, presences, share)
+    return made

@@ -2,7 +2,8 @@
 
 Hernandez et al. 2022, sections 5 and 7, set the activations of units to zero and measure accuracy.
 Besides zero, a unit may be held at its mean over pictures and positions, or be given what it does
-on another picture: zero is far from what some units ever do.
+on another picture: zero is far from what some units ever do. Or it is given values of one's own, a
+prediction of what it does.
 
 Of many sets of units, the activations up to the first ablated layer of each are computed once
 and kept, and only what comes after is run again (`replay`): of 256 single units of ResNet-18,
@@ -64,9 +65,12 @@ class Ablator:
             `resample`, what the unit does on another picture, drawn at random.
         run: batches, device, dtype and seed; of a batch of one nothing can be resampled.
         arguments: see `exemplars.compute`.
+        given: instead of `how`, what units are set to, by layer: (image, unit) at all positions, or
+            of maps (image, unit, h, w), read where each position lies.
 
     Raises:
-        InputError: no such layer or way to ablate; no picture, or one for `resample`.
+        InputError: no such layer or way to ablate; no picture, or one for `resample`; values of
+            other pictures or layers.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Ablator:
         how: str = "zero",
         run: Run | None = None,
         arguments: Callable[[Any], tuple[Any, ...]] | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> None:
         if how not in HOW:
             raise InputError(f"Units cannot be ablated by '{how}' (ways: {', '.join(HOW)}).")
@@ -89,6 +94,16 @@ class Ablator:
         self.run = run or Run()
         self.layers = {layer.label: layer for layer in wanted}
         self.widths: dict[str, int] = {}
+        self._given, self._places = given, np.arange(0)
+        if given is not None:
+            self.how = "given"
+            lacking = [label for label in self.layers if label not in given]
+            if lacking or any(len(values) != len(dataset) for values in given.values()):
+                raise InputError(
+                    f"Values were given of layers {', '.join(given)}, for "
+                    f"{', '.join(f'{len(values):,}' for values in given.values())} pictures; "
+                    f"expected {', '.join(self.layers)} and {len(dataset):,} pictures."
+                )
         self._arguments = arguments or getattr(dataset, "arguments", None)
         self._replay = Replay(model, {layer.label: named[layer.name] for layer in wanted})
         self._order = _shuffled(len(dataset), self.run.seed) if how == "resample" else None
@@ -150,6 +165,7 @@ class Ablator:
                 places = (
                     batch.ids.numpy() if self._order is None else self._order[batch.ids.numpy()]
                 )
+                self._places = places
                 for rows, logits in self._of_batch(arguments, distinct):
                     values = of(logits).cpu().numpy()
                     found[rows, places[None]] = values.reshape(len(rows), len(places), *shape)
@@ -235,6 +251,8 @@ class Ablator:
         return hook
 
     def _values(self, label: str) -> tuple[str, Tensor | None]:
+        if self._given is not None:
+            return self.how, self._given[label][self._places]
         return self.how, self._means[label] if self.how == "mean" else None
 
     @cached_property
@@ -382,8 +400,8 @@ def fill(
         before: what it was.
         axis: which axis counts units.
         units: which.
-        how: `zero`; `mean`; `resample`, each picture's units from the picture before it.
-        means: for `mean`, (unit,).
+        how: `zero`; `mean`; `resample`, each picture's units from the picture before it; `given`.
+        means: for `mean`, (unit,); for `given`, (image, unit) or maps (image, unit, h, w).
     """
     import torch
 
@@ -397,7 +415,13 @@ def fill(
     assert means is not None
     shape = [1] * changed.ndim
     shape[axis] = len(index)
-    values = means.to(changed.device, changed.dtype)[index].reshape(shape)
+    values = means.to(changed.device, changed.dtype)
+    if how == "mean":
+        values = values[index].reshape(shape)
+    elif values.ndim == 2:
+        values = values[:, index].reshape(len(values), *shape[1:])
+    else:
+        values = torch.nn.functional.interpolate(values[:, index], changed.shape[2:])
     sizes = list(changed.shape)
     sizes[axis] = len(index)
     changed.index_copy_(axis, index, values.expand(sizes))
