@@ -21,7 +21,7 @@ from milannotations.schema import Unit
 
 LAYERS = {"conv1": 20, "conv2": 30}
 CLASSES = 4
-PICTURES = 400
+PICTURES = 40_000
 SMALL = Settings(placebos=19, shuffles=2)
 
 

@@ -111,7 +111,7 @@ class MiniTrials:
             len(CLASSES),
             seed=network.seed,
             source=network.source,
-            selectivity=self.workshop.inside(network, self.world, "text"),
+            selectivity=self.workshop.inside(network, self.world, "text", each=True),
             run=Run(batch_size=BATCH, device="cpu"),
             folder=self.workshop.folder,
         )

@@ -11,10 +11,10 @@ Class names are written into copies of the pictures (`spurious`), which are kept
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from milannotations.exemplars import Computed, Layer, Loaded, Preprocessing, Run
 
 SHARES = {"validation": 0.5, "test": 0.5}
@@ -201,7 +203,7 @@ def trial_of(
     preprocessing = preprocessing_of(loaded)
     shown = Marked(roles, preprocessing)
     run = replace(run or Run(), prefix=loaded.prefix)
-    computed = computed or compute(loaded.model, shown, layers, run=run)
+    computed = computed or compute(loaded.model, shown.images, layers, run=run)
     pictures = {
         f"{part}-{kind}": roles.labelled(f"{part}-{kind}", preprocessing)
         for part in ("validation", "test")
@@ -226,7 +228,7 @@ def trial_of(
         outputs,
         seed=seed,
         source=loaded.source,
-        selectivity=selectivity(loaded, name, layers, shown, computed, run),
+        selectivity=selectivity(name, shown, computed),
         run=run,
         folder=folder,
     )
@@ -249,7 +251,7 @@ def write_exemplars(
 
 
 class Marked:
-    """Pictures of the role `shown`, with where their cue is: bool (1, height, width).
+    """Pictures of the role `shown`, and where their cue is.
 
     Args:
         roles: the pictures.
@@ -260,51 +262,37 @@ class Marked:
         self.images = roles.labelled("shown", preprocessing).pictures
         self.boxes = spurious.boxes(roles.folder / "shown")
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def maps(self) -> Tensor:
+        """Return where the cue is: bool (picture, height, width)."""
         import torch
 
-        image = self.images[i]
-        maps = torch.zeros(1, *image.shape[-2:], dtype=torch.bool)
-        if self.source_id(i) in self.boxes:
-            left, top, right, bottom = self.boxes[self.source_id(i)]
-            maps[0, top:bottom, left:right] = True
-        return {"image": image, "concepts": maps}
-
-    def source_id(self, i: int) -> str:
-        """Return the picture's path."""
-        return str(self.images.source_id(i))
+        high, wide = self.images[0].shape[-2:]
+        found = torch.zeros(len(self.images), high, wide, dtype=torch.bool)
+        for i, own in enumerate(found):
+            if (box := self.boxes.get(str(self.images.source_id(i)))) is not None:
+                left, top, right, bottom = box
+                own[top:bottom, left:right] = True
+        return found
 
 
-def selectivity(
-    loaded: Loaded,
-    name: str,
-    layers: Sequence[str | Layer],
-    shown: Marked,
-    computed: Computed,
-    run: Run,
-) -> dict[Unit, float]:
-    """Return, of each unit, which share of where it is active lies in the cue.
+def selectivity(name: str, shown: Marked, computed: Computed) -> dict[Unit, float]:
+    """Return, of each unit, which share of its exemplars' masks lies in the cue, each alike.
 
-    A unit is active above its .99 quantile, as masks are made; 0 where it never is.
+    Args:
+        name: of the network.
+        shown: the pictures that exemplars are of.
+        computed: the exemplars.
     """
-    from milannotations.exemplars import Overlap, compute
-
-    def tally(label: str) -> Overlap:
-        return Overlap(computed.layers[label].thresholds)
-
-    made: dict[str, Callable[[str], Any]] = {"overlap": tally}
-    found = compute(loaded.model, shown, layers, k=1, tallies=made, run=run)
-    return {
-        Unit(name, label, i): float(share)
-        for label, layer in found.layers.items()
-        for i, share in enumerate(
-            layer.tallies["overlap"].intersection[:, 0].double()
-            / layer.tallies["overlap"].unit.clamp(min=1)
-        )
-    }
+    maps = shown.maps()
+    found = {}
+    for label, layer in computed.layers.items():
+        both, whole = layer.inside(maps)
+        shares = (both.double() / whole.clamp(min=1)).mean(1).tolist()
+        found |= {
+            Unit(name, label, unit): share
+            for unit, share in zip(layer.units.tolist(), shares, strict=True)
+        }
+    return found
 
 
 def preprocessing_of(loaded: Loaded) -> Preprocessing:

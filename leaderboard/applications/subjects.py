@@ -31,7 +31,6 @@ from milannotations.probes import ProbeItems
 from milannotations.probes.mini import MiniProbe
 from milannotations.schema import Unit
 from milannotations.synthetic.concepts import CHANNEL
-from milannotations.synthetic.scenes import SIZE
 from milannotations.synthetic.subjects import (
     CLASSES,
     TEST_SCENES,
@@ -199,15 +198,29 @@ class Workshop:
             },
         )
 
-    def inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+    def inside(
+        self, network: Network, shown: SubjectWorld, concept: str, *, each: bool = False
+    ) -> dict[Unit, float]:
         """Return, of each unit, which share of its exemplars' masks lies in a concept.
 
         Selectivity as measured on pixels: where the unit is active above its .99 quantile, on the
         scenes that excite it most. 0 where the masks are empty.
+
+        Args:
+            network: whose units.
+            shown: what their exemplars are of.
+            concept: of the mini world.
+            each: the mean over exemplars of each one's share, so that all count alike; else the
+                share of all masks together, in which large ones count more.
         """
-        return self._once(
+        found = self._once(
             ("inside", network.name, shown, concept), lambda: self._inside(network, shown, concept)
         )
+        return {
+            Unit(network.name, layer, i): value
+            for layer, shares in found.items()
+            for i, value in enumerate(shares["each" if each else "pooled"])
+        }
 
     def describe(
         self, method: str, network: Network, shown: SubjectWorld, seed: int = 0
@@ -277,29 +290,29 @@ class Workshop:
                 self.write(network, shown, temporary)
         return editions.load(out, network.name, "test")
 
-    def _inside(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
-        path = self._place("inside", network.source, asdict(shown), concept).with_suffix(".json")
+    def _inside(
+        self, network: Network, shown: SubjectWorld, concept: str
+    ) -> dict[str, dict[str, list[float]]]:
+        path = self._place("shares", network.source, asdict(shown), concept).with_suffix(".json")
         if not path.is_file():
             shares = self._shares(network, shown, concept)
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(shares))
-        found = json.loads(path.read_text())
-        return {
-            Unit(network.name, layer, i): value
-            for layer, values in found.items()
-            for i, value in enumerate(values)
-        }
+        found: dict[str, dict[str, list[float]]] = json.loads(path.read_text())
+        return found
 
     def _shares(
         self, network: Network, shown: SubjectWorld, concept: str
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, dict[str, list[float]]]:
         scenes = self.shown(shown).scenes
         maps = torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
         found = {}
         for label, layer in self._computed(network, shown).layers.items():
-            masks = layer.masks(slice(None), (SIZE, SIZE))  # (unit, k, h, w)
-            both = (masks & maps[layer.ids]).sum((1, 2, 3)).double()
-            found[label] = (both / masks.sum((1, 2, 3)).clamp(min=1)).tolist()
+            both, whole = layer.inside(maps)
+            found[label] = {
+                "pooled": (both.sum(1).double() / whole.sum(1).clamp(min=1)).tolist(),
+                "each": (both.double() / whole.clamp(min=1)).mean(1).tolist(),
+            }
         return found
 
     def _describe(

@@ -81,7 +81,7 @@ def edit(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Networks of the mini world.", min=1)] = 5,
     pictures: Annotated[int, typer.Option(help="Of the mini world, of each role.", min=8)] = 1000,
-    at: Annotated[float, typer.Option(help="Units measured from here on are the oracle's.")] = 0.5,
+    at: Annotated[float, typer.Option(help="Units measured from here on are the oracle's.")] = 0.4,
     fine_tune: Annotated[
         int, typer.Option(help="Epochs that the head is trained for, once units are gone.", min=0)
     ] = 0,

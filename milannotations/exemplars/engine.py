@@ -147,6 +147,25 @@ class LayerExemplars:
         thresholds = self.thresholds[rows].repeat_interleave(maps.shape[1])
         return masks(maps.flatten(0, 1), thresholds, size, how).unflatten(0, maps.shape[:2])
 
+    def inside(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how much of each exemplar's mask lies in a region, and how large it is.
+
+        Args:
+            maps: bool (image, height, width), the region on every image of the data set.
+
+        Returns:
+            Pixels of masks in the region, and of masks: int64 (unit, k) both.
+        """
+        import torch
+
+        found = []
+        size = (int(maps.shape[1]), int(maps.shape[2]))
+        for start in range(0, len(self.units), 16):  # masks of pictures are large
+            masks = self.masks(slice(start, start + 16), size)
+            both = masks & maps[self.ids[start : start + 16]]
+            found.append((both.sum((2, 3)), masks.sum((2, 3))))
+        return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])
+
 
 @dataclass(frozen=True)
 class Computed:
