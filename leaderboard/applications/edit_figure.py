@@ -38,7 +38,7 @@ CHOICE = {
 def draw(outcome: Outcome, curves: pd.DataFrame) -> Figure:
     """Return a row a protocol: gains with intervals, and validation curves with the control."""
     protocols = list(outcome.settings["protocols"])
-    title = f"{outcome.method}: {outcome.number.says}"
+    title = f"Deleting the units that are described as text   ({outcome.method})"
     figure, axes = panels(
         2 * len(protocols),
         2,
@@ -93,11 +93,12 @@ def _validation(axes: Axes, protocol: str, own: pd.DataFrame) -> None:
     for name, color in ARMS.items():
         means = _by_share(own[own.arm == name]).mean(axis=1)
         if len(means) > 1:
-            axes.plot(100 * means.index, 100 * means, color=color, label=NAMES[name], linewidth=1.6)
+            own_style = {"linewidth": 2.2, "zorder": 4} if name == "method" else {"linewidth": 1.4}
+            axes.plot(100 * means.index, 100 * means, color=color, label=NAMES[name], **own_style)
             picked = own[(own.arm == name) & own.chosen]
             if name == "method":
                 axes.plot(
-                    100 * picked.share, 100 * picked.validation, "o", color=color, markersize=4,
+                    100 * picked.share, 100 * picked.validation, "o", color=color, markersize=4, zorder=5,
                     label="chosen, each network",
                 )  # fmt: skip
     axes.set_xlabel("% of the flagged units deleted")
