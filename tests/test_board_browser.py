@@ -159,11 +159,11 @@ def test_units_are_searched_filtered_and_ordered(browse):
     assert page.locator("#count").inner_text() == "60 units"
     page.locator(".choose summary").click()
     for box in page.locator("#chosen input").all():
-        box.check()  # what is not shown is searched too
+        box.check()  # answers that are not shown are searched too
     page.locator(".choose summary").click()
     page.get_by_role("searchbox", name="Search").fill("layer1/ red")
     counted(page, " of 60")
-    found = page.locator("#list .unit").all_inner_texts()
+    found = page.locator("#list .unit").all_text_contents()  # those off the screen too
     assert found
     assert all("red" in text.lower() and "layer1/" in text for text in found)
     assert page.locator("#list mark").count() >= len(found)
@@ -175,7 +175,7 @@ def test_units_are_searched_filtered_and_ordered(browse):
     assert boards.LAYER in page.locator("#list .open").first.inner_text()
     page.locator("#order").select_option("disagree")
     page.wait_for_selector("#list .unit")
-    shown = page.locator("#list .unit p.dim").all_inner_texts()
+    shown = page.locator("#list .unit p.dim").all_text_contents()
     numbers = [float(text.split()[1]) for text in shown if "\u2013" not in text.split("·")[0]]
     assert numbers == sorted(numbers, reverse=True)
     assert len(set(numbers)) > 3

@@ -18,15 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from milannotations import editions
 from milannotations.errors import InputError
 from milannotations.files import replacing, sha256
-from milannotations.pictures import PAPER, masked, reduced
+from milannotations.pictures import PAPER, masked
 from milannotations.schema import Unit
 
 CACHE = "~/.cache/milannotations"
 COLUMNS, ROWS, SIDE = 15, 10, 96
 QUALITY = 80
+KEPT = 2048
+"""Small pictures in memory: 55 MB of them at most."""
+
 VERSION = 1
 """Moves whenever sheets of the same pictures would look different."""
 
@@ -107,6 +112,7 @@ def _make(paths: list[Path], folder: Path, progress: bool) -> None:
     first = next(rows, None)
     side = SIDE if first is None else min(SIDE, _longest(first[1]))
     units: list[list[Any]] = []
+    small = _Small()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         waiting: deque[Future[None]] = deque()
         sheet: list[Any] = []
@@ -116,7 +122,7 @@ def _make(paths: list[Path], folder: Path, progress: bool) -> None:
             sheet.append((images, masks))
             if len(sheet) == ROWS or len(units) == total:
                 at = folder / f"{(len(units) - 1) // ROWS:04d}.webp"
-                waiting.append(pool.submit(_write, sheet, side, at))
+                waiting.append(pool.submit(_write, sheet, side, at, small))
                 sheet = []
             if len(waiting) > 2 * (os.cpu_count() or 1):  # pictures read, and not yet drawn
                 waiting.popleft().result()
@@ -156,7 +162,9 @@ def _longest(images: list[bytes]) -> int:
     return max((max(Image.open(io.BytesIO(each)).size) for each in images), default=SIDE)
 
 
-def _write(sheet: list[tuple[list[bytes], list[bytes]]], side: int, path: Path) -> None:
+def _write(
+    sheet: list[tuple[list[bytes], list[bytes]]], side: int, path: Path, small: _Small
+) -> None:
     """Draw a sheet: a row a unit."""
     from PIL import Image
 
@@ -165,25 +173,52 @@ def _write(sheet: list[tuple[list[bytes], list[bytes]]], side: int, path: Path) 
         for column, encoded in enumerate(images):
             cover = masks[column] if column < len(masks) else None
             try:
-                drawn.paste(_thumbnail(encoded, cover, side), (column * side, row * side))
+                drawn.paste(_thumbnail(encoded, cover, side, small), (column * side, row * side))
             except (OSError, SyntaxError) as error:  # as Pillow says it
                 raise InputError(f"A picture of the edition is damaged: {error}") from None
     drawn.save(path, "WEBP", quality=QUALITY, method=2)
 
 
-def _thumbnail(encoded: bytes, cover: bytes | None, side: int) -> Any:
+def _thumbnail(encoded: bytes, cover: bytes | None, side: int, small: _Small) -> Any:
     """Return a picture of at most `side` pixels, dimmed outside its mask."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(encoded)) as picture:
-        image = picture.convert("RGB")
+    image, size = small.of(encoded, side)
     if cover is None:
-        image.thumbnail((side, side), Image.Resampling.BOX)
         return image
     with Image.open(io.BytesIO(cover)) as picture:
         mask = picture.convert("1")
-    image, mask = reduced(image, mask, side)
-    return Image.fromarray(masked(image, mask))
+    if mask.size != size:
+        raise InputError(f"A picture of {size} pixels has a mask of {mask.size}.")
+    if mask.size == image.size:
+        return Image.fromarray(masked(image, mask))
+    # where half of what becomes a pixel is in the mask, the pixel is
+    covered = np.asarray(mask.convert("L").resize(image.size, Image.Resampling.BOX))
+    return Image.fromarray(masked(image, covered >= 128))
+
+
+class _Small:
+    """Pictures made smaller, the last `KEPT` of them: many units share their pictures."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, tuple[Any, tuple[int, int]]] = {}
+
+    def of(self, encoded: bytes, side: int) -> tuple[Any, tuple[int, int]]:
+        """Return a picture of at most `side` pixels, and the size that it had."""
+        from PIL import Image
+
+        key = hashlib.blake2b(encoded, digest_size=16).digest()
+        found = self._held.get(key)
+        if found is None:
+            with Image.open(io.BytesIO(encoded)) as picture:
+                image = picture.convert("RGB")
+            size = image.size
+            image.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
+            found = image, size
+            if len(self._held) >= KEPT:
+                self._held.clear()
+            self._held[key] = found
+        return found
 
 
 def _chained(first: Any, rows: Iterator[Any]) -> Iterator[Any]:

@@ -1,0 +1,161 @@
+"""What a board costs: many methods on many units of text, and thumbnails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bench.timing import line
+
+METHODS, UNITS, LAYERS = 20, 20_000, 20
+WORDS = ("red", "blue", "green", "round", "striped", "dotted", "faces", "dogs", "wheels", "edges")
+
+
+def text_only() -> None:
+    """Build the board of 20 methods on 20,000 units, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder))
+        code = (
+            "import resource, sys\n"
+            "from leaderboard import board\n"
+            "board.build(sys.argv[1] + '/site', [sys.argv[1] + '/records'],"
+            " editions=[sys.argv[1] + '/large'], cache=sys.argv[1])\n"
+            "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+            "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+        )
+        begun = time.perf_counter()
+        ran = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
+        )
+        took = time.perf_counter() - begun
+        busy, memory = map(float, ran.stdout.split()[-2:])
+        size = sum(p.stat().st_size for p in Path(folder, "site").rglob("*") if p.is_file())
+    print(f"\nThe board of {METHODS} methods on {UNITS:,} units of text")
+    line("built", took, "s", "aim: under 60")
+    line("of that, busy", busy, "s")
+    line("memory at most", memory / 1e6, "GB", "aim: under 1.5")
+    line("size", size / 1e6, "MB")
+
+
+def _write(folder: Path) -> None:
+    """Write an edition and records on it, values drawn: what a board reads, with no scoring."""
+    from leaderboard import predictions, references, scoring
+    from leaderboard.about import About
+    from leaderboard.outcomes import Settings
+    from milannotations import editions, schema
+    from milannotations.schema import Unit
+
+    draw = np.random.default_rng(0)
+    units = [Unit("net", f"layer{i % LAYERS:02d}", i // LAYERS) for i in range(UNITS)]
+
+    def texts() -> list[str]:
+        return [
+            " ".join(WORDS[j] for j in row) for row in draw.integers(len(WORDS), size=(UNITS, 5))
+        ]
+
+    people = list(zip(texts(), texts(), texts(), strict=True))
+    rows = [schema.row(u, descriptions=list(p)) for u, p in zip(units, people, strict=True)]
+    editions.write_config(folder / "large", "net", {"test": rows})
+    known = references.of_edition(folder / "large", "net")
+    few = ["layer00"]
+    metrics = ["retrieval-tfidf-auc", "rouge-l"]
+    said = predictions.of_texts(units, texts())
+    score = scoring.score(
+        said, known, metrics, layers=few, split="test", settings=Settings(draws=20)
+    )
+    edition = score.record.edition.model_copy(
+        update={"n_units": UNITS, "layers": [f"net/layer{i:02d}" for i in range(LAYERS)]}
+    )
+    for k in range(METHODS):
+        values = np.clip(draw.normal(0.6 + k / 100, 0.2, UNITS), 0, 1)
+        whole = {"mean": values.mean(), "mean_all": values.mean(), "n_scored": UNITS}
+        scores = {
+            name: made.model_copy(update={**whole, "n_units": UNITS})
+            for name, made in score.record.scores.items()
+        }
+        record = score.record.model_copy(
+            update={
+                "id": f"{k:032x}",
+                "method": f"method{k}",
+                "edition": edition,
+                "scores": scores,
+                "about": About(title=f"made up {k}"),
+            }
+        )
+        from leaderboard import records
+
+        table = score.units.iloc[:0]
+        for name in metrics:
+            part = {"network": "net", "layer": [u.layer for u in units],
+                    "unit": [u.unit for u in units], "metric": name}  # fmt: skip
+            import pandas as pd
+
+            table = pd.concat([table, pd.DataFrame({**part, "value": values, "lift": values / 10})])
+        records.save(
+            folder / "records" / f"method{k}", record, table,
+            predictions.of_texts(units, texts()),
+        )  # fmt: skip
+
+
+def thumbnails() -> None:
+    """Draw the sheets of the first units of `mini`, and of photographs' size with masks."""
+    import io
+
+    from PIL import Image
+
+    from leaderboard.board import sprites
+    from milannotations import editions
+
+    whole = editions.files("mini", "mini")["test"][0]
+    small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((224, 224), Image.Resampling.BICUBIC)
+
+    def saved(picture: Image.Image, kind: str) -> bytes:
+        stream = io.BytesIO()
+        picture.save(stream, kind, lossless=True)
+        return stream.getvalue()
+
+    photographs = [
+        saved(
+            Image.fromarray(
+                np.clip(np.asarray(image) + draw.integers(-8, 8, (224, 224, 3)), 0, 255).astype(
+                    np.uint8
+                )
+            ),
+            "WEBP",
+        )
+        for _ in range(150)
+    ]
+    mask = saved(Image.fromarray(coarse[:, :, 0] > 128).resize((224, 224)), "PNG")
+
+    def units_of(share: int) -> list[tuple[list[bytes], list[bytes]]]:
+        """Return 20 units, each of whose pictures is shown by `share` of them."""
+        shown = [photographs[i % len(photographs) // (share // 2 or 1)] for i in range(300)]
+        return [(shown[i : i + 15], [mask] * 15) for i in range(0, 300, 15)]
+
+    print("\nThumbnails, one core")
+    for name, units, side in (
+        ("of 64 pixels (mini)", small, 64),
+        ("of 224 pixels, lossless, each twice", units_of(2), 96),
+        ("of 224 pixels, lossless, each six times", units_of(6), 96),
+    ):
+        kept = sprites._Small()
+        begun = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            for start in range(0, len(units), sprites.ROWS):
+                sheet = units[start : start + sprites.ROWS]
+                sprites._write(sheet, side, Path(folder) / f"{start}.webp", kept)
+        pictures = sum(len(images) for images, _ in units)
+        line(f"pictures {name}", pictures / (time.process_time() - begun), "a second", "aim: 500")
+
+
+def run() -> None:
+    thumbnails()
+    text_only()
