@@ -1,0 +1,80 @@
+"""The records that ship: of today's track, edition and methods, and made again from their files."""
+
+from pathlib import Path
+
+import pytest
+
+import baselines
+import leaderboard
+from leaderboard import predictions, ranking, records, suite, tracks
+from leaderboard.board import finding
+from leaderboard.outcomes import Settings
+from leaderboard.submitting.units import open_references
+
+HOME = Path(records.__file__).parent / "records"
+MINI = tracks.get("mini")
+AGAIN = "Make the records that ship anew: leaderboard/records/README.md"
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return finding.find([HOME])[0]
+
+
+def test_every_method_that_needs_no_download_is_there_in_its_version(runs):
+    expected = {name: baselines.get(name).spec for name in suite.offline_methods(True, True)}
+    found = {run.record.method: run.record for run in runs}
+    assert set(found) == set(expected), AGAIN
+    for name, spec in expected.items():
+        assert found[name].version == spec.version, AGAIN
+        assert found[name].about.title == spec.title, AGAIN
+        assert found[name].about.kind == spec.kind
+
+
+def test_all_stand_on_the_track_and_were_made_from_an_unchanged_checkout(runs):
+    for run in runs:
+        assert tracks.belongs(run.record, MINI) is None, AGAIN
+        assert run.record.ran["dirty"] is False
+        assert run.folder == HOME / tracks.place(
+            MINI, run.record.method, run.record.version, run.record.about.seed
+        )
+
+
+def test_they_are_small():
+    assert sum(path.stat().st_size for path in HOME.rglob("*")) < 4 << 20
+
+
+def test_their_table_has_floors_below_methods_and_the_truth_above(runs):
+    rows = ranking.standings(runs, MINI, draws=200)
+    place = {(row.name, row.kind): i for i, row in enumerate(rows)}
+    assert place["truth", "reference"] == 0
+    methods = [i for (_, kind), i in place.items() if kind == "method"]
+    floors = [i for (_, kind), i in place.items() if kind == "floor"]
+    assert max(methods) < min(floors)
+    ranks = [row.rank for row in rows if row.rank is not None]
+    assert ranks == sorted(ranks)
+    assert ranks[0] == 1
+    seeded = next(row for row in rows if row.name == "random-description")
+    assert len(seeded.records) == 3
+    assert seeded.spread > 0
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("concept-f1", "rouge-l", "retrieval-tfidf-auc"),
+        pytest.param(MINI.metrics, marks=pytest.mark.slow),
+    ],
+)
+def test_scored_again_from_their_predictions_they_are_the_same(runs, names):
+    """Of all methods, two; with every metric a minute or two, for the text model."""
+    known = open_references(MINI, "mini")
+    for run in [run for run in runs if run.record.method in ("nearest", "compexp")]:
+        record = run.record
+        said = predictions.read(run.folder / "predictions.csv")
+        settings = Settings(draws=1000, seed=record.settings["seed"])
+        again = leaderboard.score(said, known, names, split="test", settings=settings).record
+        for name in names:
+            assert again.metrics[name].signature == record.metrics[name].signature, AGAIN
+            for field, value in record.scores[name].model_dump().items():
+                assert getattr(again.scores[name], field) == pytest.approx(value, abs=1e-6), AGAIN
