@@ -361,6 +361,9 @@ class Judge:
         """Score each answer with its own references and with those that derangements give it."""
         n, count, sets = len(answers), self.settings.derangements, view.sets
         layers = [self._rows(members, answers, view) for members in self.references.layers.values()]
+        for number, layer in enumerate(layers):
+            own = [answers[i] or "" for i in layer], [sets[i] for i in layer]
+            layers[number] = layer[metric.defined(*own)]
         rows = np.concatenate(layers)
         targets = [rows]
         drawn: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
@@ -383,8 +386,8 @@ class Judge:
             [*texts, *[""] * len(empty)], [sets[i] for i in np.append(target, empty).tolist()]
         )
         made = made.reshape(len(texts) + len(empty), -1)
-        own = np.full((n, made.shape[1]), np.nan)
-        own[rows] = made[: len(rows)]
+        values = np.full((n, made.shape[1]), np.nan)
+        values[rows] = made[: len(rows)]
         shuffled = np.full((count, n, made.shape[1]), np.nan)
         above = np.full(n, np.nan)
         start = len(rows)
@@ -393,12 +396,12 @@ class Judge:
             shuffled[:, inside] = part
             start += permutations.size
             if not metric.spec.corpus:
-                above[inside] = stats.lift_sampled(own[inside, 0], part[:, :, 0], permutations)
+                above[inside] = stats.lift_sampled(values[inside, 0], part[:, :, 0], permutations)
         if not metric.spec.corpus:
-            return UnitOutcome(own[:, 0], above)
-        unanswered = np.full_like(own, np.nan)
+            return UnitOutcome(values[:, 0], above)
+        unanswered = np.full_like(values, np.nan)
         unanswered[empty] = made[len(texts) :]
-        return CorpusOutcome(metric, own, shuffled, unanswered)
+        return CorpusOutcome(metric, values, shuffled, unanswered)
 
 
 def _known_mean(parts: Sequence[Floats], n: int) -> Floats:

@@ -126,7 +126,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("top-recall", "mean presence in the 10 samples that excite most", values.top_recall,
          0.0, 1.0, "Zhou et al. 2015; numpy", None, (EXTRA,)),
     Kind("pearson-top-random", "correlation over strongest and random samples",
-         values.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0, (EXTRA,)),
+         values.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
+         (EXTRA,)),
 )  # fmt: skip
 """Every metric of activations: the headline, what stands beside it, and the literature's."""
 

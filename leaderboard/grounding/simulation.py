@@ -69,6 +69,22 @@ class Simulation(RowMetric):
         self._means: dict[tuple[str, str], Floats] = {}
         self._whole: dict[str, NDArray[np.float32]] = {}
 
+    def defined(self, predictions: Sequence[str], references: ReferenceSets) -> NDArray[np.bool_]:
+        """Return which texts can be read, of units that something depends on."""
+        self.presences.of(list(dict.fromkeys(predictions)))  # at once
+        return np.array(
+            [
+                self.presences.readable(text) and self._matters(members[0])
+                for text, members in zip(predictions, references, strict=True)
+            ],
+            dtype=bool,
+        )
+
+    def _matters(self, key: str) -> bool:
+        head, _, index = key.rpartition("/")
+        layer = next((each for each in self.held.layers if "/".join(each) == head), None)
+        return layer is not None and bool(self._at_mean(layer)[int(index)] > 0)
+
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         """Return a value for each prediction and its own unit; nan where there is none."""
         asked = [(text, members[0]) for text, members in zip(predictions, references, strict=True)]

@@ -113,9 +113,9 @@ PUBLISHED_EITHER = ("accuracy", "balanced-accuracy", "auroc", "spearman", "pears
 
 _EXPLAINED = (
     "Drop: mean over units of what the score falls by, as a share of the metric's range (where it "
-    "has no bounds, over right, wrong and random labels); fell: units whose score falls by more than .001 of it. A test "
-    "is passed where more than 90 % fall; where the mean drop is below .005, the metric is "
-    "insensitive, which is no pass.",
+    "has no bounds, over right, wrong and random labels); fell: units whose score falls by more "
+    "than .001 of it. A test is passed where more than 90 % fall; where the mean drop is below "
+    ".005, the metric is insensitive, which is no pass.",
     "SYNTHETIC: planted units of the mini world, scenes drawn with and without the concept.",
 )
 
@@ -130,29 +130,28 @@ def explained(found: Sequence[Verdict]) -> list[str]:
         at = f"{each.metric}, {each.test}, at {short(each.prevalence, 3)}"
         said = "fails" if each.test in published else "passes"
         lines.append(f"Differs: {at}: {each.verdict}; published: {said}. {_why(each)}")
-    for name in dict.fromkeys(each.metric for each in found):
-        missed = {v.test for v in found if v.metric == name and v.prevalence <= LOW} - {
-            v.test
-            for v in found
-            if v.metric == name and v.prevalence <= LOW and v.verdict == "pass"
-        }
-        high = {
-            v.prevalence
-            for v in found
-            if v.metric == name and v.prevalence > LOW and v.test in missed and v.verdict == "pass"
-        }
-        if high and name not in PUBLISHED:
-            lines.append(
-                f"At {', '.join(short(each, 3) for each in sorted(high))} {name} passes what it "
-                f"fails up to {short(LOW, 3)}: so many labels are wrong that it notices."
-            )
-        low = [each for each in found if each.metric == name and each.prevalence <= LOW]
-        if name in PUBLISHED_EITHER and all(each.verdict == "pass" for each in low):
-            lines.append(
-                f"Differs: {name} passes both up to {LOW}; published: it does not. Units here fire "
-                "in few samples without their concept, which the paper's noisier ones did not."
-            )
+    for name in dict.fromkeys(each.metric for each in found if each.metric not in PUBLISHED):
+        lines += _unpublished(name, [each for each in found if each.metric == name])
     return lines
+
+
+def _unpublished(name: str, found: Sequence[Verdict]) -> list[str]:
+    """Return what differs of a metric of which it is not known which test it fails, if any."""
+    low = [each for each in found if each.prevalence <= LOW]
+    passes = all(each.verdict == "pass" for each in low)
+    if name in PUBLISHED_EITHER and low and passes:
+        return [
+            f"Differs: {name} passes both up to {short(LOW, 3)}; published: it does not. Units "
+            "here fire in few samples without their concept, which the paper's noisier ones did not."
+        ]
+    missed = {each.test for each in low if each.verdict != "pass"}
+    high = [each for each in found if each.prevalence > LOW and each.test in missed]
+    if high and all(each.verdict == "pass" for each in high):
+        return [
+            f"At higher prevalence {name} passes what it fails up to {short(LOW, 3)}: so many "
+            "labels are wrong there that it notices."
+        ]
+    return []
 
 
 def _why(each: Verdict) -> str:

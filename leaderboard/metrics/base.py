@@ -113,6 +113,10 @@ class RowMetric(Metric):
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         """Return one row per prediction and its own reference set."""
 
+    def defined(self, predictions: Sequence[str], references: ReferenceSets) -> NDArray[np.bool_]:
+        """Return which predictions can have a value with their own reference set: (prediction,)."""
+        return np.ones(len(predictions), dtype=bool)
+
     def aggregate(self, sums: Floats, counts: Floats) -> Floats:
         """Return the score of a corpus from its summed rows (..., m) and counts (...)."""
         with np.errstate(invalid="ignore", divide="ignore"):
