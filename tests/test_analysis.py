@@ -301,7 +301,7 @@ def test_units_may_be_held_at_their_mean_or_resampled(how):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"sizes": {"one": 20, "two": 5}}, r"known/two/5.*units 0-4"),
+        ({"sizes": {"one": 20, "two": 5}}, r"known/two/5.*0-4"),
         ({"name": "another"}, "The predictions are of known, and the network is another"),
         ({"classes": ["r", "g"]}, "tells 2 classes"),
         ({"labels": np.zeros(3, dtype=int)}, "3 labels for 60 pictures"),

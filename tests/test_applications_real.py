@@ -102,10 +102,9 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     assert {key.rsplit("/")[0] for key in made.results["areas"]} == {"length"}
 
     selectivity = inside(probing, "person")
-    sizes = {"squeezenet1-1-imagenet": {"features.12": 512}}
     settings = Settings(words={"person": ("person",)}, at=0.5)
     checked = audit(
-        said, sizes, settings=settings, selectivity=selectivity, method="netdissect",
+        said, settings=settings, selectivity=selectivity, method="netdissect",
         data="coco-mini",
     )  # fmt: skip
     checked.save(tmp_path / "audit")
@@ -122,7 +121,7 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     ]
     print(f"share of active area in persons: flagged {means[0]:.3f}, others {means[1]:.3f}")
     assert means[0] > means[1]
-    none = audit(said, sizes, settings=Settings(words={"faces": ("face", "nose")}))
+    none = audit(said, settings=Settings(words={"faces": ("face", "nose")}))
     assert none.outcome.number.value == 0
 
 

@@ -15,14 +15,13 @@ from milannotations.schema import Unit
 
 
 def said(**networks):
-    """Return predictions and sizes: how many of a network's 20 units, in 2 layers, are faces."""
+    """Return predictions and units: how many of a network's 20 units, in 2 layers, are faces."""
     units, texts = [], []
     for name, count in networks.items():
         for i in range(20):
             units.append(Unit(name, f"layer{1 + i // 10}", i % 10))
             texts.append("the face of a person" if i * 7 % 20 < count else "green grass")
-    sizes = {name: {"layer1": 10, "layer2": 10} for name in networks}
-    return of_texts(units, texts), sizes
+    return of_texts(units, texts), units
 
 
 # ---- words
@@ -142,14 +141,14 @@ def test_holm_is_within_the_call():
 
 
 def test_the_flag_is_held_against_what_was_measured():
-    predictions, sizes = said(a=6)
+    predictions, units = said(a=6)
     hits = [u for u in predictions.units if "face" in predictions.first(u).description]
     measured = dict.fromkeys(predictions.units, 0.1) | dict.fromkeys(hits[:3], 0.9)
     measured[next(u for u in predictions.units if u not in hits)] = 0.7
-    found = audit(predictions, sizes, selectivity=measured).outcome.results["groups"]["faces"]
+    found = audit(predictions, units, selectivity=measured).outcome.results["groups"]["faces"]
     assert found["measured"]["networks"]["a"]["precision"] == 3 / 6
     assert found["measured"]["networks"]["a"]["recall"] == 3 / 4
-    nothing = audit(predictions, sizes, selectivity=dict.fromkeys(measured, 0.0))
+    nothing = audit(predictions, units, selectivity=dict.fromkeys(measured, 0.0))
     assert nothing.outcome.results["groups"]["faces"]["measured"]["all"]["recall"] is None
 
 
@@ -182,14 +181,14 @@ def test_the_preset_is_the_papers_twelve_architectures():
     [
         ({"pairs": [("a", "c")]}, "no predictions for c"),
         ({"pairs": [("a", "b"), ("b", "a")]}, "stands in two pairs"),
-        ({"sizes": {"a": {"layer1": 10, "layer2": 10}}}, "The predictions are of b"),
-        ({"sizes": {n: {"layer1": 10, "layer2": 7} for n in "ab"}}, r"a/layer2/7.*units 0-6"),
+        ({"units": list(said(a=1)[1])}, "The predictions are of b"),
+        ({"units": [u for u in said(a=1, b=1)[1] if u[1:] < ("layer2", 7)]}, r"a/layer2/7.*0-6"),
     ],
 )
 def test_bad_input_is_said(change, says):
-    predictions, sizes = said(a=1, b=1)
+    predictions, units = said(a=1, b=1)
     with pytest.raises(InputError, match=says):
-        audit(predictions, **{"sizes": sizes, **change})
+        audit(predictions, **{"units": units, **change})
 
 
 def test_bad_settings_are_said():

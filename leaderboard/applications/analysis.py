@@ -226,7 +226,7 @@ def analyze(
     settings = settings or Settings()
     for target in targets:
         _check_labels(target)
-    flags.check_units(predictions, {target.name: target.sizes for target in targets})
+    flags.check_units(predictions, [unit for target in targets for unit in target.units])
     curves, layers, classes, runs = [], [], [], []
     for target in targets:
         accuracies = (measured or {}).get(target.name) or Accuracies(target, settings.how)

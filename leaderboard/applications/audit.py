@@ -129,7 +129,7 @@ class Audit:
 
 def audit(
     predictions: Predictions,
-    sizes: Sizes | None = None,
+    units: Sequence[Unit] | None = None,
     *,
     pairs: Sequence[Pair] = (),
     settings: Settings | None = None,
@@ -146,8 +146,8 @@ def audit(
 
     Args:
         predictions: of one network or several; rank 1 is read.
-        sizes: units of each layer, by network; what is predicted beyond them is an error, and
-            what is not predicted is not flagged. None takes the units that are predicted.
+        units: all that are in question; what is predicted beyond them is an error, and what is
+            not predicted is not flagged. None takes the units that are predicted.
         pairs: networks to compare; the claim is that the first of each has more flagged units.
         settings: words, matching, seeds.
         selectivity: measured, such as the share of where a unit is active that lies in faces, of
@@ -171,16 +171,10 @@ def audit(
     """
     began = time.perf_counter()
     settings = settings or Settings()
-    if sizes is None:
-        sizes, units = _sizes_of(predictions), predictions.units
-    else:
-        flags.check_units(predictions, sizes)
-        units = [
-            Unit(network, layer, i)
-            for network, layers in sizes.items()
-            for layer, count in layers.items()
-            for i in range(count)
-        ]
+    if units is None:
+        units = predictions.units
+    sizes = _sizes_of(units)
+    flags.check_units(predictions, units)
     _check_pairs(pairs, sizes)
     by_group = {
         group: flags.flagged(predictions, units, words, settings.matching)
@@ -232,9 +226,9 @@ def preset(name: str) -> tuple[Pair, ...]:
     return PRESETS[name]
 
 
-def _sizes_of(predictions: Predictions) -> dict[str, dict[str, int]]:
+def _sizes_of(units: Sequence[Unit]) -> dict[str, dict[str, int]]:
     sizes: dict[str, dict[str, int]] = {}
-    for unit in predictions.units:
+    for unit in units:
         own = sizes.setdefault(unit.network, {})
         own[unit.layer] = own.get(unit.layer, 0) + 1
     return sizes

@@ -71,7 +71,7 @@ class MiniAudit:
             title = titled(method)
         return audit(
             predictions,
-            {network.name: network.source["units"] for network in self.networks},
+            [unit for network in self.networks for unit in network.units],
             pairs=[(first.name, second.name) for first, second in self.pairs],
             settings=settings or Settings(at=AT),
             selectivity=self.selectivity,

@@ -45,7 +45,9 @@ def render(outcomes: Sequence[Outcome], width: int = 200) -> Any:
                 "-" if number.p is None else f"{number.p:.3g}",
                 f"{number.name}; interval over {number.n} {number.over}",
             )
-        head = f"{kind}   on {own[0].data or 'networks'}: {', '.join(own[0].networks)}"
+        networks = list(own[0].networks)
+        listed = ", ".join(networks) if len(networks) < 4 else f"{len(networks)} networks"
+        head = f"{kind}   on {own[0].data + ': ' if own[0].data else ''}{listed}"
         parts += [Text(head, style="bold"), table]
         if len(own) == 1:
             parts += [Text(own[0].number.says)]

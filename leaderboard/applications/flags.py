@@ -7,7 +7,7 @@ Whole words are the default here, in singular or plural; substrings remain an op
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from leaderboard.predictions import Predictions
@@ -73,33 +73,33 @@ def check_words(words: Sequence[str]) -> None:
         raise InputError(f"The words to look for are {list(words)}; expected some, with letters.")
 
 
-def check_units(
-    predictions: Predictions, networks: Mapping[str, Mapping[str, int]], what: str = "network"
-) -> None:
+def check_units(predictions: Predictions, units: Iterable[Unit], what: str = "network") -> None:
     """Raise InputError unless all predictions are of units that the networks have.
 
     Args:
         predictions: of any networks.
-        networks: units of each layer, by name of the network.
+        units: of the networks.
         what: the networks are called in the message.
     """
-    strange = sorted({unit.network for unit in predictions.units} - set(networks))
-    if strange:
+    known = set(units)
+    strange = [unit for unit in predictions.units if unit not in known]
+    if not strange:
+        return
+    networks = sorted({unit.network for unit in known})
+    others = sorted({unit.network for unit in strange} - set(networks))
+    if others:
         raise InputError(
-            f"The predictions are of {some(strange)}, and the {what} is {some(networks)}. Say "
+            f"The predictions are of {some(others)}, and the {what} is {some(networks)}. Say "
             "which network the predictions are of with --network, or give another file."
         )
-    beyond = [
-        unit
-        for unit in predictions.units
-        if not 0 <= unit.unit < networks[unit.network].get(unit.layer, 0)
-    ]
-    if beyond:
-        layers = networks[beyond[0].network]
-        raise InputError(
-            f"{some(beyond)}: no such unit. {beyond[0].network} has layers "
-            f"{', '.join(f'{layer} (units 0-{count - 1})' for layer, count in layers.items())}."
-        )
+    layers: dict[str, list[int]] = {}
+    for unit in sorted(known):
+        if unit.network == strange[0].network:
+            layers.setdefault(unit.layer, []).append(unit.unit)
+    listed = ", ".join(
+        f"{layer} ({len(own)} units, {own[0]}-{own[-1]})" for layer, own in layers.items()
+    )
+    raise InputError(f"{some(strange)}: no such unit. {strange[0].network} has layers {listed}.")
 
 
 def _tokens(text: str) -> list[str]:

@@ -90,8 +90,8 @@ def open_target(
 
 def open_sheets(
     edition: str | os.PathLike[str], predictions: Predictions
-) -> tuple[dict[str, dict[str, int]], dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return units of each layer by network, units with exemplars by network, where those are from.
+) -> tuple[list[Unit], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return all units of the networks, those with exemplars by network, and where these are from.
 
     Args:
         edition: folder or name, of the networks that the predictions are of.
@@ -101,7 +101,7 @@ def open_sheets(
     from baselines.running import keys
     from milannotations import editions
 
-    sizes: dict[str, dict[str, int]] = {}
+    members: list[Unit] = []
     sheets: dict[str, Any] = {}
     images: dict[str, dict[str, Any]] = {}
     wanted = list(dict.fromkeys(unit.network for unit in predictions.units))
@@ -112,11 +112,9 @@ def open_sheets(
             raise InputError(f"{edition} has no network '{network}' (configs: {some(known)}).")
         units = baselines.open_units(edition, config=config, network=network)
         sheets[network] = units
-        for unit in keys(units):
-            own = sizes.setdefault(network, {})
-            own[unit.layer] = max(own.get(unit.layer, 0), unit.unit + 1)
+        members += keys(units)
         images[network] = {"edition": Path(edition).name, "config": config}
-    return sizes, sheets, images
+    return members, sheets, images
 
 
 def open_selectivity(path: str | os.PathLike[str]) -> dict[Unit, float]:

@@ -209,10 +209,10 @@ def audit(
         show(mini.save(made, out), out, as_json)
         return
     said = predictions.read(*files or (), network=network)
-    sizes, sheets, images = open_sheets(edition, said) if edition else (None, {}, {})
+    units, sheets, images = open_sheets(edition, said) if edition else (None, {}, {})
     made = audit(
         said,
-        sizes,
+        units,
         pairs=pairs,
         settings=Settings(**chosen, at=0.5 if at is None else at),
         selectivity=open_selectivity(selectivity) if selectivity else None,
