@@ -98,8 +98,8 @@ def _validation(axes: Axes, protocol: str, own: pd.DataFrame) -> None:
             picked = own[(own.arm == name) & own.chosen]
             if name == "method":
                 axes.plot(
-                    100 * picked.share, 100 * picked.validation, "o", color=color, markersize=4, zorder=5,
-                    label="chosen, each network",
+                    100 * picked.share, 100 * picked.validation, "o", color=color, markersize=4,
+                    zorder=5, label="chosen, each network",
                 )  # fmt: skip
     axes.set_xlabel("% of the flagged units deleted")
     axes.set_ylabel("% right, validation")
