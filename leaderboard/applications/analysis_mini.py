@@ -12,13 +12,11 @@ from copy import deepcopy
 from typing import Any
 
 from leaderboard.applications.analysis import Accuracies, Analysis, Settings, Target, analyze
+from leaderboard.applications.edit_mini import WORLD
 from leaderboard.applications.language import Language, open_language
 from leaderboard.applications.subjects import CLASSES, LAYERS, Network, Scenes, Workshop, titled
 from leaderboard.predictions import Predictions
 from milannotations.synthetic.subjects import TEST_SCENES, SubjectWorld
-
-WORLD = SubjectWorld(text=0.5)
-"""Half of the pictures carry the name of their class in a corner: the world of edits."""
 
 PICTURES = 500
 SIMILAR_TO = ("text",)
