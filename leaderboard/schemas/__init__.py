@@ -1,0 +1,44 @@
+"""JSON Schemas of what is handed over: records, outcomes of applications, forms of submissions.
+
+The files beside this one are made from the code: `python -m leaderboard.schemas --out DIR`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from leaderboard.applications.outcome import Outcome
+from leaderboard.records import Record
+from leaderboard.submitting.form import Submission
+from milannotations.files import replacing
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "record": Record,
+    "outcome": Outcome,
+    "submission": Submission,
+}
+HOME = Path(__file__).parent
+
+
+def text(name: str) -> str:
+    """Return a schema as JSON; the same bytes every time.
+
+    Example:
+        >>> "schema_version" in json.loads(text("record"))["properties"]
+        True
+    """
+    made = SCHEMAS[name].model_json_schema()
+    return json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write(out: str | os.PathLike[str] = HOME) -> list[Path]:
+    """Write every schema as `out`/<name>.schema.json; return where."""
+    paths = [Path(out) / f"{name}.schema.json" for name in SCHEMAS]
+    for name, path in zip(SCHEMAS, paths, strict=True):
+        with replacing(path) as temporary:
+            temporary.write_text(text(name), encoding="utf-8")
+    return paths

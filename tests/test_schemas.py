@@ -1,0 +1,45 @@
+"""The JSON Schemas that ship are what the code reads, and old records fit them."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import submitted
+import yaml
+
+from leaderboard import records, schemas, tracks
+
+V1 = Path(__file__).parent / "records" / "v1"
+AGAIN = "Make them anew: python -m leaderboard.schemas --out leaderboard/schemas"
+
+
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
+def test_the_file_is_what_the_code_makes(name):
+    found = (schemas.HOME / f"{name}.schema.json").read_text(encoding="utf-8")
+    assert found == schemas.text(name), AGAIN
+
+
+@pytest.mark.parametrize("place", [V1, schemas.HOME.parent / "records"])
+def test_records_of_every_age_fit_their_schema(place):
+    schema = json.loads(schemas.text("record"))
+    found = sorted(place.rglob("record.json"))
+    assert found
+    for path in found:
+        jsonschema.validate(json.loads(path.read_text()), schema)
+        records.load(path.parent)
+
+
+def test_a_record_older_than_tracks_stands_on_none():
+    record = records.load(V1)
+    assert (record.track, record.about) == (None, None)
+    assert tracks.belongs(record, tracks.get("mini")) == "its track is none"
+
+
+def test_a_form_fits_its_schema():
+    entry = {"track": "mini@1", "file": "mini-mini.csv", "sha256": "0" * 64}
+    schema = json.loads(schemas.text("submission"))
+    form = yaml.safe_load(yaml.safe_dump({**submitted.FIELDS, "predictions": [entry]}))
+    jsonschema.validate(form, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**form, "scores": {}}, schema)
