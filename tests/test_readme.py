@@ -56,6 +56,17 @@ def test_block_runs(folder, number):
         assert done.stdout.strip(), command[-1]
 
 
+def test_the_commands_led_to_a_row_of_the_board(folder):
+    """What the block of the leaderboard has built; it ran before."""
+    if not (folder / "site").is_dir():
+        pytest.skip("needs the README's commands to have run before, in this process")
+    site = folder / "site"
+    pages = {path.name: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    row = [name for name, page in pages.items() if "brightness" in page and "nearest" in page]
+    assert row, sorted(pages)
+    assert any("stranger@example.org" in page for page in pages.values()) is False
+
+
 def test_there_is_something_to_run():
     languages = [language for language, file, _ in BLOCKS if not file]
     assert languages.count("bash") >= 2
