@@ -394,3 +394,39 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
     assert (world / "work" / "train" / "cues.csv").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="holds other pictures"):
         edit_real.write_roles(world / "images", world / "work", replace(cue, corner="any"))
+
+
+def test_the_mini_world_end_to_end(tmp_path):
+    """Networks of two steps, few pictures: exemplars, descriptions, edits, the same twice."""
+    from leaderboard.applications.edit_mini import MiniTrials
+    from leaderboard.applications.subjects import Workshop
+    from milannotations.synthetic.training import Settings as Training
+
+    def trials():
+        return MiniTrials(Workshop(tmp_path / "w", Training(steps=1, batch=4), 20), [0], 16)
+
+    settings = Settings(protocols=("edit-plain",), placebos=2, shuffles=1, shares=(0, 0.5, 1))
+    made = trials()
+    found = made.edit("random-description", None, settings).outcome
+    (name,) = found.networks
+    assert name == "mini-subject-righttext05-0"
+    assert (found.data, found.synthetic, found.method) == ("mini", True, "random-description")
+    assert found.images["test-conflict"]["world"]["adversarial"]
+    assert not found.images["validation-clean"]["world"]["text"]
+    assert found.networks[name]["units"]["layer4"] == 96
+    again = trials()
+    for trial in again.trials:
+        trial._ablator = None  # all of it is in the folder
+    assert again.edit("random-description", None, settings).outcome.results == found.results
+    # described by anything else: an edition, and a file of predictions
+    made.write_exemplars(tmp_path / "edition")
+    import milannotations
+
+    units = milannotations.load(tmp_path / "edition")["test"]
+    keys = zip(units["network"], units["layer"], units["unit"], strict=True)
+    said = of_texts([Unit(*key) for key in keys], ["nothing to read"] * len(units))
+    none = made.edit("mine@2", said, settings).outcome
+    assert none.number.value == 0
+    assert none.number.p == 1
+    tuned = made.edit("mine@2", said, replace(settings, fine_tune=1)).outcome
+    assert tuned.settings["fine_tune"] == 1
