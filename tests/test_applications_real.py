@@ -10,10 +10,13 @@ import pytest
 from test_models import RESNET20
 
 import baselines
-from baselines import Context, Subject
+from baselines import Context
+from baselines.probing import Probing
 from leaderboard import predictions
 from leaderboard.applications import outcome
 from leaderboard.applications.audit import Settings, audit
+from milannotations.exemplars import Run, load_model
+from milannotations.probes import ProbeItems, open_probe
 from milannotations.schema import Unit, features, row
 
 pytestmark = pytest.mark.slow
@@ -22,17 +25,20 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 SQUEEZE = "torchvision:squeezenet1_1"
 
 
-def said_of(method, network, widths, subject):
+def said_of(method, network, widths, model, weights, probe, side):
     """Return a method's descriptions of all units of some layers, and the network on its probe."""
     from datasets import Dataset
 
+    loaded = load_model(model, weights=weights)
+    items = ProbeItems(open_probe(probe), loaded.preprocessing, (28, 28), side)
+    probing = Probing(network, loaded.model, items, items.probe, list(widths), run=Run())
     units = [Unit(network, layer, i) for layer, width in widths.items() for i in range(width)]
     table = Dataset.from_list(
         [row(unit, unit_kind="channel") for unit in units], features=features()
     )
-    probings = subject.probings(units)
-    answers = baselines.run(baselines.get(method), table, Context(probings=probings))
-    return predictions.of_descriptions(zip(units, answers, strict=True)), probings[network]
+    context = Context(probings={network: probing})
+    answers = baselines.run(baselines.get(method), table, context)
+    return predictions.of_descriptions(zip(units, answers, strict=True)), probing
 
 
 def run(*words):
@@ -51,7 +57,10 @@ def test_resnet20_on_cifar10(real, tmp_path):
         "invert",
         "resnet20-cifar10",
         {"layer2": 32, "layer3": 64},
-        Subject(model, f"images:{images}", weights=str(weights)),
+        model,
+        weights,
+        f"images:{images}",
+        side=32,
     )
     said.write(tmp_path / "said.csv")
     (tmp_path / "words.csv").write_text(
@@ -59,7 +68,7 @@ def test_resnet20_on_cifar10(real, tmp_path):
     )
     common = (
         "analyze", tmp_path / "said.csv", "--model", model, "--weights", weights, "--images",
-        images, "--layer", "layer2", "layer3", "--limit", 500, "--batch-size", 100, "--step", 0.05,
+        images, "--layer", "layer2", "layer3", "--limit", 300, "--batch-size", 100, "--step", 0.05,
         "--language", tmp_path / "words.csv", "--method", "invert",
     )  # fmt: skip
     run(*common, "--out", tmp_path / "first")
@@ -82,7 +91,10 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
         "netdissect",
         "squeezenet1-1-imagenet",
         {"features.12": 512},
-        Subject(SQUEEZE, f"coco:{real / 'images' / 'coco-mini'}", weights=str(weights)),
+        SQUEEZE,
+        weights,
+        f"coco:{real / 'images' / 'coco-mini'}",
+        side=224,
     )
     said.write(tmp_path / "said.csv")
     images = real / "images" / "imagenet-sample"

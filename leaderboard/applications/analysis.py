@@ -470,7 +470,9 @@ def _number(areas: Mapping[str, Mapping[str, Any]], n: int, settings: Settings) 
             name="area between curve and control",
             value=None, low=None, high=None, control=0.0, p=None,
             n=settings.draws if n == 1 else n, over=over,
-            says="No score of the descriptions varies among units: there is nothing to order by.",
+            says="No score of the descriptions varies among units: there is nothing to order by."
+            if not areas
+            else "Controls do not differ from one another: what chance does cannot be told.",
         )  # fmt: skip
     name = min(known, key=lambda key: (known[key]["p"], -abs(known[key]["area"])))
     best = known[name]

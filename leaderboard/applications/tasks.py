@@ -23,7 +23,7 @@ from milannotations.synthetic.training import Settings as Training
 
 SEEDS = 3
 PLACEBOS = 19
-PICTURES = 120
+PICTURES = 100
 """On which the analysis measures accuracies: the same for an order and for its control."""
 
 STEP, DRAWS = 0.05, 3
