@@ -93,8 +93,14 @@ def _validation(axes: Axes, protocol: str, own: pd.DataFrame) -> None:
     for name, color in ARMS.items():
         means = _by_share(own[own.arm == name]).mean(axis=1)
         if len(means) > 1:
-            own_style = {"linewidth": 2.2, "zorder": 4} if name == "method" else {"linewidth": 1.4}
-            axes.plot(100 * means.index, 100 * means, color=color, label=NAMES[name], **own_style)
+            axes.plot(
+                100 * means.index,
+                100 * means,
+                color=color,
+                label=NAMES[name],
+                linewidth=2.2 if name == "method" else 1.4,
+                zorder=4 if name == "method" else 2,
+            )
             picked = own[(own.arm == name) & own.chosen]
             if name == "method":
                 axes.plot(

@@ -284,7 +284,7 @@ def selectivity(name: str, shown: Marked, computed: Computed) -> dict[Unit, floa
         computed: the exemplars.
     """
     maps = shown.maps()
-    found = {}
+    found: dict[Unit, float] = {}
     for label, layer in computed.layers.items():
         both, whole = layer.inside(maps)
         shares = (both.double() / whole.clamp(min=1)).mean(1).tolist()

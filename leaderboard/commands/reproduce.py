@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,7 +67,9 @@ def reproduce(
         from leaderboard.applications import reproduce as applying
         from leaderboard.commands.applications import show
 
-        more = {"model": milan, "limit": limit, "epochs": epochs} if table == "edit" else {}
+        more: dict[str, Any] = (
+            {"model": milan, "limit": limit, "epochs": epochs} if table == "edit" else {}
+        )
         made = applying.reproduce(
             table,
             out,
