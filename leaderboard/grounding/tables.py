@@ -142,7 +142,7 @@ def _unpublished(name: str, found: Sequence[Verdict]) -> list[str]:
     if name in PUBLISHED_EITHER and low and passes:
         return [
             f"Differs: {name} passes both up to {short(LOW, 3)}; published: it does not. Units "
-            "here fire in few samples without their concept, which the paper's noisier ones did not."
+            "here fire in few samples without their concept; the paper's were noisier."
         ]
     missed = {each.test for each in low if each.verdict != "pass"}
     high = [each for each in found if each.prevalence > LOW and each.test in missed]
