@@ -173,6 +173,7 @@ def file_name(track: Track, seed: int | None) -> str:
     """Return the name of a file of predictions: `<edition>-<config>.csv`, and what tells it.
 
     Example:
+        >>> from leaderboard import tracks
         >>> file_name(tracks.get("mini"), None), file_name(tracks.get("mini"), 1)
         ('mini-mini.csv', 'mini-mini-seed1.csv')
     """
