@@ -17,10 +17,11 @@ app = typer.Typer(
 def list_metrics(as_json: Json = False) -> None:
     """List the metrics that scores can be asked for."""
     from leaderboard import metrics
+    from leaderboard.grounding import metrics as grounded
 
     specs = metrics.catalogue()
     if as_json:
-        print_json([spec.to_dict() for spec in specs])
+        print_json([spec.to_dict() for spec in (*specs, *grounded.specs())])
         return
     print_table(
         ("name", "what it says", "better", "source"),
@@ -30,7 +31,14 @@ def list_metrics(as_json: Json = False) -> None:
         "\nA score against all references, instead of matched ones, ends in -allref.\n"
         f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
         "bertscore@path/to/folder:LAYER, embedding@path/to/folder.\n"
-        "As modules: evaluate.load(leaderboard.metrics.path(NAME))."
+        "As modules: evaluate.load(leaderboard.metrics.path(NAME)).\n\n"
+        "By what units do, with --ground MODEL (sets: headline, all):"
+    )
+    tested = [kind for kind in grounded.KINDS if kind.name != "prevalence"]
+    fails = {kind.name: ", ".join(kind.fails) or "none" for kind in tested}
+    print_table(
+        ("name", "what it says", "fails (milan check --metric)", "source"),
+        [(s.name, s.title, fails.get(s.name, "not tested"), s.source) for s in grounded.specs()],
     )
 
 

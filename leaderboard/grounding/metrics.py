@@ -132,6 +132,13 @@ KINDS: tuple[Kind, ...] = (
 """Every metric of activations: the headline, what stands beside it, and the literature's."""
 
 
+def specs() -> list[MetricSpec]:
+    """Return what every metric of activations is, `simulation` among them."""
+    from leaderboard.grounding.simulation import Simulation
+
+    return [*(kind.spec for kind in KINDS), Simulation.spec]
+
+
 class Grounded(PairMetric):
     """A metric of what descriptions predict and units do; its reference sets are unit keys.
 
