@@ -122,7 +122,8 @@ def _make(paths: list[Path], folder: Path, progress: bool) -> None:
             sheet.append((images, masks))
             if len(sheet) == ROWS or len(units) == total:
                 at = folder / f"{(len(units) - 1) // ROWS:04d}.webp"
-                waiting.append(pool.submit(_write, sheet, side, at, small))
+                if any(pictures for pictures, _ in sheet):  # text alone needs no sheet
+                    waiting.append(pool.submit(_write, sheet, side, at, small))
                 sheet = []
             if len(waiting) > 2 * (os.cpu_count() or 1):  # pictures read, and not yet drawn
                 waiting.popleft().result()
@@ -130,8 +131,6 @@ def _make(paths: list[Path], folder: Path, progress: bool) -> None:
             each.result()
     if not any(count for *_, count in units):
         units = []
-        for path in folder.glob("*.webp"):
-            path.unlink()
     (folder / "sheets.json").write_text(json.dumps({"side": side, "units": units}), "utf-8")
 
 
