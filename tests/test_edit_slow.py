@@ -17,7 +17,7 @@ from leaderboard.applications.subjects import Workshop
 
 pytestmark = pytest.mark.slow
 
-PLAIN = Settings(protocols=("edit-plain",), placebos=19, shuffles=8, shares=FAST)
+CONFLICT = Settings(protocols=("edit-conflict",), placebos=19, shuffles=8, shares=FAST)
 PICTURES = 500
 
 
@@ -34,11 +34,11 @@ def mini(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def milan(mini):
-    return mini.edit("milan", None, PLAIN).outcome
+    return mini.edit("milan", None, CONFLICT).outcome
 
 
 def test_oracle_flags_beat_placebos_on_four_of_five_networks(milan):
-    arms = milan.results["edit-plain"]["arms"]
+    arms = milan.results["edit-conflict"]["arms"]
     for name in ("oracle", "method", "all units"):
         own = arms[name]
         print(
@@ -70,18 +70,18 @@ def test_p_is_uniform_over_null_runs(mini, milan):
         return (above + draw.random() * (tied + 1)) / (len(placebos) + 1)
 
     runs = {"shuffled": [], "random words": []}
-    for each in milan.results["edit-plain"]["replicates"]:
+    for each in milan.results["edit-conflict"]["replicates"]:
         gains = each["placebos"]["gains"]
         for entry in each["arms"]["shuffled"]:
             runs["shuffled"].append((entry["p"], split(entry["gain"], gains)))
     words = ["red", "circles", "squares", "stars", "lined", "dark", "blue", "dotted"]
     for seed, word in enumerate(words):
-        settings = replace(PLAIN, words=(word,), shuffles=0, seed=seed)
+        settings = replace(CONFLICT, words=(word,), shuffles=0, seed=seed)
         said = mini.workshop.describe_all("random-description", mini.networks, mini.world, seed)
         for trial in mini.trials:
             own = flags.flagged(said, trial.units, settings.words)
-            arms, placebos = edits.arms_of(trial, own, "edit-plain", settings)
-            made = edits._replicate(trial, arms, placebos, "edit-plain")
+            arms, placebos = edits.arms_of(trial, own, "edit-conflict", settings)
+            made = edits._replicate(trial, arms, placebos, "edit-conflict")
             entry = made["arms"]["method"]
             if entry["flagged"]:
                 gains = made["placebos"]["gains"]
@@ -97,7 +97,7 @@ def test_p_is_uniform_over_null_runs(mini, milan):
 
 def test_two_runs_give_the_same_record(mini, milan, tmp_path):
     again = MiniTrials(Workshop(mini.workshop.folder), pictures=PICTURES)
-    made = again.edit("milan", None, PLAIN).outcome
+    made = again.edit("milan", None, CONFLICT).outcome
     assert made.results == milan.results
     assert made.number == milan.number
 

@@ -96,7 +96,7 @@ class Settings:
         seed: of all draws.
     """
 
-    protocols: tuple[Protocol, ...] = ("edit-plain", "edit-conflict")
+    protocols: tuple[Protocol, ...] = ("edit-conflict", "edit-plain")
     words: tuple[str, ...] = WORDS
     matching: flags.Matching = "words"
     placebos: int = 99

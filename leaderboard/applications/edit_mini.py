@@ -49,7 +49,7 @@ FAST = (0.0, 0.125, 0.25, 0.5)
 def fast(placebos: int, seed: int = 0) -> Settings:
     """Return the settings of `milan run`: one protocol, and fewer numbers to choose from."""
     return Settings(
-        protocols=("edit-plain",), placebos=placebos, shuffles=1, shares=FAST, seed=seed
+        protocols=("edit-conflict",), placebos=placebos, shuffles=1, shares=FAST, seed=seed
     )
 
 

@@ -31,7 +31,7 @@ STEP, DRAWS = 0.05, 3
 step and five orders."""
 
 EDIT_PICTURES = 200
-"""Of each role, and edits by `edit-plain` alone. `milan edit` takes 1,000, and both protocols."""
+"""Of each role, and edits by `edit-conflict` alone. `milan edit` takes 1,000 and both protocols."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,12 @@ def _describe(job: Job) -> str:
     workshop.inside(network, shown, concept)
     for method in job.methods:
         workshop.describe(method, network, shown)
+    # most of the work: kept in the folder, where the tasks find it
+    if world.text and "analyze" in job.kind.split("+"):
+        analysis, settings = _analysis(workshop, replace(job, seeds=(seed,)))
+        for method in job.methods:
+            analysis.analyze(method, None, settings)
     if world.text and "edit" in job.kind.split("+"):
-        # most of the work: kept in the folder, where the task finds it
         made = MiniTrials(workshop, [seed], job.edit_pictures)
         for method in job.methods:
             made.measure(method, fast(job.placebos, job.seed))
@@ -220,12 +224,16 @@ def _asked(job: Job) -> dict[str, Any]:
     }
 
 
-def _analyze(workshop: Any, job: Job) -> Callable[[str, Path], Any]:
+def _analysis(workshop: Any, job: Job) -> tuple[Any, Any]:
     from leaderboard.applications.analysis import Settings
     from leaderboard.applications.analysis_mini import SIMILAR_TO, MiniAnalysis
 
-    made = MiniAnalysis(workshop, job.seeds, job.pictures)
     settings = Settings(similar_to=SIMILAR_TO, step=STEP, draws=DRAWS, seed=job.seed)
+    return MiniAnalysis(workshop, job.seeds, job.pictures), settings
+
+
+def _analyze(workshop: Any, job: Job) -> Callable[[str, Path], Any]:
+    made, settings = _analysis(workshop, job)
     return lambda method, folder: made.analyze(method, None, settings, _asked(job)).save(folder)
 
 
