@@ -223,6 +223,19 @@ def test_controls_have_as_many_units_of_each_layer_at_every_step(monkeypatch):
     assert len({json.dumps(sets, default=int) for sets in plans[:5]}) > 1
 
 
+def test_accuracies_are_kept_and_measured_once(tmp_path):
+    path, sets = tmp_path / "kept.json", [{}, {"two": [0]}, {"two": [0, 1], "one": [3]}]
+    first = Accuracies(target(), "zero", path)
+    found, parts = first(sets), first.by_class(sets)
+    again = Accuracies(target(), "zero", path)
+    again._ablator = None  # nothing is measured again
+    turned = [{"one": np.array([3]), "two": [1, 0]}, {}]
+    assert again(turned).tolist() == found[[2, 0]].tolist()
+    assert np.array_equal(again.by_class(sets), parts)
+    assert found[0] == 1
+    assert found[1] == pytest.approx(2 / 3, abs=0.1), "one class is no longer told"
+
+
 def test_shuffled_descriptions_give_areas_around_zero():
     """Null runs: descriptions dealt at random within layers tell nothing, and p says so."""
     rng, p_values, areas = np.random.default_rng(0), [], []

@@ -18,10 +18,12 @@ orders looked at. The pictures are the test pictures: nothing is chosen on them.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from leaderboard.applications.language import Language
 from leaderboard.applications.outcome import Number, Outcome
 from leaderboard.predictions import Predictions
 from milannotations.errors import InputError, did_you_mean
+from milannotations.files import replacing
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
@@ -128,16 +131,23 @@ class Accuracies:
     """Accuracies of a network without sets of units, each measured once.
 
     Methods share it: controls, and sets that several orders begin with, are the same for all.
+
+    Args:
+        target: the network.
+        how: units are ablated.
+        path: a JSON file of the same network and pictures that keeps them; None keeps none.
     """
 
-    def __init__(self, target: Target, how: str = "zero") -> None:
+    def __init__(self, target: Target, how: str = "zero", path: Path | None = None) -> None:
         from milannotations.exemplars.ablation import Ablator
 
-        self.target, self.how = target, how
+        self.target, self.how, self.path = target, how, path
         self._ablator = Ablator(
             target.model, target.pictures, list(target.layers), how=how, run=target.run
         )
-        self._known: dict[Any, tuple[float, NDArray[np.float64]]] = {}
+        self._known: dict[str, tuple[float, list[float]]] = {}
+        if path is not None and path.is_file():
+            self._known = json.loads(path.read_text())
 
     def __call__(self, sets: Sequence[Set]) -> NDArray[np.float64]:
         """Return accuracies (set,)."""
@@ -149,7 +159,7 @@ class Accuracies:
         known = self._of(sets)
         return np.array([known[_key(each)][1] for each in sets])
 
-    def _of(self, sets: Sequence[Set]) -> dict[Any, tuple[float, NDArray[np.float64]]]:
+    def _of(self, sets: Sequence[Set]) -> dict[str, tuple[float, list[float]]]:
         from milannotations.exemplars.ablation import accuracy, accuracy_by_class
 
         new = {key: each for each in sets if (key := _key(each)) not in self._known}
@@ -157,7 +167,11 @@ class Accuracies:
             answers = self._ablator.predictions(list(new.values()))
             whole = accuracy(answers, self.target.labels)
             parts = accuracy_by_class(answers, self.target.labels, len(self.target.classes))
-            self._known |= dict(zip(new, zip(whole.tolist(), parts, strict=True), strict=True))
+            made = zip(whole.tolist(), parts.tolist(), strict=True)
+            self._known |= dict(zip(new, made, strict=True))
+            if self.path is not None:
+                with replacing(self.path) as temporary:
+                    temporary.write_text(json.dumps(self._known))
         return self._known
 
 
@@ -522,8 +536,13 @@ def _check_labels(target: Target) -> None:
         )
 
 
-def _key(units: Set) -> Any:
-    return tuple((label, tuple(sorted(own))) for label, own in sorted(units.items()) if own)
+def _key(units: Set) -> str:
+    """Return a set of units as text: layers that have any, and their units, ascending."""
+    return " ".join(
+        f"{label}:{','.join(map(str, sorted(map(int, own))))}"
+        for label, own in sorted(units.items())
+        if len(own)
+    )
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from leaderboard.applications.analysis import Accuracies, Analysis, Settings, Target, analyze
@@ -91,19 +92,24 @@ class MiniAnalysis:
             predictions = self.workshop.describe_all(method, self.networks, self.world)
             title = titled(method)
         described = time.perf_counter() - began
-        measured = self._measured.setdefault(
-            settings.how,
-            {target.name: Accuracies(target, settings.how) for target in self.targets},
-        )
+        if settings.how not in self._measured:
+            self._measured[settings.how] = {
+                target.name: Accuracies(target, settings.how, self._kept(target, settings))
+                for target in self.targets
+            }
         return analyze(
             predictions,
             self.targets,
             self.language,
             settings,
-            measured=measured,
+            measured=self._measured[settings.how],
             method=title,
             data="mini",
             asked=asked,
             synthetic=True,
             seconds={"describe": described},
         )
+
+    def _kept(self, target: Target, settings: Settings) -> Path:
+        what = (dict(target.source), dict(target.images), settings.how)
+        return self.workshop.place("accuracies", *what).with_suffix(".json")

@@ -252,7 +252,8 @@ class Workshop:
             self._made[key] = make()
         return self._made[key]
 
-    def _place(self, kind: str, *what: Any) -> Path:
+    def place(self, kind: str, *what: Any) -> Path:
+        """Return where the folder keeps something of these settings, by what it is."""
         assert self.folder is not None
         asked = json.dumps([asdict(self.settings), self.scenes, *what], sort_keys=True)
         return self.folder / f"{kind}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
@@ -261,7 +262,7 @@ class Workshop:
         from safetensors.torch import load_file
 
         name = f"mini-{world.name}-{seed}".replace(".", "")
-        path = self._place("network", asdict(world), seed).with_suffix(".safetensors")
+        path = self.place("network", asdict(world), seed).with_suffix(".safetensors")
         if path.is_file():
             model = Subject()
             model.load_state_dict(load_file(path))
@@ -283,7 +284,7 @@ class Workshop:
         return self._once(("computed", network.name, shown), make)
 
     def _units(self, network: Network, shown: SubjectWorld) -> Any:
-        out = self._place("edition", network.source, asdict(shown))
+        out = self.place("edition", network.source, asdict(shown))
         if not out.is_dir():
             self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
             with replacing(out) as temporary:  # interrupted, it is made anew
@@ -293,7 +294,7 @@ class Workshop:
     def _inside(
         self, network: Network, shown: SubjectWorld, concept: str
     ) -> dict[str, dict[str, list[float]]]:
-        path = self._place("shares", network.source, asdict(shown), concept).with_suffix(".json")
+        path = self.place("shares", network.source, asdict(shown), concept).with_suffix(".json")
         if not path.is_file():
             shares = self._shares(network, shown, concept)
             with replacing(path) as temporary:
@@ -321,7 +322,7 @@ class Workshop:
         made = baselines.get(method)
         file = sha256(method) if Path(method).is_file() else None
         what = (made.spec.to_dict(), file, network.source, asdict(shown), seed)
-        path = self._place("said", *what).with_suffix(".csv")
+        path = self.place("said", *what).with_suffix(".csv")
         if not path.is_file():
             self._answers(method, network, shown, seed).write(path)
         return predictions.read(path)

@@ -158,11 +158,11 @@ def _each(what: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iter
 
 def _networks(job: Job, tasks: Sequence[str]) -> list[tuple[Any, int, Any, str]]:
     """Return the networks that tasks need: world, seed, what exemplars are of, measured concept."""
-    from leaderboard.applications import analysis_mini, audit_mini
+    from leaderboard.applications import audit_mini, edit_mini
 
     made = []
     if {"analyze", "edit"} & set(tasks):  # these take longest, so they come first
-        world = analysis_mini.WORLD
+        world = edit_mini.WORLD
         made += [(world, seed, world, "text") for seed in job.seeds]
     if "audit" in tasks:
         pair = (audit_mini.WORLD, replace(audit_mini.WORLD, blurred_faces=True))
