@@ -154,7 +154,8 @@ def test_squeezenet_on_imagenet(real, tmp_path):
         "--model", "torchvision:squeezenet1_1", "--weights",
         real / "weights" / "squeezenet1_1_imagenet.safetensors", "--images",
         real / "images" / "imagenet-sample", "--classes", tmp_path / "classes.txt",
-        "--layer", layer, "--limit", 200, "--cache", tmp_path / "work",
+        "--layer", layer, "--limit", 80, "--cache", tmp_path / "work",
+        "--protocol", "edit-conflict",
     )  # fmt: skip
     folders = sorted(p.name for p in (real / "images" / "imagenet-sample").iterdir() if p.is_dir())
     (tmp_path / "classes.txt").write_text("\n".join(folders) + "\n")
@@ -162,7 +163,7 @@ def test_squeezenet_on_imagenet(real, tmp_path):
               "squeezenet", {layer: width})  # fmt: skip
     run("edit", tmp_path / "said.csv", *base, "--placebos", 9, "--out", tmp_path / "edit")
     made = outcome.load(tmp_path / "edit")
-    before = made.results["edit-plain"]["replicates"][0]["before"]["accuracy"]
+    before = made.results["edit-conflict"]["replicates"][0]["before"]["accuracy"]
     print(f"\n{before} {made.number.says}")
     assert before["test-clean"] > 0.5
     assert made.results["flags"]["squeezenet"]["flagged"] == 8
