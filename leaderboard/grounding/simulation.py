@@ -66,24 +66,28 @@ class Simulation(RowMetric):
         n = held.samples
         shuffled = np.random.default_rng([seed, n]).permutation(n)
         self._fixed, self._counted = np.sort(shuffled[: n // 2]), np.sort(shuffled[n // 2 :])
-        self._means: dict[tuple[str, str], Floats] = {}
+        self._means: dict[tuple[tuple[str, str], int], float] = {}
         self._whole: dict[str, NDArray[np.float32]] = {}
 
     def defined(self, predictions: Sequence[str], references: ReferenceSets) -> NDArray[np.bool_]:
         """Return which texts can be read, of units that something depends on."""
         self.presences.of(list(dict.fromkeys(predictions)))  # at once
-        return np.array(
-            [
-                self.presences.readable(text) and self._matters(members[0])
-                for text, members in zip(predictions, references, strict=True)
-            ],
-            dtype=bool,
-        )
+        found = np.zeros(len(predictions), dtype=bool)
+        units = [self._unit(members[0]) for members in references]
+        for layer in self.held.layers:
+            places = [
+                place
+                for place, (own, _) in enumerate(units)
+                if own == layer and self.presences.readable(predictions[place])
+            ]
+            found[places] = self._at_mean(layer, [units[place][1] for place in places]) > 0
+        return found
 
-    def _matters(self, key: str) -> bool:
+    def _unit(self, key: str) -> tuple[tuple[str, str] | None, int]:
+        """Return layer and index of a unit by key; no layer of one that was not seen."""
         head, _, index = key.rpartition("/")
         layer = next((each for each in self.held.layers if "/".join(each) == head), None)
-        return layer is not None and bool(self._at_mean(layer)[int(index)] > 0)
+        return layer, int(index)
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         """Return a value for each prediction and its own unit; nan where there is none."""
@@ -91,14 +95,13 @@ class Simulation(RowMetric):
         pairs, at = distinct(asked)
         found = np.full(len(pairs), np.nan)
         by_layer: dict[tuple[str, str], list[int]] = {}
-        layers = {"/".join(key): key for key in self.held.layers}
         self.presences.of(list(dict.fromkeys(predictions)))  # at once
         for place, (text, key) in enumerate(pairs):
-            layer = layers.get(key.rpartition("/")[0])
+            layer, _ = self._unit(key)
             if layer is not None and self.presences.readable(text):
                 by_layer.setdefault(layer, []).append(place)
         for layer, places in by_layer.items():
-            own = [(pairs[i][0], int(pairs[i][1].rpartition("/")[2])) for i in places]
+            own = [(pairs[i][0], self._unit(pairs[i][1])[1]) for i in places]
             found[places] = self._layer(layer, own)
         return found[at]
 
@@ -123,7 +126,6 @@ class Simulation(RowMetric):
         """Return values of pairs of a layer, a round of runs for pairs of different units."""
         found = np.full(len(pairs), np.nan)
         predicted = self.predicted(layer, pairs)
-        held_at_mean = self._at_mean(layer)
         rounds: list[list[int]] = []
         met: dict[int, int] = {}
         for place, (_, unit) in enumerate(pairs):
@@ -136,7 +138,7 @@ class Simulation(RowMetric):
             levels = self._mean_levels(layer)
             levels[:, units] = predicted[:, places]
             moved = self._moves(layer, levels, units)
-            base = held_at_mean[units]
+            base = self._at_mean(layer, units)
             found[places] = np.where(base > 0, 1 - moved / np.where(base > 0, base, 1), np.nan)
         return found
 
@@ -144,12 +146,15 @@ class Simulation(RowMetric):
         means = self.held.layers[layer][self._fixed].mean(0)
         return np.repeat(means[None], len(self._counted), axis=0)
 
-    def _at_mean(self, layer: tuple[str, str]) -> Floats:
-        """Return how far the output moves when each unit is held at its mean: (unit,)."""
-        if layer not in self._means:
-            levels = self._mean_levels(layer)
-            self._means[layer] = self._moves(layer, levels, range(levels.shape[1]))
-        return self._means[layer]
+    def _at_mean(self, layer: tuple[str, str], units: Sequence[int]) -> Floats:
+        """Return how far the output moves when each of these units is held at its mean: (unit,)."""
+        new = [unit for unit in dict.fromkeys(units) if (layer, unit) not in self._means]
+        if new:
+            moved = self._moves(layer, self._mean_levels(layer), new)
+            self._means.update(
+                ((layer, unit), float(m)) for unit, m in zip(new, moved, strict=True)
+            )
+        return np.array([self._means[layer, unit] for unit in units])
 
     def _moves(self, layer: tuple[str, str], levels: Floats, units: Sequence[int]) -> Floats:
         """Return how far the output moves, unit by unit: a mean over pictures, (unit,).
