@@ -346,7 +346,7 @@ def test_a_thousand_units_open_in_two_seconds_and_three_megabytes(
         score.save(tmp_path / "records" / name)
     board.build(tmp_path / "site", [tmp_path / "records"], cache=tmp_path / "cache")
     address = served(tmp_path / "site")
-    page = opened("about:blank")
+    page = opened(f"{address}/assets/icon.svg")
     for path in ("index.html", f"units/{units_file(tmp_path / 'site')}"):
         sizes = []
         page.on("response", lambda response, sizes=sizes: sizes.append(len(response.body())))
