@@ -26,6 +26,7 @@ from baselines.probing import Probing
 from baselines.running import keys
 from leaderboard import predictions
 from milannotations import editions, exemplars
+from milannotations.errors import InputError
 from milannotations.files import replacing, sha256
 from milannotations.probes import ProbeItems
 from milannotations.probes.mini import MiniProbe
@@ -225,7 +226,7 @@ class Workshop:
     def describe(
         self, method: str, network: Network, shown: SubjectWorld, seed: int = 0
     ) -> Predictions:
-        """Return a method's descriptions of a network's units.
+        """Return a method's descriptions of a network's units; see `check_describer`.
 
         Args:
             method: name or path; see `describers`.
@@ -365,10 +366,23 @@ def titled(method: str) -> str:
     return f"{spec.name}@{spec.version}"
 
 
+AT_HAND = frozenset(("training", "activations", "trained model"))
+"""What methods may require of a subject network."""
+
+
 def describers() -> list[str]:
     """Return the methods that can describe a subject network with nothing but what ships."""
-    at_hand = {"training", "activations", "trained model"}
-    return [spec.name for spec in baselines.specs() if set(spec.requires) <= at_hand]
+    return [spec.name for spec in baselines.specs() if set(spec.requires) <= AT_HAND]
+
+
+def check_describer(method: str) -> None:
+    """Raise InputError unless a method can describe a subject network with what ships."""
+    spec = baselines.get(method).spec
+    if lacking := sorted(set(spec.requires) - AT_HAND):
+        raise InputError(
+            f"'{spec.name}' requires the {' and the '.join(lacking)}, which there is not for these "
+            f"networks. Methods that can describe them: {', '.join(describers())}."
+        )
 
 
 def _scaled(picture: Any) -> Tensor:
@@ -376,4 +390,13 @@ def _scaled(picture: Any) -> Tensor:
     return pixels.float() / 255
 
 
-__all__ = ["CLASSES", "LAYERS", "Network", "Scenes", "Workshop", "describers", "titled"]
+__all__ = [
+    "CLASSES",
+    "LAYERS",
+    "Network",
+    "Scenes",
+    "Workshop",
+    "check_describer",
+    "describers",
+    "titled",
+]

@@ -106,10 +106,17 @@ def run(
         InputError: no such task or method; a place for an outcome that holds something else.
     """
     import baselines
-    from leaderboard.applications.subjects import EXEMPLAR_SCENES, SETTINGS, describers
+    from leaderboard.applications.subjects import (
+        EXEMPLAR_SCENES,
+        SETTINGS,
+        check_describer,
+        describers,
+    )
 
     wanted = names(tasks)
     chosen = tuple(methods or describers())
+    for method in chosen:
+        check_describer(method)
     titles = [_title(baselines.get(method).spec) for method in chosen]
     if len(set(titles)) < len(titles):
         raise InputError("Two of the methods have one name; methods need names of their own.")

@@ -278,6 +278,10 @@ def _check_source(files: list[str] | None, describe: str | None, model: str | No
         raise InputError(
             "Descriptions are needed: files of them, or on the mini world --describe METHOD."
         )
+    if describe is not None:
+        from leaderboard.applications.subjects import check_describer
+
+        check_describer(describe)
 
 
 def _workshop(cache: str | None) -> Workshop:
