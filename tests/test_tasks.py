@@ -168,6 +168,6 @@ def test_the_papers_audit_from_files(tmp_path, capsys):
     assert made.number.p == 2.0**-12
     assert made.results["paper"] == {"unblurred": 213, "blurred": 142}
     capsys.readouterr()
-    for task, says in (("analyze", "--images"), ("edit", "milan data cues")):
+    for task, says in (("analyze", "--images"), ("edit", "milan edit")):
         assert command("reproduce", task, *common[:2], "--out", tmp_path / "x") == 1
         assert says in capsys.readouterr().err

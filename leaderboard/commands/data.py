@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,7 +112,7 @@ def data_show(
             edition, network, layer, unit, config=config, split=split, count=count, seed=seed
         )
         # one unit is looked at closely, several beside one another
-        close = {"columns": 5, "side": 160} if len(rows) == 1 else {}
+        close: dict[str, Any] = {"columns": 5, "side": 160} if len(rows) == 1 else {}
         sheet = pictures.unit_sheet(rows, exemplars=exemplars, **close)
         if "synthetic" in rows["unit_kind"]:
             print(pictures.SYNTHETIC + "\n")
