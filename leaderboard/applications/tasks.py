@@ -26,7 +26,7 @@ PLACEBOS = 19
 PICTURES = 100
 """On which the analysis measures accuracies: the same for an order and for its control."""
 
-STEP, DRAWS = 0.05, 3
+STEP, DRAWS = 0.1, 3
 """Of the analysis: shares of units ablated a step, and random orders. `milan analyze` takes 2 % a
 step and five orders."""
 
