@@ -1,6 +1,7 @@
 """The order of a table: who is told apart, who shares a rank, what several seeds are."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ def test_p_values_are_those_of_the_pairs_and_holm_is_over_all_of_them():
     values = [Values(str(i), noise(i, 0.6 - i / 50)[None], 0.5) for i in range(4)]
     pairs = compare(values, WEIGHTS)
     raw = []
-    for upper, lower in zip(values, values[1:], strict=False):
+    for upper, lower in pairwise(values):
         difference = (upper.by_seed - lower.by_seed)[0]
         raw.append(two_sided_p(WEIGHTS @ difference / N))
     assert [pair.p for pair in pairs] == pytest.approx(raw)
