@@ -13,6 +13,7 @@ from jaxtyping import install_import_hook
 # `datasets` reads these when it is first imported, so they come before any test file
 _CACHE = tempfile.mkdtemp(prefix="milannotations-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ.pop("COLUMNS", None)  # processes of pytest-xdist have one of 80; tables are to be wide
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = _CACHE
 os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE, "datasets")
