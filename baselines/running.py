@@ -85,8 +85,7 @@ def describe(
         data = f"{training or ''} {subject or ''} {'blind' * blind} {units._fingerprint}"
         known = journal.open(asked_of(method.spec, named, seed, members, data))
     account = account or Account()
-    account.options = {name: str(value) for name, value in (named | {"method": ""}).items()}
-    del account.options["method"]
+    account.options = {name: str(value) for name, value in (options or {}).items()}
     account.blind, account.n_kept = blind, len(known)
     left = shuffled_exemplars(units, seed) if blind else units
     left = left.select(range(len(known), len(units)))

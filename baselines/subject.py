@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ class Subject:
 
     Args:
         model: as of `milan exemplars`: `torchvision:resnet18@DEFAULT`, `path/to/file.py:factory`.
-        probe: `broden:DIR`, `coco:DIR`, `segments:DIR` or `mini` (`probes.open_probe`).
+        probe: `broden:DIR`, `coco:DIR`, `segments:DIR`, `images:DIR` (`probes.open_probe`).
         weights: file of weights, safetensors or .pth.
         random: random weights, of a fixed seed.
         preprocess: `imagenet[:SIDE]` or `file.py:name`, instead of the model's own.
@@ -39,7 +39,7 @@ class Subject:
     cache: str | None = None
     batch_size: int = 32
     device: str | None = None
-    progress: bool = False
+    progress: bool = field(default=False, repr=False)
 
     def probings(
         self, units: Sequence[Unit], sampling: Callable[[Probe], Probe] | None = None
