@@ -168,24 +168,21 @@ def score(
             grid=grid, limit=limit, keep_exemplars=keep_exemplars, weights=weights,
             random=random, device=device, cache=cache, allow_missing=allow_missing, method=method,
         )  # fmt: skip
-        if out is not None:
-            print(f"Record: {made.save(out, overwrite=overwrite)}", file=sys.stderr)
-        _show(made, as_json)
-        return
-    made = leaderboard.score(
-        files,
-        _edition(data) if data is not None else _file(references or ""),
-        metrics or ["default"],
-        network=network,
-        config=config,
-        layers=layer or [],
-        split=split,
-        allow_missing=allow_missing,
-        unlisted=unlisted,
-        method=method,
-        settings=settings,
-        progress=sys.stderr.isatty(),
-    )
+    else:
+        made = leaderboard.score(
+            files,
+            _edition(data) if data is not None else _file(references or ""),
+            metrics or ["default"],
+            network=network,
+            config=config,
+            layers=layer or [],
+            split=split,
+            allow_missing=allow_missing,
+            unlisted=unlisted,
+            method=method,
+            settings=settings,
+            progress=sys.stderr.isatty(),
+        )
     if out is not None:  # first: a reader of the table may leave
         print(f"Record: {made.save(out, overwrite=overwrite)}", file=sys.stderr)
     _show(made, as_json)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
@@ -67,6 +67,9 @@ GROUNDED_FOOTNOTE = (
     "which says in which of them a description holds. Scores of different scorers are not "
     "comparable."
 )
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -394,15 +397,28 @@ def check_free(folder: str | os.PathLike[str]) -> Path:
     Called before a long run, so that its result has a place to go.
     """
     folder = Path(folder)
+    check_beside(folder, held_by(folder) - set(FILES))
+    return folder
+
+
+def held_by(folder: Path) -> set[str]:
+    """Return the names of a record's files; none where there is no record yet.
+
+    Raises:
+        InputError: a file, or a folder of something else.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if held and "record.json" not in held:
         raise InputError(f"{folder} is not empty and holds no record. Give another --out.")
-    if held - set(FILES):
-        other = sorted(held - set(FILES))[0]
-        raise InputError(f"{folder} holds '{other}' beside a record. Give another --out.")
-    return folder
+    return held
+
+
+def check_beside(folder: Path, others: set[str]) -> None:
+    """Raise InputError if a record's folder holds others' files, which would be lost."""
+    if others:
+        raise InputError(f"{folder} holds '{min(others)}' beside a record. Give another --out.")
 
 
 def save(
@@ -446,13 +462,26 @@ def load(folder: str | os.PathLike[str]) -> Record:
         InputError: no `record.json`, not strict JSON, an unknown schema version, or
             fields that do not fit it.
     """
-    path = check_is_file(Path(folder) / "record.json")
-    raw = read_strict(path)
+    return read_as(Record, Path(folder) / "record.json", SCHEMA_VERSION)
+
+
+def read_as(model: type[Model], path: Path, version: int) -> Model:
+    """Return what a JSON file with a `schema_version` holds, checked by a pydantic model.
+
+    Args:
+        model: of what is expected.
+        path: of the file.
+        version: of the schema, the one that is read.
+
+    Raises:
+        InputError: no such file, not strict JSON, another version, or fields that do not fit.
+    """
+    raw = read_strict(check_is_file(path))
     found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}.")
+    if found != version:
+        raise InputError(f"{path} has schema version {found}; this version reads {version}.")
     try:
-        return Record.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

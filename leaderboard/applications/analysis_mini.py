@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,11 @@ class MiniAnalysis:
         self._measured: dict[str, dict[str, Accuracies]] = {}
 
     def _target(self, network: Network, shown: Scenes) -> Target:
-        import torch
-
         from milannotations.exemplars import Run
 
         return Target(
             network.name,
-            # a copy, in the form in which small convolutions take half the time
-            deepcopy(network.model).to(memory_format=torch.channels_last),
+            network.quick(),
             LAYERS,
             network.source["units"],
             shown,

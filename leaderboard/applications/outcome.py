@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from leaderboard.records import dumps, read_strict, what_ran
+from leaderboard.records import check_beside, dumps, held_by, read_as, read_strict, what_ran
 from milannotations.errors import InputError
 from milannotations.files import check_is_file, replacing, sha256
 
@@ -190,18 +190,13 @@ def check_free(folder: str | os.PathLike[str], task: str) -> Path:
     Called before a long run, so that its result has a place to go.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; a record is a folder. Give another --out.")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    there = held_by(folder)
+    if not there:
         return folder
-    if not (folder / "record.json").is_file():
-        raise InputError(f"{folder} is not empty and holds no record. Give another --out.")
-    held = read_strict(folder / "record.json")
+    held = read_strict(check_is_file(folder / "record.json"))
     if not isinstance(held, dict) or held.get("kind") != task:
         raise InputError(f"{folder} holds a record of something else. Give another --out.")
-    beside = {path.name for path in folder.iterdir()} - {"record.json", *held.get("files", {})}
-    if beside:
-        raise InputError(f"{folder} holds '{min(beside)}' beside a record. Give another --out.")
+    check_beside(folder, there - {"record.json", *held.get("files", {})})
     return folder
 
 
@@ -254,17 +249,7 @@ def load(folder: str | os.PathLike[str]) -> Outcome:
         InputError: no `record.json`, not strict JSON, an unknown schema version, or fields that
             do not fit it.
     """
-    path = check_is_file(Path(folder) / "record.json")
-    raw = read_strict(path)
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {found}; this version reads {SCHEMA_VERSION}.")
-    try:
-        return Outcome.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+    return read_as(Outcome, Path(folder) / "record.json", SCHEMA_VERSION)
 
 
 def plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from torch import nn
 
-    from milannotations.exemplars import Layer, Run
+    from milannotations.exemplars import Ablator, Layer, Run
 
 ROLES = ("validation-clean", "validation-conflict", "test-clean", "test-conflict")
 """Pictures without what was added, and with what names another class; to choose on, to report.
@@ -93,6 +93,7 @@ class Trial:
         }
         self.run, self.folder = run, folder
         self._measured: dict[str, dict[str, list[int]]] = {}
+        self._ablators: dict[str, Ablator] = {}
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -113,14 +114,13 @@ class Trial:
 
     def right(self, role: str, sets: Sequence[Sequence[Unit]]) -> NDArray[np.int64]:
         """Return how many pictures of each class are told without each set: (set, class)."""
-        from milannotations.exemplars.ablation import Ablator
         from milannotations.synthetic.training import reproducible
 
         shown, kept = self.pictures[role], self._kept(role)
         keys = [_key(each) for each in sets]
         missing = {key: each for key, each in zip(keys, sets, strict=True) if key not in kept}
         if missing:
-            ablator = self._ablator(role, Ablator)
+            ablator = self._ablator(role)
             with reproducible(self.seed):
                 answers = ablator.predictions([_by_layer(each) for each in missing.values()])
             right = answers == shown.labels
@@ -178,11 +178,13 @@ class Trial:
 
     # ---- what is kept
 
-    def _ablator(self, role: str, make: Any) -> Any:
-        made = self.__dict__.setdefault("_ablators", {})
-        if role not in made:
-            made[role] = make(self.model, self.pictures[role].pictures, self.layers, run=self.run)
-        return made[role]
+    def _ablator(self, role: str) -> Ablator:
+        from milannotations.exemplars import Ablator
+
+        if role not in self._ablators:
+            shown = self.pictures[role].pictures
+            self._ablators[role] = Ablator(self.model, shown, self.layers, run=self.run)
+        return self._ablators[role]
 
     def _file(self, role: str) -> Path | None:
         if self.folder is None:

@@ -93,7 +93,7 @@ def analyze(
     from leaderboard.applications.targets import open_target
     from milannotations.exemplars import Run
 
-    _check_source(files, describe, model)
+    check_source(files, describe, model)
     settings = Settings(
         scores=tuple(score) if score else None,
         similar_to=tuple(similar_to or ()),
@@ -110,7 +110,7 @@ def analyze(
         from leaderboard.applications.analysis_mini import MiniAnalysis
 
         counts = open_language(language or "mini")
-        mini = MiniAnalysis(_workshop(cache), range(seeds), pictures, counts)
+        mini = MiniAnalysis(workshop(cache), range(seeds), pictures, counts)
         asked |= {"seeds": list(range(seeds))}
         show(mini.analyze(describe or method, said, settings, asked).save(out), out, as_json)
         return
@@ -190,7 +190,7 @@ def audit(
     from leaderboard.applications.targets import open_selectivity, open_sheets
 
     if not files and describe is None:
-        _check_source(files, describe, None)
+        check_source(files, describe, None)
     lists = [tuple(filter(None, (w.strip() for w in each.split(",")))) for each in words or ()]
     chosen: dict[str, Any] = {"words": {each[0]: each for each in lists if each}} if lists else {}
     chosen |= {"matching": "substrings" if substrings else "words", "seed": seed, "draws": draws}
@@ -202,8 +202,8 @@ def audit(
     if describe is not None:
         from leaderboard.applications.audit_mini import AT, MiniAudit
 
-        _check_source(files, describe, None)
-        mini = MiniAudit(_workshop(cache), range(seeds))
+        check_source(files, describe, None)
+        mini = MiniAudit(workshop(cache), range(seeds))
         settings = Settings(**chosen, at=AT if at is None else at)
         made = mini.audit(describe, None, settings, {**asked, "seeds": list(range(seeds))})
         show(mini.save(made, out), out, as_json)
@@ -271,12 +271,20 @@ def show(made: Outcome, out: str, as_json: bool) -> None:
     print(f"Record: {out}", file=sys.stderr)
 
 
-def _check_source(files: list[str] | None, describe: str | None, model: str | None) -> None:
+def check_source(
+    files: list[str] | None, describe: str | None, model: str | None, more: str = ""
+) -> None:
+    """Raise InputError unless descriptions come from files, or from a method on the mini world.
+
+    Args:
+        files, describe, model: as the options have them.
+        more: what else may be done where there are none.
+    """
     if files and describe:
         raise InputError("Files and --describe were given; expected one of them.")
     if not files and (describe is None or model is not None):
         raise InputError(
-            "Descriptions are needed: files of them, or on the mini world --describe METHOD."
+            f"Descriptions are needed: files of them, or on the mini world --describe METHOD.{more}"
         )
     if describe is not None:
         from leaderboard.applications.subjects import check_describer
@@ -284,7 +292,8 @@ def _check_source(files: list[str] | None, describe: str | None, model: str | No
         check_describer(describe)
 
 
-def _workshop(cache: str | None) -> Workshop:
+def workshop(cache: str | None) -> Workshop:
+    """Return what makes the networks of the mini world; a folder keeps them, if there is one."""
     from leaderboard.applications.subjects import Workshop
 
     watched = sys.stderr.isatty()

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leaderboard.commands import Json, examples, print_json
-from leaderboard.commands.applications import Method, Network, Out, Seed, show
+from leaderboard.commands.applications import (
+    Method,
+    Network,
+    Out,
+    Seed,
+    check_source,
+    show,
+    workshop,
+)
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,13 +117,8 @@ def edit(
         )
     if model is None and (images is not None or layer):
         raise InputError("Of which network? Add --model, as of milan exemplars.")
-    if not prepare and not files and (describe is None or model is not None):
-        raise InputError(
-            "Descriptions are needed: files of them, or on the mini world --describe METHOD. "
-            "Exemplars to describe: --prepare."
-        )
-    if files and describe:
-        raise InputError("Files and --describe were given; expected one of them.")
+    if not prepare or (files and describe):
+        check_source(files, describe, model, " Exemplars to describe: --prepare.")
     given: dict[str, Any] = {"words": tuple(word)} if word else {}
     if cue == "color" and not word:
         given["words"] = COLORS
@@ -195,17 +198,8 @@ def _mini(
 ) -> Any:
     from leaderboard import predictions
     from leaderboard.applications.edit_mini import MiniTrials
-    from leaderboard.applications.subjects import Workshop
 
-    watched = sys.stderr.isatty()
-    made = MiniTrials(
-        Workshop(
-            Path(cache) if cache else None,
-            tell=lambda line: print(line, file=sys.stderr) if watched else None,
-        ),
-        range(seeds),
-        pictures,
-    )
+    made = MiniTrials(workshop(cache), range(seeds), pictures)
     if prepare:
         made.write_exemplars(out)
         return None
