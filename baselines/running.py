@@ -184,12 +184,14 @@ def context_of(
     if "activations" in spec.requires:
         if subject is not None:
             probings = subject.probings(keys(units))
-        elif all(
-            kind == "synthetic" for kind in units.with_format("arrow")["unit_kind"].to_pylist()
-        ):
-            from baselines.probing import of_mini
+        else:
+            from milannotations.synthetic.networks import NETWORKS
 
-            probings = of_mini()
+            named = dict.fromkeys(unit.network for unit in keys(units))
+            if set(named) <= set(NETWORKS):
+                from baselines.probing import of_mini
+
+                probings = of_mini(list(named))
     return Context(
         seed=seed, training=training if "training" in spec.requires else None, probings=probings
     )

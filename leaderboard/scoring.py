@@ -239,7 +239,7 @@ def floors(
     return made
 
 
-def _commonest(texts: Iterable[str], fits: Callable[[str], bool]) -> str | None:
+def _commonest(texts: Iterable[str], fits: Callable[[str], bool] = lambda text: True) -> str | None:
     """Return the commonest text that fits; of several the shortest, then first in the alphabet."""
     counts = Counter(texts)
     ordered = sorted(counts, key=lambda text: (-counts[text], len(text), text))
