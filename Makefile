@@ -14,11 +14,11 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: install  ## the main job, on data that ships
 	$(BIN)/milan run --fast
 
-# a process a core, each with one thread; a file's tests stay together, and share what they made
+# a process a core, each with one thread; files in their order, for the longest have few tests
 test: export HF_HUB_OFFLINE = 1
 test: export OMP_NUM_THREADS = 1
 test: install  ## everything that takes seconds
-	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: export HF_HUB_OFFLINE = 1
 slow: install  ## what takes minutes, and the real data where it is at hand
