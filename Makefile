@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found. Say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into .venv (once; some minutes, most of them for torch)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[offline,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[offline,dev]"
 	@touch $(STAMP)
 
 clean:

@@ -238,6 +238,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(milan, tmp_path):
     assert content(out) == content(tmp_path / "whole" / "e")
 
 
+@pytest.mark.slow  # three processes for half a minute
 def test_one_of_three_processes_dies_and_all_stop_with_one_message(milan, tmp_path):
     pictures = folder(tmp_path / "pictures", 60)
     words = ("--layer", "conv1", "--images", pictures, "--batch-size", 2)

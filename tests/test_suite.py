@@ -73,7 +73,7 @@ def test_constants_have_no_lift_at_all(judged, name):
 
 
 @pytest.mark.parametrize("metric", MERIT)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_random_descriptions_and_shuffled_exemplars_have_no_lift(judged, world, seed, metric):
     """Order of merit, below: what looks at nothing, or at another unit's pictures."""
     blind = baselines.shuffled_exemplars(world[0], seed)
