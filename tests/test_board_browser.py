@@ -155,6 +155,7 @@ def test_a_table_is_filtered_by_name_and_kind_and_says_how_many_are_left(opened,
 
 
 def test_units_are_searched_filtered_and_ordered(browse):
+    api = pytest.importorskip("playwright.sync_api")
     page = browse()
     assert page.locator("#count").inner_text() == "60 units"
     page.locator(".choose summary").click()
@@ -172,7 +173,8 @@ def test_units_are_searched_filtered_and_ordered(browse):
     page.get_by_role("searchbox", name="Search").fill("")
     page.locator("#layer").select_option("1")
     counted(page, "30 of 60 units")
-    assert boards.LAYER in page.locator("#list .open").first.inner_text()
+    first = page.locator("#list .open").first
+    api.expect(first).to_contain_text(boards.LAYER)  # once it is drawn
     page.locator("#order").select_option("disagree")
     page.wait_for_selector("#list .unit")
     shown = page.locator("#list .unit p.dim").all_text_contents()
