@@ -74,7 +74,7 @@ def score(
         allow_missing: units without a row count as failures instead of an error.
         unlisted: accept layers and units that the published network does not have.
         method: name for tables and the record, or name@version (default: name of
-            the file, or what the names of several begin with).
+            the file, or what the names of several begin with; the version is the accounts').
         settings: seeds, draws, constants.
         beside: other answers, by name, that are scored as the floors are: `blind`, the
             method's own of units whose exemplars were shuffled.
@@ -150,7 +150,7 @@ def score(
         summary=summary,
         predictions=said,
         first=first,
-        method=method or _method_name(said),
+        method=method or _versioned(_method_name(said), accounts),
         asked={
             "references": None if known.source is None else Path(known.source).name,
             "metrics": asked,
@@ -371,6 +371,14 @@ def _method_name(said: Predictions) -> str:
     stems = [Path(path).stem for path, _ in said.sources]
     begin = os.path.commonprefix(stems).rstrip("-_. ")  # noqa: RUF071 - letters are meant
     return begin or (stems[0] if stems else "predictions")
+
+
+def _versioned(name: str, accounts: Sequence[Mapping[str, Any]]) -> str:
+    """Return name@version, of a method whose accounts say which version of it answered."""
+    methods = [account.get("method") for account in accounts]
+    own = [each for each in methods if isinstance(each, dict) and each.get("name") == name]
+    versions = {str(each.get("version") or "") for each in own}
+    return "@".join([name, *filter(None, versions)]) if len(versions) == 1 else name
 
 
 def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from milannotations.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from leaderboard.records import Record
 
-Task = Literal["agreement", "analyze", "audit", "edit"]
+Task = Literal["agreement", "grounding", "analyze", "audit", "edit"]
 
 EMBEDDING = "all-MiniLM-L6-v2"
 """The text model that every track of version 1 names: the one of the `offline` extra."""
@@ -70,7 +70,8 @@ class Track:
         split: the HF split that is described and scored; None is all units of the config.
         condition: the official split that says what may be learned from; "" is the rest of
             the edition.
-        task: "agreement" with people's words, or the application that the number comes from.
+        task: "agreement" with people's words, "grounding" in activations, or the application that
+            the number comes from.
         metrics: what is computed, by full name.
         ranked_by: the metric whose `mean_all`, on matched references, orders the table.
         ties_by: the metric whose score above shuffle stands beside it and breaks ties.

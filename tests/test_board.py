@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -355,3 +356,59 @@ def test_an_application_has_its_number_its_control_and_its_figure(site):
     assert page.count("<img ") == 2
     assert len(list(site.glob("figures/*.png"))) == 2
     assert "It says what was found." in page
+
+
+@pytest.fixture(scope="module")
+def grounded(tmp_path_factory):
+    """A board of two records that ship, of one of which there is a score in activations too."""
+    from baselines.probing import Probing
+    from leaderboard.grounding import score
+    from leaderboard.grounding.held import HeldOut
+    from milannotations.probes.mini import ConceptItems, MiniProbe
+    from milannotations.synthetic.networks import NETWORKS, network
+
+    few = ConceptItems(MiniProbe(40))
+    held = HeldOut({
+        name: Probing(name, network(name), few, few.probe, list(layers))
+        for name, layers in NETWORKS.items()
+    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("grounded")
+    shipped = building.RECORDS / "mini-v1"
+    for name in ("nearest", "constant"):
+        shutil.copytree(shipped / f"{name}-1.0-seed0", folder / "records" / name)
+    score(
+        shipped / "nearest-1.0-seed0" / "predictions.csv", held, "grammar", ["f1", "pearson"],
+        references="mini", split="test", method="nearest@1.0", settings=boards.FEW,
+    ).save(folder / "records" / "activations")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:  # 18,000 thumbnails are others' matter
+        patch.setattr(sprites, "sheets", lambda *_, **__: None)
+        board.build(folder / "site", [folder / "records"], cache=folder / "cache")
+    return folder / "site"
+
+
+def test_scores_in_activations_have_a_table_and_columns_beside_agreement(grounded):
+    own, agreement = (
+        read(grounded, "tracks/*grounding*.html"),
+        read(grounded, "tracks/mini-v1.html"),
+    )
+    assert "judged by grammar" in own
+    assert "Not a track" not in own
+    rows = table_rows(own)
+    assert [row[2] for row in rows if row[0] == "method"] == ["nearest"]
+    assert all(row[4] == "0" for row in rows if row[0] == "floor")
+    ((_, _, _, score, lift),) = [row for row in rows if row[0] == "method"]
+    assert float(score) > 0.3
+    assert float(lift) > 0.3
+    cells = dict(re.findall(r'<bdi>([\w-]+)</bdi>(?:(?!</tr>).)*?data-label="pearson \(grammar\)" '
+                            r'data-value="([^"]*)"', agreement, flags=re.DOTALL))  # fmt: skip
+    assert f"{float(cells['nearest']):.3f}".lstrip("0") == score
+    assert 'href="mini-mini-test-' in agreement
+    heads = re.findall(r'data-first="descending"[^>]*>([^<]*)</button>', agreement)
+    assert heads[-2:] == ["pearson (grammar)", "f1 (grammar)"]
+
+
+def test_units_have_one_answer_a_method_however_often_it_was_scored(grounded):
+    (index,) = grounded.glob("units/*/index.js")
+    said = json.loads(index.read_text("utf-8").removeprefix("milanIndex(").removesuffix(");\n"))
+    assert [name for name, *_ in said["methods"]] == ["nearest@1.0", "constant@1.0"]
+    assert said["measure"] == "Retrieval AUC"

@@ -1,6 +1,6 @@
 """Edit: does deleting the units that a method describes as text mend a network?
 
-Hernandez et al. 2022, section 7. A classifier learned from pictures of which half carry the name
+Hernandez et al. 2022, section 7. A classifier learned from pictures of which some carry the name
 of their class in a corner; shown wrong names, it believes them. Units whose descriptions speak of
 text are deleted, those first without which alone validation accuracy is highest.
 

@@ -32,8 +32,10 @@ from milannotations.synthetic.subjects import (
     SubjectWorld,
 )
 
-WORLD = SubjectWorld(text=0.5)
-"""Half of the pictures carry the name of their class in a corner."""
+WORLD = SubjectWorld(text=0.3)
+"""Three in ten pictures carry the name of their class in a corner. Where half of them do, half of a
+network's units come to be of text, and random ones are of text as often. Chosen on networks of
+seeds 5 and 6, of which nothing is reported."""
 
 SEEDS = 5
 PICTURES = 1000

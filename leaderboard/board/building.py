@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Browser:
     title: str
     runs: list[tuple[Table, Run]]
     synthetic: bool
+    tables: list[Table] = field(default_factory=list)
     why: str = ""
     n: int = 0
     methods: int = 0
@@ -111,7 +112,7 @@ class _Site:
         self.tell(
             f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables"
         )
-        made = [(table, rows.of_table(table)) for table in self.tables]
+        made = [(table, rows.of_table(table, self._grounded(table))) for table in self.tables]
         browsers = self._browsers(made)
         shown = [self._track(table, values, browsers) for table, values in made]
         works = applied.tables(self.findings)
@@ -144,6 +145,17 @@ class _Site:
             ),
         )
 
+    def _grounded(self, table: Table) -> list[Table]:
+        """Return the tables of scores in activations of the units of a table of agreement."""
+        if table.track.task == "grounding":
+            return []
+        edition = table.runs[0].record.edition
+        return [
+            other
+            for other in self.tables
+            if other.track.task == "grounding" and other.runs[0].record.edition == edition
+        ]
+
     def _put(self, name: str, text: str) -> None:
         path = self.at / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +167,7 @@ class _Site:
     def _track(
         self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]
     ) -> dict[str, Any]:
-        file = f"{table.track.slug if table.track.version else slug(table.track.name)}.html"
+        file = rows.file_of(table.track)
         there = {each.track.key for each in self.tables}
         newest = table.newest
         self._put(
@@ -189,7 +201,11 @@ class _Site:
                     title += f", references {edition.digest[:6]}"
                 browser = found.setdefault(key, Browser("", title, [], edition.synthetic))
                 browser.file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
-                browser.runs.append((table, run))
+                if not any(each is table for each in browser.tables):
+                    browser.tables.append(table)
+                there = {(own.method, own.version) for own in (r.record for _, r in browser.runs)}
+                if table.track.task != "grounding" or named not in there:  # its words are known
+                    browser.runs.append((table, run))
         for browser in found.values():
             self._browse(browser)
         return list(found.values())
@@ -218,7 +234,8 @@ class _Site:
             if names.count((own.method, own.version)) > 1:
                 told = units.named(told, f"{told.name} on {table.track.key}")
             said.append(told)
-        made = units.browsing(said, known, sheets, title=browser.title)
+        measure = rows.head(browser.tables[0].track.ranked_by)
+        made = units.browsing(said, known, sheets, title=browser.title, measure=measure)
         browser.n, browser.methods = len(made.index["unit"]), len(said)
         folder = browser.file.removesuffix(".html")
         self._put(f"units/{folder}/index.js", f"milanIndex({script(made.index)});\n")
@@ -240,6 +257,7 @@ class _Site:
                 title=browser.title,
                 synthetic=browser.synthetic,
                 why=browser.why,
+                measure=measure,
                 folder=folder,
                 sheets=place,
                 method_pages="../methods",
@@ -256,7 +274,7 @@ class _Site:
             shown.append(
                 {
                     "track": track,
-                    "file": f"{track.slug if track.version else slug(track.name)}.html",
+                    "file": rows.file_of(track),
                     "synthetic": record.edition.synthetic,
                     "seed": None if record.about is None else record.about.seed,
                     "units_page": _page_of(table, browsers),
@@ -301,6 +319,6 @@ class _Site:
 def _page_of(table: Table, browsers: Sequence[Browser]) -> str | None:
     """Return the page of the units of a table."""
     for browser in browsers:
-        if any(each is table for each, _ in browser.runs):
+        if any(each is table for each in browser.tables):
             return browser.file
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from leaderboard.about import of_spec
 from leaderboard.applications import TASKS
 from leaderboard.applications import outcome as outcomes
 from leaderboard.applications.outcome import Outcome
+from leaderboard.grounding.metrics import HEADLINE
+from leaderboard.grounding.tables import judge
 from leaderboard.ranking import Run
 from leaderboard.records import Record
 from leaderboard.references import References
@@ -91,6 +94,7 @@ def _units(folder: Path) -> pd.DataFrame:
     import pyarrow as pa
 
     names = {name for track in tracks.tracks() for name in (track.ranked_by, track.ties_by)}
+    names |= set(HEADLINE)
     path = folder / "units.parquet"
     try:
         made = pd.read_parquet(path, filters=[("metric", "in", sorted({*names, SPARE}))])
@@ -110,6 +114,8 @@ def _check_files(folder: Path, digests: dict[str, str]) -> None:
 
 def tables(runs: Sequence[Run]) -> list[Table]:
     """Return runs by track, in the order of the tracks; those of none in tables of their own.
+
+    Scores in activations come last, each in a table of the same pictures and the same judge.
 
     Raises:
         InputError: a record of a track that is not known.
@@ -154,31 +160,37 @@ def _introduced(run: Run) -> Run:
     return replace(run, record=record.model_copy(update={"about": about}))
 
 
-def _by_name(track: Track) -> tuple[bool, str, str]:
-    return not track.synthetic, track.name, track.edition_digest or ""
+def _by_name(track: Track) -> tuple[bool, bool, str, str]:
+    return track.task == "grounding", not track.synthetic, track.name, track.edition_digest or ""
 
 
 def _loose(record: Record) -> Track | None:
     """Return a table for records that stand on no track: what they are of is its name."""
-    edition = record.edition
-    ranked_by = next((name for name in (RANKED_BY, SPARE) if name in record.scores), None)
+    edition, grounded = record.edition, record.grounding
+    choices = (RANKED_BY, SPARE) if grounded is None else HEADLINE
+    ranked_by = next((name for name in choices if name in record.scores), None)
     if ranked_by is None:
         return None
     name = "-".join((edition.edition, edition.config, edition.split, edition.digest[:6]))
-    if ranked_by == SPARE:
+    title = f"{edition.edition} / {edition.config}, split {edition.split}"
+    if grounded is not None:  # the same pictures, networks and judge have one signature
+        signature = record.metrics[ranked_by].signature
+        name += f"-grounding-{hashlib.sha256(signature.encode()).hexdigest()[:6]}"
+        title += f": what units do, judged by {judge(grounded)}"
+    elif ranked_by == SPARE:
         name += "-tfidf"
     return Track(
         name=name,
         version=0,
-        title=f"{edition.edition} / {edition.config}, split {edition.split}: not a track",
+        title=title if grounded is not None else f"{title}: not a track",
         edition=edition.edition,
         config=edition.config,
         split=edition.split,
         condition="",
-        task="agreement",
+        task="agreement" if grounded is None else "grounding",
         metrics=tuple(record.metrics),
         ranked_by=ranked_by,
-        ties_by=TIES_BY,
+        ties_by=TIES_BY if grounded is None else ranked_by,
         synthetic=edition.synthetic,
         n_units=edition.n_units,
         units_digest="",

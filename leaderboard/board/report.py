@@ -74,7 +74,10 @@ def report(
     sheets = sprites.sheets(edition, config, cache=cache, tell=tell, progress=progress)
     name = editions.name_of(edition)
     title = config if config == name else f"{name} / {config}"
-    made = units.browsing(methods, units.known(edition, config), sheets, title=title)
+    measure = rows.head(METRICS[0])
+    made = units.browsing(
+        methods, units.known(edition, config), sheets, title=title, measure=measure
+    )
     if sheets is not None:
         made.index["sheet"]["data"] = {
             n: _data(sheets.folder / f"{n:04d}.webp") for n in made.sheets
@@ -95,6 +98,7 @@ def report(
         n_units=len(made.index["unit"]),
         methods=list(said),
         why="" if runs else "No unit has two descriptions by people, so nothing is scored.",
+        measure=measure,
         table=table,
         layers=_layers(methods, known),
         folder="",

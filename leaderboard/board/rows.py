@@ -6,32 +6,43 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leaderboard import ranking
-from leaderboard.board.finding import Table
+from leaderboard.board.finding import SPARE, Table
 from leaderboard.board.text import slug
 from leaderboard.cells import short as rounded
+from leaderboard.grounding.metrics import HEADLINE
+from leaderboard.grounding.tables import judge, notes
 from leaderboard.ranking import Standing
-from leaderboard.records import Estimate, MetricEntry
+from leaderboard.records import Estimate, MetricEntry, Record
 from leaderboard.summary import PERSON
+from leaderboard.tracks import RANKED_BY, TIES_BY, Track
 
-CHANCE = 0.5
-"""Retrieval's, marked in its bars."""
+HEADS = {RANKED_BY: "Retrieval AUC", SPARE: "Retrieval AUC", TIES_BY: "ROUGE-L"}
+"""What the columns that order a table are called, where the metric's name does not say it."""
 
 
-def of_table(table: Table) -> dict[str, Any]:
-    """Return what the page of a track shows: rows, columns, what the metrics are."""
+def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
+    """Return what the page of a track shows: rows, columns, what the metrics are.
+
+    Args:
+        table: a track and its runs.
+        grounded: scores in activations of the same units, whose columns stand beside.
+    """
     track = table.track
     standings = ranking.standings(list(table.runs), track)
-    entries: dict[str, MetricEntry] = {}
-    for run in table.runs:
-        entries.update(run.record.metrics)
+    entries = _entries(table)
+    chance = entries[track.ranked_by].chance
     beside = [
         name
         for name in track.metrics
         if name in entries and name not in (track.ranked_by, track.ties_by)
     ]
-    scores = _domain(
-        [*((row.low, row.score, row.high) for row in standings), (CHANCE, CHANCE, CHANCE)]
-    )
+    activations = [
+        (other, name, entry)
+        for other in grounded
+        for known in [_entries(other)]
+        for name, entry in ((name, known[name]) for name in HEADLINE if name in known)
+    ]
+    scores = _domain([*((row.low, row.score, row.high) for row in standings), (chance,) * 3])
     lifts = _domain([*(_lift_of(row, track.ties_by) for row in standings), (0.0, 0.0, 0.0)])
     shared = [row.rank for row in standings if row.rank is not None]
     rows = []
@@ -49,7 +60,7 @@ def of_table(table: Table) -> dict[str, Any]:
                 "score": row.score,
                 "score_text": three(row.score),
                 "interval": _interval(row.low, row.high),
-                "bar": bar(row.low, row.score, row.high, scores, CHANCE),
+                "bar": bar(row.low, row.score, row.high, scores, chance),
                 "spread": row.spread,
                 "seeds": len(row.records),
                 "lift": row.lift,
@@ -58,7 +69,10 @@ def of_table(table: Table) -> dict[str, Any]:
                 "lift_bar": bar(*lift, lifts, 0.0),
                 "coverage": row.coverage,
                 "coverage_text": f"{100 * row.coverage:.3g} %",
-                "cells": [_cell(row, name) for name in beside],
+                "cells": [
+                    *(_cell(_estimates(row, name)) for name in beside),
+                    *(_cell(_elsewhere(row, other, name)) for other, name, _ in activations),
+                ],
                 "below": _below(row),
             }
         )
@@ -73,11 +87,24 @@ def of_table(table: Table) -> dict[str, Any]:
         ],
         "newest": table.newest,
         "rows": rows,
-        "columns": [{"name": short(name), "title": entries[name].title} for name in beside],
+        "heads": [head(track.ranked_by), head(track.ties_by)],
+        "columns": [
+            *({"name": short(name), "title": entries[name].title} for name in beside),
+            *(
+                {"name": f"{name} ({_judge(other)})", "title": f"{entry.title}, in activations"}
+                for other, name, entry in activations
+            ),
+        ],
         "metrics": [
-            (name, entries[name])
-            for name in (track.ranked_by, track.ties_by, *beside)
-            if name in entries
+            *(
+                (name, entries[name])
+                for name in dict.fromkeys((track.ranked_by, track.ties_by, *beside))
+                if name in entries
+            ),
+            *((f"{name} ({_judge(other)})", entry) for other, name, entry in activations),
+        ],
+        "grounded": [
+            {"file": file_of(other.track), "says": other.track.title} for other in grounded
         ],
         "scale": [three(end) for end in scores],
         "lift_scale": [three(end, signed=True) for end in lifts],
@@ -90,7 +117,7 @@ def of_table(table: Table) -> dict[str, Any]:
             {
                 (f"{run.record.method}@{run.record.version or '-'}", warning)
                 for run in table.runs
-                for warning in run.record.warnings
+                for warning in (*run.record.warnings, *_notes(run.record))
             }
         ),
     }
@@ -112,6 +139,16 @@ def is_entry(row: Standing) -> bool:
         return True
     record = row.records[0]
     return row.kind != "person" and record.method == row.name and row.name not in record.floors
+
+
+def file_of(track: Track) -> str:
+    """Return the file name of the page of a table."""
+    return f"{track.slug if track.version else slug(track.name)}.html"
+
+
+def head(name: str) -> str:
+    """Return what the column of a metric that orders a table is called."""
+    return HEADS.get(name, short(name))
 
 
 def short(name: str) -> str:
@@ -146,6 +183,19 @@ def bar(
     return made if mark is None else {**made, "mark": at(mark)}
 
 
+def _entries(table: Table) -> dict[str, MetricEntry]:
+    return {name: entry for run in table.runs for name, entry in run.record.metrics.items()}
+
+
+def _judge(table: Table) -> str:
+    grounding = table.runs[0].record.grounding
+    return "" if grounding is None else judge(grounding)
+
+
+def _notes(record: Record) -> list[str]:
+    return [] if record.grounding is None else notes(record)
+
+
 def _domain(values: Iterable[Sequence[float | None]]) -> tuple[float, float]:
     """Return the ends of a scale that holds all values, with a little room."""
     known = [value for row in values for value in row if value is not None]
@@ -172,9 +222,19 @@ def _estimates(row: Standing, name: str) -> list[Estimate | None]:
     return [record.floors.get(floor, {}).get(name) for record in row.records]
 
 
-def _cell(row: Standing, name: str) -> dict[str, Any]:
+def _elsewhere(row: Standing, table: Table, name: str) -> list[Estimate | None]:
+    """Return what the records of another table say of a row of this one."""
+    records = [run.record for run in table.runs]
+    if is_entry(row):
+        own = [r for r in records if (r.method, r.version) == (row.name, row.version)]
+        return [record.scores.get(name) for record in own]
+    floor = PERSON if row.kind == "person" else row.name
+    return [records[0].floors.get(floor, {}).get(name)]
+
+
+def _cell(estimates: Iterable[Estimate | None]) -> dict[str, Any]:
     """Return a metric's value in a row, all units counted where that is known, and its lift."""
-    known = [each for each in _estimates(row, name) if each is not None]
+    known = [each for each in estimates if each is not None]
     values = [each.mean if each.mean_all is None else each.mean_all for each in known]
     found = [value for value in values if value is not None]
     value = sum(found) / len(found) if found else None

@@ -111,7 +111,12 @@ def values_of(run: Run, metric: str) -> dict[Unit, float]:
 
 
 def browsing(
-    methods: Sequence[Answers], of: Known | None, sheets: Sheets | None, *, title: str
+    methods: Sequence[Answers],
+    of: Known | None,
+    sheets: Sheets | None,
+    *,
+    title: str,
+    measure: str,
 ) -> Browsing:
     """Return the data of a page of units: those that any method describes.
 
@@ -120,6 +125,7 @@ def browsing(
         of: what is known of the units; None where the edition is not at hand.
         sheets: their thumbnails, or None.
         title: of the page.
+        measure: what the units' values are called.
     """
     described = {unit for method in methods for unit in method.said.units}
     units = sorted(described) if of is None else [u for u in of.units if u in described]
@@ -131,6 +137,7 @@ def browsing(
     counts = {} if sheets is None else sheets.pictures
     index: dict[str, Any] = {
         "title": shown(title),
+        "measure": shown(measure),
         "people": "Simulated annotators" if of is not None and of.synthetic else "People",
         "methods": [[shown(m.name), m.kind, m.page] for m in methods],
         "layers": [[shown(network), shown(layer)] for network, layer in layers],

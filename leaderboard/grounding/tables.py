@@ -11,24 +11,25 @@ from leaderboard.grounding.metrics import EXTRA, MISSING
 
 if TYPE_CHECKING:
     from leaderboard.grounding.checks import Ranking, Verdict
-    from leaderboard.records import Record
+    from leaderboard.records import Grounding, Record
 
 
 def head(record: Record) -> str:
     """Return what was scored, and on what, in a line."""
     grounding, said = record.grounding, record.predictions
     assert grounding is not None
-    scorer = " ".join(
-        str(grounding.scorer[part])
-        for part in ("scorer", "model", "file")
-        if grounding.scorer.get(part)
-    )
     of = f", {grounding.grid} x {grounding.grid} regions each" if grounding.grid else ""
     return (
         f"{record.method} on the activations of {', '.join(grounding.networks)}: "
         f"{said.n_ok:,} of {record.edition.n_units:,} units described, {said.n_distinct:,} "
-        f"distinct; {grounding.images['count']:,} pictures{of}; judged by {scorer}"
+        f"distinct; {grounding.images['count']:,} pictures{of}; judged by {judge(grounding)}"
     )
+
+
+def judge(grounding: Grounding) -> str:
+    """Return what said in which pictures a description holds, in few words."""
+    parts = (grounding.scorer.get(part) for part in ("scorer", "model", "file"))
+    return " ".join(str(part) for part in parts if part)
 
 
 def notes(record: Record) -> list[str]:

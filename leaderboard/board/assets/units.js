@@ -174,7 +174,7 @@
     });
     made.appendChild(facts);
     made.appendChild(element("p", { "class": "dim" }, [
-      "disagreement " + digits(index.disagreement[i]) + " · retrieval " + digits(index.value[i])
+      "disagreement " + digits(index.disagreement[i]) + " · " + index.measure + " " + digits(index.value[i])
     ]));
     return made;
   }
@@ -266,7 +266,7 @@
         element("thead", { role: "rowgroup" }, [element("tr", { role: "row" }, [
           element("th", { scope: "col", role: "columnheader" }, ["Method"]),
           element("th", { scope: "col", role: "columnheader" }, ["What it says"]),
-          element("th", { scope: "col", role: "columnheader" }, ["Retrieval"])
+          element("th", { scope: "col", role: "columnheader" }, [index.measure])
         ])]),
         rows
       ]));
