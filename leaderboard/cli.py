@@ -232,7 +232,9 @@ def run(
     placebos: Annotated[int, typer.Option(help="Of edits: placebo flags.", min=1)] = 19,
     seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
-    out: Annotated[str | None, typer.Option(help="Folder to write a record a method to.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder to write a record a method to, and a page.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace other methods' records.")
     ] = False,
@@ -277,6 +279,7 @@ def run(
             screen.print(score.render(screen.width))
     if out is not None:
         print(f"Records: {out}", file=sys.stderr)
+        boards.beside(out, data)
 
 
 @app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))

@@ -103,17 +103,22 @@ def test_unseen_combinations_are_harder_for_who_repeats(judged):
     )
 
 
-def test_run_writes_records_and_shows_one_table(tmp_path, capsys):
-    asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed"]
+def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("leaderboard.board.sprites.sheets", lambda *_, **__: None)
+    asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed",
+             "retrieval-tfidf-auc"]  # fmt: skip
     with pytest.raises(SystemExit) as left:
         cli.main([*asked, "--out", str(tmp_path / "out"), "--draws", "50"])
     assert left.value.code == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    page = tmp_path / "out" / "page" / "index.html"
+    assert f"Page: {page}" in told
+    assert "truth" in page.read_text("utf-8")
     assert shown.startswith("SYNTHETIC")
     assert "one simulated annotator" in shown
     assert "one person" not in shown.lower()
     found = sorted(
-        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")
+        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("record.json")
     )
     assert found == ["out/mini-mini-test/constant-1.0", "out/mini-mini-test/truth-1.0"]
     record = json.loads((tmp_path / found[1] / "record.json").read_text())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leaderboard.commands import Json, console, examples, print_json
+from leaderboard.commands import board as boards
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def run(
         screen.print(render(made, screen.width))
     if out is not None:
         print(f"Records: {out}", file=sys.stderr)
+        boards.beside(out)
 
 
 def show(made: Outcome, out: str, as_json: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from leaderboard.commands import examples
+from milannotations.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,6 +93,25 @@ def report(
         progress=sys.stderr.isatty(),
     )
     print(page)
+
+
+def beside(records: str, data: str = "mini") -> None:
+    """Make a board of a folder of records within it, and say where it is, or why there is none."""
+    from leaderboard import board
+
+    editions = [data] if Path(data).is_dir() else []
+    try:
+        page = board.build(
+            Path(records) / "page",
+            [records],
+            editions=editions,
+            tell=_tell,
+            progress=sys.stderr.isatty(),
+        )
+    except InputError as error:  # the records are there all the same
+        print(f"No page was made: {error}", file=sys.stderr)
+    else:
+        print(f"Page: {page}", file=sys.stderr)
 
 
 def _tell(line: str) -> None:
