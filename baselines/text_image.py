@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -113,9 +112,14 @@ class TextImage:
         import transformers
 
         from milannotations.exemplars.engine import best_device
+        from milannotations.exemplars.hf_models import expecting
 
         where = str(name)
-        with _explained(where):
+        expected = (
+            "a folder that save_pretrained of a CLIP or SigLIP and of its processor both wrote, or "
+            f"a name on the hub such as {USUAL}"
+        )
+        with expecting("text-image model", where, expected):
             kind = transformers.AutoConfig.from_pretrained(where).model_type
             if kind not in KINDS:
                 raise InputError(
@@ -255,27 +259,3 @@ class TextImage:
                 },
                 temporary,
             )
-
-
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Say what to type where transformers cannot read a folder or a name."""
-    from transformers.utils import logging
-
-    shown, loud = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"No text-image model '{where}' ({said}). Expected a folder that save_pretrained of a "
-            f"CLIP or SigLIP and of its processor both wrote, or a name on the hub such as {USUAL}."
-        ) from error
-    finally:
-        logging.set_verbosity(loud)
-        if shown:
-            logging.enable_progress_bar()

@@ -17,8 +17,7 @@ has no figures of it.
 Axes as in `milan.decoder`; `patch`, of a picture; `e`, size of CLIP's space.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from torch.nn import functional as nnf
 
 from milan.model import Candidate, Descriptions, Milan
 from milannotations.errors import InputError, some
+from milannotations.exemplars.hf_models import expecting
 
 BEAM = 1000
 """Candidates of a unit."""
@@ -123,7 +123,11 @@ class ClipReranker:
         from transformers import AutoConfig, CLIPModel, CLIPProcessor
 
         where = str(name)
-        with _explained(where):
+        expected = (
+            "a folder that CLIPModel.save_pretrained and CLIPProcessor.save_pretrained both "
+            f"wrote, or a name on the hub such as {USUAL}"
+        )
+        with expecting("CLIP", where, expected):
             kind = AutoConfig.from_pretrained(where).model_type
             if kind != "clip":
                 raise InputError(
@@ -301,27 +305,3 @@ def _checked(lam: float) -> float:
     if not 0 <= lam <= 1:
         raise InputError(f"lam={lam} was asked for; expected 0 (masked alone) to 1 (unmasked).")
     return lam
-
-
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Say what to type where transformers cannot read a folder or a name."""
-    from transformers.utils import logging
-
-    shown, loud = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"No CLIP '{where}' ({said}). Expected a folder that CLIPModel.save_pretrained and "
-            f"CLIPProcessor.save_pretrained both wrote, or a name on the hub such as {USUAL}."
-        ) from error
-    finally:
-        logging.set_verbosity(loud)
-        if shown:
-            logging.enable_progress_bar()

@@ -29,7 +29,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
     revision = variant or None
     state = weights.read(path) if path is not None else None
     where = _checked(name)
-    with _explained(name), _quiet(), seeded():
+    with _explained(name), quiet(), seeded():
         config, kind = _vision(where, revision)
         options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if random:
@@ -88,7 +88,7 @@ def preprocessing(name: str, variant: str) -> Preprocessing | None:
     names = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
     if os.path.isdir(where) and not any(os.path.isfile(os.path.join(where, n)) for n in names):
         return None
-    with _explained(name), _quiet():
+    with _explained(name), quiet():
         processor = AutoImageProcessor.from_pretrained(where, revision=variant or None)
     return Preprocessing.of_hf(processor)
 
@@ -167,8 +167,8 @@ def _explained(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting what `Loaded.missing` says."""
+def quiet() -> Iterator[None]:
+    """Keep transformers from showing bars, and from reporting what its caller checks."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -180,3 +180,25 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def expecting(what: str, where: str, expected: str) -> Iterator[None]:
+    """Say what to type where transformers cannot read a folder or a name.
+
+    Args:
+        what: is read, in a word or two.
+        where: the folder or name.
+        expected: there.
+
+    Raises:
+        InputError: instead of what transformers raises; ours pass.
+    """
+    with quiet():
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+            said = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(f"No {what} '{where}' ({said}). Expected {expected}.") from error
