@@ -2,6 +2,7 @@
 
 import csv
 import json
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from leaderboard.applications import flags, outcome
 from leaderboard.applications.edit import Settings
 from leaderboard.applications.edit_mini import FAST, MiniTrials
 from leaderboard.applications.subjects import Workshop
+from milannotations.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +80,8 @@ def test_p_is_uniform_over_null_runs(mini, milan):
     for seed, word in enumerate(words):
         settings = replace(CONFLICT, words=(word,), shuffles=0, seed=seed)
         said = mini.workshop.describe_all("random-description", mini.networks, mini.world, seed)
-        for trial in mini.trials:
+        for trial in map(copy, mini.trials):
+            trial.selectivity = None  # the ceiling, and placebos of its own, are not asked for
             own = flags.flagged(said, trial.units, settings.words)
             arms, placebos = edits.arms_of(trial, own, "edit-conflict", settings)
             made = edits._replicate(trial, arms, placebos, "edit-conflict")
@@ -169,6 +172,27 @@ def test_squeezenet_on_imagenet(real, tmp_path):
     assert made.results["flags"]["squeezenet"]["flagged"] == 8
 
 
+EVERY_THIRD = """
+from baselines import Description, MethodSpec
+
+SPEC = MethodSpec(
+    name="every-third", version="1.0", title="Text, now and then", paper="", license="MIT",
+    kind="method", trained_on="nothing",
+)
+
+
+class EveryThird:
+    spec = SPEC
+
+    def describe(self, units, context):
+        return [Description.of("things" if unit % 3 else "text") for unit in units["unit"]]
+
+
+def create():
+    return EveryThird()
+"""
+
+
 def test_resnet18_is_trained_and_edited(real, tmp_path):
     """`milan reproduce edit` on three classes of CIFAR-10, after a short training: it runs."""
     import shutil
@@ -179,11 +203,15 @@ def test_resnet18_is_trained_and_edited(real, tmp_path):
     from leaderboard.applications.edit_reproduce import reproduce_edit
     from leaderboard.applications.spurious import Cue
 
+    (tmp_path / "every_third.py").write_text(EVERY_THIRD)
     made = reproduce_edit(
-        tmp_path / "out", str(tmp_path / "images"), method="constant", seeds=1, placebos=3,
+        tmp_path / "out", str(tmp_path / "images"),
+        method=f"{tmp_path}/every_third.py", seeds=1, placebos=3,
         layers=("layer3", "layer4"), training=Training(rate=1e-3, batch=32, epochs=2),
         cue=Cue(side=64, height=0.15), limit=240, cache=str(tmp_path / "work"),
     )  # fmt: skip
+    with pytest.raises(InputError, match="needs training"):
+        reproduce_edit(tmp_path / "no", str(tmp_path / "images"), method="nearest")
     print(f"\n{made.number.says}", made.results["edit-plain"]["replicates"][0]["before"])
     (name,) = made.networks
     assert made.networks[name]["settings"]["epochs"] == 2

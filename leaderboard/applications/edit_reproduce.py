@@ -18,10 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import baselines
 from leaderboard.applications import flags, outcome
 from leaderboard.applications.classifier import Training
 from leaderboard.applications.edit import Edit, Settings, edit
 from leaderboard.predictions import Predictions, of_descriptions
+from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from leaderboard.applications.outcome import Outcome
@@ -95,6 +97,12 @@ def reproduce_edit(
 
         mini = MiniTrials(Workshop(place, tell=tell), range(seeds))
         return mini.edit(method, None, paper_settings(placebos or 99), asked).save(out)
+    needs = sorted({"training", "activations"} & set(baselines.get(method).spec.requires))
+    if needs:  # said now, and not when networks were trained
+        raise InputError(
+            f"'{method}' needs {' and '.join(needs)}, beyond the exemplars of a new network. "
+            "Describe them by hand: milan edit --prepare, then milan describe --training EDITION."
+        )
     if epochs is not None:
         training = replace(training or Training(), epochs=epochs)
     made = _edited(
@@ -121,7 +129,6 @@ def _edited(
     asked: dict[str, Any],
     tell: Callable[[str], Any],
 ) -> Edit:
-    import baselines
     from leaderboard.applications import edit_real
     from milannotations.exemplars import making
 
