@@ -409,7 +409,7 @@ def test_the_mini_world_end_to_end(tmp_path):
     made = trials()
     found = made.edit("random-description", None, settings).outcome
     (name,) = found.networks
-    assert name == "mini-subject-righttext05-0"
+    assert name == "mini-subject-righttext03-0"
     assert (found.data, found.synthetic, found.method) == ("mini", True, "random-description")
     assert found.images["test-conflict"]["world"]["adversarial"]
     assert not found.images["validation-clean"]["world"]["text"]

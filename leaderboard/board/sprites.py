@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from milannotations import editions
 from milannotations.errors import InputError
 from milannotations.files import replacing, sha256
@@ -32,7 +30,7 @@ QUALITY = 80
 KEPT = 2048
 """Small pictures in memory: 55 MB of them at most."""
 
-VERSION = 1
+VERSION = 2
 """Moves whenever sheets of the same pictures would look different."""
 
 
@@ -189,11 +187,9 @@ def _thumbnail(encoded: bytes, cover: bytes | None, side: int, small: _Small) ->
         mask = picture.convert("1")
     if mask.size != size:
         raise InputError(f"A picture of {size} pixels has a mask of {mask.size}.")
-    if mask.size == image.size:
-        return Image.fromarray(masked(image, mask))
-    # where half of what becomes a pixel is in the mask, the pixel is
-    covered = np.asarray(mask.convert("L").resize(image.size, Image.Resampling.BOX))
-    return Image.fromarray(masked(image, covered >= 128))
+    if mask.size != image.size:  # masks are coarse: what lies in the middle of a pixel will do
+        mask = mask.resize(image.size, Image.Resampling.NEAREST)
+    return Image.fromarray(masked(image, mask))
 
 
 class _Small:
