@@ -378,7 +378,7 @@ def _versioned(name: str, accounts: Sequence[Mapping[str, Any]]) -> str:
     methods = [account.get("method") for account in accounts]
     own = [each for each in methods if isinstance(each, dict) and each.get("name") == name]
     versions = {str(each.get("version") or "") for each in own}
-    return "@".join([name, *filter(None, versions)]) if len(versions) == 1 else name
+    return f"{name}@{versions.pop()}" if len(versions) == 1 and "" not in versions else name
 
 
 def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:

@@ -360,7 +360,7 @@ def test_an_application_has_its_number_its_control_and_its_figure(site):
 
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory):
-    """A board of two records that ship, of one of which there is a score in activations too."""
+    """A board of two records that ship; in activations, one of them and another were scored."""
     from baselines.probing import Probing
     from leaderboard.grounding import score
     from leaderboard.grounding.held import HeldOut
@@ -376,10 +376,11 @@ def grounded(tmp_path_factory):
     shipped = building.RECORDS / "mini-v1"
     for name in ("nearest", "constant"):
         shutil.copytree(shipped / f"{name}-1.0-seed0", folder / "records" / name)
-    score(
-        shipped / "nearest-1.0-seed0" / "predictions.csv", held, "grammar", ["f1", "pearson"],
-        references="mini", split="test", method="nearest@1.0", settings=boards.FEW,
-    ).save(folder / "records" / "activations")  # fmt: skip
+    for name in ("nearest", "milan-beam"):
+        score(
+            shipped / f"{name}-1.0-seed0" / "predictions.csv", held, "grammar", ["f1", "pearson"],
+            references="mini", split="test", method=f"{name}@1.0", settings=boards.FEW,
+        ).save(folder / "records" / "activations" / name)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:  # 18,000 thumbnails are others' matter
         patch.setattr(sprites, "sheets", lambda *_, **__: None)
         board.build(folder / "site", [folder / "records"], cache=folder / "cache")
@@ -394,9 +395,9 @@ def test_scores_in_activations_have_a_table_and_columns_beside_agreement(grounde
     assert "judged by grammar" in own
     assert "Not a track" not in own
     rows = table_rows(own)
-    assert [row[2] for row in rows if row[0] == "method"] == ["nearest"]
+    assert {row[2] for row in rows if row[0] == "method"} == {"nearest", "milan-beam"}
     assert all(row[4] == "0" for row in rows if row[0] == "floor")
-    ((_, _, _, score, lift),) = [row for row in rows if row[0] == "method"]
+    ((_, _, _, score, lift),) = [row for row in rows if row[2] == "nearest"]
     assert float(score) > 0.3
     assert float(lift) > 0.3
     cells = dict(re.findall(r'<bdi>([\w-]+)</bdi>(?:(?!</tr>).)*?data-label="pearson \(grammar\)" '
@@ -410,5 +411,15 @@ def test_scores_in_activations_have_a_table_and_columns_beside_agreement(grounde
 def test_units_have_one_answer_a_method_however_often_it_was_scored(grounded):
     (index,) = grounded.glob("units/*/index.js")
     said = json.loads(index.read_text("utf-8").removeprefix("milanIndex(").removesuffix(");\n"))
-    assert [name for name, *_ in said["methods"]] == ["nearest@1.0", "constant@1.0"]
+    assert [name for name, *_ in said["methods"]] == [
+        "nearest@1.0", "constant@1.0", "milan-beam@1.0",
+    ]  # fmt: skip
     assert said["measure"] == "Retrieval AUC"
+    # what was scored in activations alone has words there, and no value under that name
+    part = (index.parent / "part-0.js").read_text("utf-8")
+    part = json.loads(part.removeprefix("milanPart(0,").removesuffix(");\n"))
+    nearest, constant, beam = part["value"]
+    assert any(value is not None for value in nearest)
+    assert any(value is not None for value in constant)
+    assert all(value is None for value in beam)
+    assert all(said is not None for said in part["said"][2])

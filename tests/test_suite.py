@@ -118,7 +118,9 @@ def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, mon
     assert "one simulated annotator" in shown
     assert "one person" not in shown.lower()
     found = sorted(
-        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("record.json")
+        path.parent.relative_to(tmp_path).as_posix()
+        for path in tmp_path.rglob("*.json")
+        if page.parent not in path.parents
     )
     assert found == ["out/mini-mini-test/constant-1.0", "out/mini-mini-test/truth-1.0"]
     record = json.loads((tmp_path / found[1] / "record.json").read_text())

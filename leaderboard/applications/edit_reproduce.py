@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 METHOD = "milan"
 
+SUPPLIED_BY = {"training": "--training EDITION", "activations": "--subject MODEL --probe PROBE"}
+"""What a method may need that nobody gives it here, and the options that do."""
+
 PAPER = {
     "before": 0.588,
     "trained on clean pictures": 0.808,
@@ -97,11 +100,12 @@ def reproduce_edit(
 
         mini = MiniTrials(Workshop(place, tell=tell), range(seeds))
         return mini.edit(method, None, paper_settings(placebos or 99), asked).save(out)
-    needs = sorted({"training", "activations"} & set(baselines.get(method).spec.requires))
+    needs = [each for each in baselines.get(method).spec.requires if each in SUPPLIED_BY]
     if needs:  # said now, and not when networks were trained
         raise InputError(
             f"'{method}' needs {' and '.join(needs)}, beyond the exemplars of a new network. "
-            "Describe them by hand: milan edit --prepare, then milan describe --training EDITION."
+            "Describe them by hand: milan edit --prepare, then milan describe "
+            f"{' '.join(SUPPLIED_BY[each] for each in needs)}."
         )
     if epochs is not None:
         training = replace(training or Training(), epochs=epochs)

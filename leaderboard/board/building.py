@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,18 @@ SHIPPED = "shipped"
 class Browser:
     """A page of units: of one state of the references of an edition's config."""
 
+    of: tuple[str, str, str]
     file: str
     title: str
     runs: list[tuple[Table, Run]]
     synthetic: bool
-    tables: list[Table] = field(default_factory=list)
     why: str = ""
     n: int = 0
     methods: int = 0
+
+    def shows(self, named: tuple[str, str | None]) -> bool:
+        """Say whether a method's answers, by (name, version), are on the page."""
+        return any((run.record.method, run.record.version) == named for _, run in self.runs)
 
 
 def build(
@@ -192,19 +196,17 @@ class _Site:
                 table.runs, key=lambda run: place.get((run.record.method, run.record.version), 0)
             ):
                 edition, named = run.record.edition, (run.record.method, run.record.version)
-                key = edition.edition, edition.config, edition.digest
+                key = _key(run)
                 if named in seen:  # another seed: the first stands for all
                     continue
                 seen.add(named)
                 title = f"{edition.edition} / {edition.config}"
                 if any(other[:2] == key[:2] and other != key for other in found):
                     title += f", references {edition.digest[:6]}"
-                browser = found.setdefault(key, Browser("", title, [], edition.synthetic))
+                browser = found.setdefault(key, Browser(key, "", title, [], edition.synthetic))
                 browser.file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
-                if not any(each is table for each in browser.tables):
-                    browser.tables.append(table)
-                there = {(own.method, own.version) for own in (r.record for _, r in browser.runs)}
-                if table.track.task != "grounding" or named not in there:  # its words are known
+                # a score in activations is of words that are shown already, as a rule
+                if table.track.task != "grounding" or not browser.shows(named):
                     browser.runs.append((table, run))
         for browser in found.values():
             self._browse(browser)
@@ -224,17 +226,18 @@ class _Site:
                 progress=self.progress,
             )
         names = [(run.record.method, run.record.version) for _, run in browser.runs]
+        measure = rows.head(browser.runs[0][0].track.ranked_by)
         said = []
         for table, run in browser.runs:
             own = run.record
             kind = "method" if own.about is None else own.about.kind
-            told = units.answers(
-                run, kind, rows.page_of(own.method, own.version), table.track.ranked_by
-            )
+            metric = table.track.ranked_by
+            if rows.head(metric) != measure:  # values of another kind are not the same thing
+                metric = ""
+            told = units.answers(run, kind, rows.page_of(own.method, own.version), metric)
             if names.count((own.method, own.version)) > 1:
                 told = units.named(told, f"{told.name} on {table.track.key}")
             said.append(told)
-        measure = rows.head(browser.tables[0].track.ranked_by)
         made = units.browsing(said, known, sheets, title=browser.title, measure=measure)
         browser.n, browser.methods = len(made.index["unit"]), len(said)
         folder = browser.file.removesuffix(".html")
@@ -318,7 +321,11 @@ class _Site:
 
 def _page_of(table: Table, browsers: Sequence[Browser]) -> str | None:
     """Return the page of the units of a table."""
-    for browser in browsers:
-        if any(each is table for each in browser.tables):
-            return browser.file
-    return None
+    key = _key(table.runs[0])
+    return next((browser.file for browser in browsers if browser.of == key), None)
+
+
+def _key(run: Run) -> tuple[str, str, str]:
+    """Return what a page of units is of: edition, config, and the state of its references."""
+    edition = run.record.edition
+    return edition.edition, edition.config, edition.digest

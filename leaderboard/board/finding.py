@@ -166,35 +166,39 @@ def _by_name(track: Track) -> tuple[bool, bool, str, str]:
 
 def _loose(record: Record) -> Track | None:
     """Return a table for records that stand on no track: what they are of is its name."""
-    edition, grounded = record.edition, record.grounding
-    choices = (RANKED_BY, SPARE) if grounded is None else HEADLINE
+    edition, grounding = record.edition, record.grounding
+    choices = (RANKED_BY, SPARE) if grounding is None else HEADLINE
     ranked_by = next((name for name in choices if name in record.scores), None)
     if ranked_by is None:
         return None
-    name = "-".join((edition.edition, edition.config, edition.split, edition.digest[:6]))
-    title = f"{edition.edition} / {edition.config}, split {edition.split}"
-    if grounded is not None:  # the same pictures, networks and judge have one signature
-        signature = record.metrics[ranked_by].signature
-        name += f"-grounding-{hashlib.sha256(signature.encode()).hexdigest()[:6]}"
-        title += f": what units do, judged by {judge(grounded)}"
-    elif ranked_by == SPARE:
-        name += "-tfidf"
-    return Track(
-        name=name,
+    made = Track(
+        name="-".join((edition.edition, edition.config, edition.split, edition.digest[:6])),
         version=0,
-        title=title if grounded is not None else f"{title}: not a track",
+        title=f"{edition.edition} / {edition.config}, split {edition.split}",
         edition=edition.edition,
         config=edition.config,
         split=edition.split,
         condition="",
-        task="agreement" if grounded is None else "grounding",
+        task="agreement",
         metrics=tuple(record.metrics),
         ranked_by=ranked_by,
-        ties_by=TIES_BY if grounded is None else ranked_by,
+        ties_by=TIES_BY,
         synthetic=edition.synthetic,
         n_units=edition.n_units,
         units_digest="",
         edition_digest=edition.digest,
+    )
+    if grounding is None:
+        more = "-tfidf" if ranked_by == SPARE else ""
+        return replace(made, name=made.name + more, title=f"{made.title}: not a track")
+    # the same pictures, networks and judge have one signature
+    state = hashlib.sha256(record.metrics[ranked_by].signature.encode()).hexdigest()
+    return replace(
+        made,
+        name=f"{made.name}-grounding-{state[:6]}",
+        title=f"{made.title}: what units do, judged by {judge(grounding)}",
+        task="grounding",
+        ties_by=ranked_by,
     )
 
 

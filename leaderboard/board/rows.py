@@ -36,12 +36,7 @@ def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
         for name in track.metrics
         if name in entries and name not in (track.ranked_by, track.ties_by)
     ]
-    activations = [
-        (other, name, entry)
-        for other in grounded
-        for known in [_entries(other)]
-        for name, entry in ((name, known[name]) for name in HEADLINE if name in known)
-    ]
+    activations = _activations(grounded)
     scores = _domain([*((row.low, row.score, row.high) for row in standings), (chance,) * 3])
     lifts = _domain([*(_lift_of(row, track.ties_by) for row in standings), (0.0, 0.0, 0.0)])
     shared = [row.rank for row in standings if row.rank is not None]
@@ -71,7 +66,7 @@ def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
                 "coverage_text": f"{100 * row.coverage:.3g} %",
                 "cells": [
                     *(_cell(_estimates(row, name)) for name in beside),
-                    *(_cell(_elsewhere(row, other, name)) for other, name, _ in activations),
+                    *(_cell(_elsewhere(row, other, name)) for other, name, *_ in activations),
                 ],
                 "below": _below(row),
             }
@@ -91,8 +86,8 @@ def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
         "columns": [
             *({"name": short(name), "title": entries[name].title} for name in beside),
             *(
-                {"name": f"{name} ({_judge(other)})", "title": f"{entry.title}, in activations"}
-                for other, name, entry in activations
+                {"name": label, "title": f"{entry.title}, in activations"}
+                for *_, label, entry in activations
             ),
         ],
         "metrics": [
@@ -101,7 +96,7 @@ def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
                 for name in dict.fromkeys((track.ranked_by, track.ties_by, *beside))
                 if name in entries
             ),
-            *((f"{name} ({_judge(other)})", entry) for other, name, entry in activations),
+            *((label, entry) for *_, label, entry in activations),
         ],
         "grounded": [
             {"file": file_of(other.track), "says": other.track.title} for other in grounded
@@ -187,9 +182,18 @@ def _entries(table: Table) -> dict[str, MetricEntry]:
     return {name: entry for run in table.runs for name, entry in run.record.metrics.items()}
 
 
-def _judge(table: Table) -> str:
-    grounding = table.runs[0].record.grounding
-    return "" if grounding is None else judge(grounding)
+def _activations(grounded: Sequence[Table]) -> list[tuple[Table, str, str, MetricEntry]]:
+    """Return (table, metric, what its column is called, entry) of scores in activations."""
+    found = []
+    for table in grounded:
+        entries, grounding = _entries(table), table.runs[0].record.grounding
+        assert grounding is not None
+        found += [
+            (table, name, f"{name} ({judge(grounding)})", entries[name])
+            for name in HEADLINE
+            if name in entries
+        ]
+    return found
 
 
 def _notes(record: Record) -> list[str]:
