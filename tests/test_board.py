@@ -406,6 +406,10 @@ def test_scores_in_activations_have_a_table_and_columns_beside_agreement(grounde
     assert 'href="mini-mini-test-' in agreement
     heads = re.findall(r'data-first="descending"[^>]*>([^<]*)</button>', agreement)
     assert heads[-2:] == ["pearson (grammar)", "f1 (grammar)"]
+    method = read(grounded, "methods/milan-beam-1.0.html")
+    assert all(
+        f'scope="col">{head}</th>' in method for head in ("pearson", "pearson above shuffle")
+    )
 
 
 def test_units_have_one_answer_a_method_however_often_it_was_scored(grounded):

@@ -152,8 +152,8 @@ def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
     if not known or not cuts:
         return None
     columns = []
-    for name in known:
-        lifted = name == known[-1] and len(known) > 1
+    for place, name in enumerate(known):  # the same metric twice, of scores in activations
+        lifted = place > 0
         found = [_ends(record.slices[cut].get(name), lifted) for cut in cuts]
         ends = [value for row in found for value in row if value is not None]
         mark = 0.0 if lifted else record.metrics[name].chance
