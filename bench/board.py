@@ -104,45 +104,23 @@ def _write(folder: Path) -> None:
 
 def thumbnails() -> None:
     """Draw the sheets of the first units of `mini`, and of photographs' size with masks."""
-    import io
-
-    from PIL import Image
-
     from leaderboard.board import sprites
-    from milannotations import editions
+    from milannotations import editions, shards
 
     whole = editions.files("mini", "mini")["test"][0]
     small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
-    draw = np.random.default_rng(0)
-    coarse = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize((224, 224), Image.Resampling.BICUBIC)
-
-    def saved(picture: Image.Image, kind: str) -> bytes:
-        stream = io.BytesIO()
-        picture.save(stream, kind, lossless=True)
-        return stream.getvalue()
-
-    photographs = [
-        saved(
-            Image.fromarray(
-                np.clip(np.asarray(image) + draw.integers(-8, 8, (224, 224, 3)), 0, 255).astype(
-                    np.uint8
-                )
-            ),
-            "WEBP",
-        )
-        for _ in range(150)
-    ]
-    mask = saved(Image.fromarray(coarse[:, :, 0] > 128).resize((224, 224)), "PNG")
+    photographs = _photographs(300)
+    mask = shards.png(np.arange(224)[:, None] * np.ones(224) > 112)
 
     def units_of(share: int) -> list[tuple[list[bytes], list[bytes]]]:
         """Return 20 units, each of whose pictures is shown by `share` of them."""
-        shown = [photographs[i % len(photographs) // (share // 2 or 1)] for i in range(300)]
+        shown = [photographs[i % (len(photographs) // share)] for i in range(300)]
         return [(shown[i : i + 15], [mask] * 15) for i in range(0, 300, 15)]
 
     print("\nThumbnails, one core")
     for name, units, side in (
         ("of 64 pixels (mini)", small, 64),
+        ("of 224 pixels, lossless, each once", units_of(1), 96),
         ("of 224 pixels, lossless, each twice", units_of(2), 96),
         ("of 224 pixels, lossless, each six times", units_of(6), 96),
     ):
@@ -154,6 +132,20 @@ def thumbnails() -> None:
                 sprites._write(sheet, side, Path(folder) / f"{start}.webp", kept)
         pictures = sum(len(images) for images, _ in units)
         line(f"pictures {name}", pictures / (time.process_time() - begun), "a second", "aim: 500")
+
+
+def _photographs(count: int) -> list[bytes]:
+    """Return crops of 224 pixels of the two photographs of scikit-learn, as editions hold them."""
+    from sklearn.datasets import load_sample_images
+
+    from milannotations.shards import webp
+
+    draw, crops = np.random.default_rng(0), []
+    for i in range(count):
+        whole = load_sample_images().images[i % 2]
+        y, x = (draw.integers(size - 224) for size in whole.shape[:2])
+        crops.append(webp(whole[y : y + 224, x : x + 224], None))
+    return crops
 
 
 def run() -> None:

@@ -26,7 +26,9 @@ from milannotations.schema import Unit
 
 CACHE = "~/.cache/milannotations"
 COLUMNS, ROWS, SIDE = 15, 10, 96
-QUALITY = 80
+QUALITY, METHOD = 78, 0
+"""Of lossy WebP. Against 80 and 2, on a sheet of photographs: 60 % of the time to write, a tenth
+larger, .2 dB further from the picture."""
 KEPT = 2048
 """Small pictures in memory: 55 MB of them at most."""
 
@@ -91,7 +93,7 @@ def sheets(
 
 def _digest(paths: list[Path]) -> str:
     """Return what names the sheets: the content of the files, and how sheets are made."""
-    made = hashlib.sha256(repr((VERSION, COLUMNS, ROWS, SIDE, QUALITY)).encode())
+    made = hashlib.sha256(repr((VERSION, COLUMNS, ROWS, SIDE, QUALITY, METHOD)).encode())
     for folder in dict.fromkeys(path.parent for path in paths):
         # converted editions keep the checksums of their shards: tens of gigabytes need no reading
         sums = folder / "checksums.json"
@@ -173,7 +175,7 @@ def _write(
                 drawn.paste(_thumbnail(encoded, cover, side, small), (column * side, row * side))
             except (OSError, SyntaxError) as error:  # as Pillow says it
                 raise InputError(f"A picture of the edition is damaged: {error}") from None
-    drawn.save(path, "WEBP", quality=QUALITY, method=2)
+    drawn.save(path, "WEBP", quality=QUALITY, method=METHOD)
 
 
 def _thumbnail(encoded: bytes, cover: bytes | None, side: int, small: _Small) -> Any:
