@@ -149,5 +149,5 @@ def inside(probing, concept):
     return {
         Unit(probing.network, layer, i): float(share)
         for layer, each in found.items()
-        for i, share in enumerate(each.intersection[:, place] / each.unit.clamp(min=1))
+        for i, share in enumerate(each.inside[:, place])
     }

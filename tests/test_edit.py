@@ -46,7 +46,7 @@ class Formula(Trial):
             u: reads / len(self.text) if u in self.text and reads else self.draw.normal(0, 0.01)
             for u in self.units
         }
-        self.selectivity = {u: 0.9 if u in self.text else 0.05 for u in self.units}
+        self.shown = self.selectivity = {u: 0.9 if u in self.text else 0.05 for u in self.units}
         self.passes = 0
 
     def right(self, role, sets):

@@ -39,21 +39,15 @@ def milan(mini):
     return mini.edit("milan", None, CONFLICT).outcome
 
 
-def test_oracle_flags_beat_placebos_over_the_networks(milan):
+def test_oracle_flags_beat_placebos(milan):
     arms = milan.results["edit-conflict"]["arms"]
     for name in ("oracle", "method", "all units"):
         own = arms[name]
         print(
             f"\n{name}: gain {own['gain']}, loss {own['loss']}, p {own['p_each']}, all {own['p']}"
         )
+    assert sum(p <= 0.05 for p in arms["oracle"]["p_each"]) >= 4
     assert arms["oracle"]["p"] <= 0.05
-    assert arms["oracle"]["gain"]["mean"] > arms["oracle"]["control"]["mean"]
-
-
-@pytest.mark.xfail(reason="seen on three of five: p .15, .05, .05, .05, .10", strict=True)
-def test_oracle_flags_beat_placebos_on_four_of_five_networks(milan):
-    each = milan.results["edit-conflict"]["arms"]["oracle"]["p_each"]
-    assert sum(p <= 0.05 for p in each) >= 4
 
 
 def test_milan_flags_text_units(milan):

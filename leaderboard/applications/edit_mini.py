@@ -109,7 +109,8 @@ class MiniTrials:
             len(CLASSES),
             seed=network.seed,
             source=network.source,
-            selectivity=self.workshop.inside(network, self.world, "text", each=True),
+            shown=self.workshop.inside(network, self.world, "text", each=True),
+            selectivity=self.workshop.selectivity(network, self.world, "text"),
             run=Run(batch_size=BATCH, device="cpu"),
             folder=self.workshop.folder,
         )

@@ -25,7 +25,7 @@ from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from milannotations.exemplars import Computed, Layer, Loaded, Preprocessing, Run
 
@@ -228,7 +228,8 @@ def trial_of(
         outputs,
         seed=seed,
         source=loaded.source,
-        selectivity=selectivity(name, shown, computed),
+        shown=shares(name, shown, computed),
+        selectivity=selectivity(name, loaded.model, layers, shown, computed, run),
         run=run,
         folder=folder,
     )
@@ -275,7 +276,27 @@ class Marked:
         return found
 
 
-def selectivity(name: str, shown: Marked, computed: Computed) -> dict[Unit, float]:
+def selectivity(
+    name: str,
+    model: nn.Module,
+    layers: Sequence[str | Layer],
+    shown: Marked,
+    computed: Computed,
+    run: Run | None = None,
+) -> dict[Unit, float]:
+    """Return, of each unit, which share of where it is active lies in the cue; see `regions`."""
+    from leaderboard.applications.regions import Regions, active_inside
+
+    pictures = Regions(shown.images, shown.maps())
+    found = active_inside(model, pictures, layers, computed, run)
+    return {
+        Unit(name, label, int(unit)): share
+        for label, own in found.items()
+        for unit, share in zip(computed.layers[label].units.tolist(), own, strict=True)
+    }
+
+
+def shares(name: str, shown: Marked, computed: Computed) -> dict[Unit, float]:
     """Return, of each unit, which share of its exemplars' masks lies in the cue, each alike.
 
     Args:

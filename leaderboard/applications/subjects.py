@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -26,6 +26,7 @@ from baselines import Context
 from baselines.probing import Probing
 from baselines.running import keys
 from leaderboard import predictions
+from leaderboard.applications.regions import Regions, active_inside
 from milannotations import editions, exemplars
 from milannotations.errors import InputError
 from milannotations.files import replacing, sha256
@@ -53,6 +54,8 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SETTINGS = Settings(steps=450, batch=32, rate=4e-3, decay=1e-2)
 """Half of the steps of `milannotations.synthetic.subjects`, for several networks are needed; those
 that learn from pictures with text take all of them."""
+
+PASS = exemplars.Run(batch_size=64, device="cpu")
 
 EXEMPLAR_SCENES = 1024
 """Scenes that exemplars are drawn from."""
@@ -212,8 +215,8 @@ class Workshop:
     ) -> dict[Unit, float]:
         """Return, of each unit, which share of its exemplars' masks lies in a concept.
 
-        Selectivity as measured on pixels: where the unit is active above its .99 quantile, on the
-        scenes that excite it most. 0 where the masks are empty.
+        Where the unit is active above its .99 quantile, on the scenes that excite it most. 0 where
+        the masks are empty.
 
         Args:
             network: whose units.
@@ -223,12 +226,39 @@ class Workshop:
                 share of all masks together, in which large ones count more.
         """
         found = self._once(
-            ("inside", network.name, shown, concept), lambda: self._inside(network, shown, concept)
+            ("inside", network.name, shown, concept),
+            lambda: self._kept(
+                self.place("shares", network.source, asdict(shown), concept),
+                lambda: self._shares(network, shown, concept),
+            ),
         )
         return {
             Unit(network.name, layer, i): value
             for layer, shares in found.items()
             for i, value in enumerate(shares["each" if each else "pooled"])
+        }
+
+    def selectivity(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+        """Return, of each unit, which share of where it is active lies in a concept.
+
+        On all scenes, where `inside` looks at exemplars; see `regions.active_inside`.
+
+        Args:
+            network: whose units.
+            shown: the scenes.
+            concept: of the mini world.
+        """
+        found = self._once(
+            ("selectivity", network.name, shown, concept),
+            lambda: self._kept(
+                self.place("selectivity", network.source, asdict(shown), concept),
+                lambda: self._selectivity(network, shown, concept),
+            ),
+        )
+        return {
+            Unit(network.name, layer, i): value
+            for layer, values in found.items()
+            for i, value in enumerate(values)
         }
 
     def describe(
@@ -286,9 +316,8 @@ class Workshop:
         return Network(name, model.eval(), world, seed)
 
     def _computed(self, network: Network, shown: SubjectWorld) -> Any:
-        run = exemplars.Run(batch_size=64, device="cpu")
         make = lambda: exemplars.compute(  # noqa: E731
-            network.model, self.shown(shown), list(LAYERS), run=run
+            network.model, self.shown(shown), list(LAYERS), run=PASS
         )
         return self._once(("computed", network.name, shown), make)
 
@@ -300,22 +329,31 @@ class Workshop:
                 self.write(network, shown, temporary)
         return editions.load(out, network.name, "test")
 
-    def _inside(
-        self, network: Network, shown: SubjectWorld, concept: str
-    ) -> dict[str, dict[str, list[float]]]:
-        path = self.place("shares", network.source, asdict(shown), concept).with_suffix(".json")
+    def _kept(self, place: Path, make: Callable[[], Any]) -> Any:
+        """Return what the folder keeps at a place as JSON, made unless it is there."""
+        path = place.with_suffix(".json")
         if not path.is_file():
-            shares = self._shares(network, shown, concept)
+            made = make()
             with replacing(path) as temporary:
-                temporary.write_text(json.dumps(shares))
-        found: dict[str, dict[str, list[float]]] = json.loads(path.read_text())
-        return found
+                temporary.write_text(json.dumps(made))
+        return json.loads(path.read_text())
+
+    def _maps(self, shown: SubjectWorld, concept: str) -> Tensor:
+        """Return where a concept is on the scenes: bool (scene, height, width)."""
+        scenes = self.shown(shown).scenes
+        return torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
+
+    def _selectivity(
+        self, network: Network, shown: SubjectWorld, concept: str
+    ) -> dict[str, list[float]]:
+        pictures = Regions(self.shown(shown), self._maps(shown, concept))
+        computed = self._computed(network, shown)
+        return active_inside(network.model, pictures, LAYERS, computed, PASS)
 
     def _shares(
         self, network: Network, shown: SubjectWorld, concept: str
     ) -> dict[str, dict[str, list[float]]]:
-        scenes = self.shown(shown).scenes
-        maps = torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
+        maps = self._maps(shown, concept)
         found = {}
         for label, layer in self._computed(network, shown).layers.items():
             both, whole = layer.inside(maps)
@@ -361,10 +399,9 @@ class Workshop:
         probe = self._once("probe", MiniProbe)
         identity = exemplars.Preprocessing(_scaled, (0, 0, 0), (1, 1, 1))
         items = ProbeItems(probe, identity, size=(64, 64), side=64)
-        run = exemplars.Run(batch_size=64, device="cpu")
         return self._once(
             ("probing", network.name),
-            lambda: Probing(network.name, network.model, items, probe, list(LAYERS), run=run),
+            lambda: Probing(network.name, network.model, items, probe, list(LAYERS), run=PASS),
         )
 
 

@@ -64,7 +64,10 @@ class Trial:
         classes: outputs of the network.
         seed: of its training, and of the draws that are made for it.
         source: what the network is, for a record, with a digest.
-        selectivity: how selective each unit was measured to be; None where it is not known.
+        shown: which share of each unit's exemplars' masks lies in what is to be deleted: what
+            descriptions can tell; None where it is not known.
+        selectivity: which share of where each unit is active, on any picture, lies in it; None
+            where it is not known.
         run: of the passes.
         folder: where what was measured is kept; None keeps it in memory.
     """
@@ -79,6 +82,7 @@ class Trial:
         *,
         seed: int = 0,
         source: Mapping[str, Any] | None = None,
+        shown: Mapping[Unit, float] | None = None,
         selectivity: Mapping[Unit, float] | None = None,
         run: Run | None = None,
         folder: Path | None = None,
@@ -86,7 +90,8 @@ class Trial:
         from milannotations.exemplars import Layer
 
         self.name, self.model, self.pictures, self.classes = name, model, pictures, classes
-        self.seed, self.source, self.selectivity = seed, dict(source or {}), selectivity
+        self.seed, self.source = seed, dict(source or {})
+        self.shown, self.selectivity = shown, selectivity
         self.layers = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
         self.widths = {
             layer.label: width for layer, width in zip(self.layers, layers.values(), strict=True)

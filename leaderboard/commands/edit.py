@@ -89,7 +89,14 @@ def edit(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Networks of the mini world.", min=1)] = 5,
     pictures: Annotated[int, typer.Option(help="Of the mini world, of each role.", min=8)] = 1000,
-    at: Annotated[float, typer.Option(help="Units measured from here on are the oracle's.")] = 0.4,
+    at: Annotated[
+        float | None,
+        typer.Option(help="Flags should find units with this share of masks in text (.43)."),
+    ] = None,
+    oracle: Annotated[
+        float | None,
+        typer.Option(help="The oracle's units are active in text to this share (.5)."),
+    ] = None,
     fine_tune: Annotated[
         int, typer.Option(help="Epochs that the head is trained for, once units are gone.", min=0)
     ] = 0,
@@ -124,10 +131,10 @@ def edit(
         given["words"] = COLORS
     if protocol:
         given["protocols"] = tuple(protocol)
+    given |= {k: v for k, v in (("at", at), ("oracle", oracle)) if v is not None}
     settings = Settings(
         placebos=placebos or (19 if model else 99),
         matching="substrings" if substrings else "words",
-        at=at,
         seed=seed,
         fine_tune=fine_tune,
         **given,

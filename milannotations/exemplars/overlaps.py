@@ -51,6 +51,14 @@ class Overlaps:
         union = self.unit[:, None] + self.concept - self.intersection
         return self.intersection.double() / union.clamp(min=1).double()
 
+    @property
+    def inside(self) -> Tensor:
+        """Share of where a unit is active that lies in a concept, float64 (unit, concept).
+
+        0 where it is active nowhere.
+        """
+        return self.intersection.double() / self.unit[:, None].clamp(min=1).double()
+
 
 class Overlap:
     """How far each unit, where it is above its threshold, overlaps with each concept.
@@ -78,6 +86,8 @@ class Overlap:
         >>> tally.update(torch.tensor([0]), torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), concepts)
         >>> tally.result().iou
         tensor([[0.0000, 0.5000]], dtype=torch.float64)
+        >>> tally.result().inside
+        tensor([[0., 1.]], dtype=torch.float64)
         >>> tally = Overlap(torch.tensor([0.5]), concepts=3)
         >>> planes = torch.tensor([2, 3]).view(1, 1, 1, 2)
         >>> tally.update(torch.tensor([0]), torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), planes)
