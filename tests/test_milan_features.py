@@ -17,7 +17,7 @@ from milan import encoder as encoders
 from milan.features import Features, features_of
 from milannotations import InputError, editions, schema
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # batches of other sizes are summed in another order
 
 
 @pytest.fixture(scope="module")
