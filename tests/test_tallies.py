@@ -567,20 +567,21 @@ def test_splitmix64():
     """The published first outputs of the generator from the seed 1234567."""
     step = 0x9E3779B97F4A7C15
     assert slow_mix(1234567 + step & MASK) == 6457827717110365317
-    states = np.array([(1234567 + i * step) & MASK for i in (1, 2)], dtype=np.uint64)
-    assert quantiles._mixed(states).tolist() == [6457827717110365317, 3203168211198807973]
+    states = torch.tensor([quantiles._signed(1234567 + i * step) for i in (1, 2)])
+    found = [number & MASK for number in quantiles._mixed(states).tolist()]
+    assert found == [6457827717110365317, 3203168211198807973]
 
 
 def test_positions_are_spread_evenly():
-    ids = np.arange(4000)
-    places = quantiles.sampled(ids, 50, 10, seed=5)
+    ids = torch.arange(4000)
+    places = quantiles.sampled(ids, 50, 10, seed=5).numpy()
     assert places.shape == (4000, 10)
     assert (np.diff(places, axis=1) > 0).all()
     counts = np.bincount(places.ravel(), minlength=50)
     # each 800 times, with a standard deviation of 25
     assert abs(counts - 800).max() < 5 * 25.3
     assert not (places[1:] == places[:-1]).all(1).any()
-    other = quantiles.sampled(ids, 50, 10, seed=6)
+    other = quantiles.sampled(ids, 50, 10, seed=6).numpy()
     assert 1.9 < (places[:, :, None] == other[:, None]).sum((1, 2)).mean() < 2.1
 
 

@@ -557,7 +557,7 @@ def _above(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Iterator[
     for at, pixels in active(maps[few], thresholds[few], size):
         yield [each.cpu().numpy() for each in (few[at], pixels)]
     dense = many.nonzero()[:, 0]
-    for some in blocks(len(dense), size[0] * size[1]):
+    for some in blocks(len(dense), size[0] * size[1], maps.device):
         units = dense[some]
         above = masks(maps[units], thresholds[units], size).flatten(1).cpu().numpy()
         at, pixels = divmod(np.flatnonzero(above), above.shape[1])

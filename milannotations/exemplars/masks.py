@@ -75,7 +75,7 @@ def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int], how: str = "c
         )
     found = torch.empty(len(maps), *size, dtype=torch.bool, device=maps.device)
     thresholds = thresholds.to(maps.device)[:, None, None]
-    for some in blocks(len(maps), size[0] * size[1]):
+    for some in blocks(len(maps), size[0] * size[1], maps.device):
         torch.gt(upsample(maps[some], size, how), thresholds[some], out=found[some])
     return found
 

@@ -246,7 +246,7 @@ class Overlap:
                 counts = nnf.embedding_bag(pixels, inside, starts, mode="sum")
                 self._count(few[units], present, counts)
             dense = many.nonzero()[:, 0]
-            for some in blocks(len(dense), len(inside)):
+            for some in blocks(len(dense), len(inside), maps.device):
                 units = dense[some]
                 above = masks(maps[units], thresholds[units], size).flatten(1)
                 self._count(units, present, above.to(inside.dtype) @ inside)
@@ -344,7 +344,7 @@ def active(
     h, w = maps.shape[1:]
     high = maps > thresholds[:, None, None]
     if (h, w) == size:
-        for some in blocks(len(maps), h * w):
+        for some in blocks(len(maps), h * w, maps.device):
             at, pixels = _places(high[some].flatten(1))
             yield at + some.start, pixels
         return
@@ -353,10 +353,10 @@ def active(
     step_y, step_x = (torch.arange(each, device=maps.device) for each in most)
     offsets = (step_y[:, None] * size[1] + step_x).view(-1)
     values = maps.reshape(-1)
-    for part in blocks(len(maps), (h + 1) * (w + 1)):
+    for part in blocks(len(maps), (h + 1) * (w + 1), maps.device):
         owner, gap_y, gap_x = _gaps(_gaps(high[part], 1, down), 2, across).nonzero(as_tuple=True)
         owner += part.start
-        for some in blocks(len(owner), most[0] * most[1]):
+        for some in blocks(len(owner), most[0] * most[1], maps.device):
             at, y, x = owner[some], gap_y[some], gap_x[some]
             above, below = ((each.clamp(0, h - 1) + at * h) * w for each in (y - 1, y))
             left, right = (each.clamp(0, w - 1) for each in (x - 1, x))

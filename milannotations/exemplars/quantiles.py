@@ -23,8 +23,17 @@ from milannotations.exemplars.incoming import (
 SAMPLE = 1 << 20
 """Positions of a unit that are looked at, or all where there are no more."""
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_BITS = 64
+_FIRST = -(1 << (_BITS - 1))  # the bit that is the sign of an int64
+
+
+def _signed(number: int) -> int:
+    """Return the int64 of the same lowest 64 bits."""
+    return ((number - _FIRST) & (1 << _BITS) - 1) + _FIRST
+
+
+_STEP = _signed(0x9E3779B97F4A7C15)
+_FACTORS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
 class Quantile:
@@ -100,11 +109,9 @@ class Quantile:
         self._count(len(ids))
         self._settle(shape_of(activations), activations.device)
         maps = activations.flatten(2).transpose(0, 1)
-        places = self._places(ids)
-        if places is not None:
-            places = places.to(maps.device)[None]
-        looked = maps.shape[2] if places is None else places.shape[2]
-        for some in blocks(len(maps), len(ids) * looked):
+        places = self._places(ids.to(maps.device))
+        looked = maps.shape[2] if places is None else places.shape[1]
+        for some in blocks(len(maps), len(ids) * looked, maps.device):
             values = maps[some]
             if places is not None:
                 values = values.gather(2, places.expand(len(values), -1, -1))
@@ -119,7 +126,7 @@ class Quantile:
         check_shape(self._shape, other._shape)
         self._count(other._seen)
         self._settle(other._shape, self._kept.device if self._shape else other._kept.device)
-        for some in blocks(*self._kept.shape):
+        for some in blocks(len(self._kept), self._kept.shape[1], self._kept.device):
             self._add(some, other._kept[some].to(self._kept.device))
 
     def result(self) -> Tensor:
@@ -132,7 +139,7 @@ class Quantile:
         # places from the end that is kept
         ends = [count - 1 - below, count - 1 - above] if self._sign > 0 else [below, above]
         found = []
-        for some in blocks(*self._kept.shape):
+        for some in blocks(len(self._kept), self._kept.shape[1], self._kept.device):
             order = self._kept[some].topk(max(ends) + 1, dim=1).values.cpu().double()
             low, high = order[:, ends[0]], order[:, ends[1]]
             found.append((self._sign * (low + (high - low) * share)).float() + 0.0)
@@ -144,7 +151,7 @@ class Quantile:
         if self._shape is not None:
             most = min(self._room(self._shape), int(self._filled.max()))
             kept = torch.empty(len(self._kept), most)
-            for some in blocks(*self._kept.shape):
+            for some in blocks(len(self._kept), self._kept.shape[1], self._kept.device):
                 kept[some] = self._kept[some].topk(most, dim=1).values.cpu()
             state |= {"shape": list(self._shape), "seen": self._seen, "kept": kept}
         return state
@@ -211,7 +218,7 @@ class Quantile:
         positions, looked = self._shape[1] * self._shape[2], self._per_image(self._shape)
         if looked == positions:
             return None
-        return torch.from_numpy(sampled(ids.numpy(), positions, looked, self.seed))
+        return sampled(ids, positions, looked, self.seed)
 
     def _add(self, some: slice, values: Tensor) -> None:
         """Keep of values (unit, value), of some units, those that may matter."""
@@ -258,13 +265,12 @@ def _place(q: float, count: int) -> tuple[int, float]:
     return floor(place), place - floor(place)
 
 
-def sampled(
-    ids: np.ndarray[Any, Any], positions: int, count: int, seed: int
-) -> np.ndarray[Any, Any]:
+def sampled(ids: Tensor, positions: int, count: int, seed: int) -> Tensor:
     """Return the positions of each image that have the smallest hashes, ascending.
 
     Each image's hashes are the stream of splitmix64 (Steele, Lea and Flood 2014) from a place
-    that is itself a hash of the seed and the image: whole numbers, the same on any machine.
+    that is itself a hash of the seed and the image: whole numbers, the same on any machine and
+    device.
 
     Args:
         ids: int64 (image,).
@@ -273,29 +279,32 @@ def sampled(
         seed: any whole number; its lowest 64 bits count.
 
     Returns:
-        int64 (image, count).
+        int64 (image, count), where the ids are.
 
     Example:
-        >>> sampled(np.array([0, 1]), positions=100, count=4, seed=0)
-        array([[16, 19, 40, 76],
-               [36, 51, 95, 96]])
+        >>> sampled(torch.tensor([0, 1]), positions=100, count=4, seed=0)
+        tensor([[16, 19, 40, 76],
+                [36, 51, 95, 96]])
     """
-    start = _mixed(np.array([seed & (1 << 64) - 1], dtype=np.uint64) + _STEP)
-    starts = _mixed(start + (ids.astype(np.uint64) + np.uint64(1)) * _STEP)
-    steps = np.arange(1, positions + 1, dtype=np.uint64) * _STEP
-    hashes = _mixed(starts[:, None] + steps)
-    last = np.partition(hashes, count - 1, axis=1)[:, count - 1 : count]
-    return np.nonzero(hashes <= last)[1].reshape(len(ids), count)
+    start = _mixed(torch.tensor([_signed(seed)], device=ids.device) + _STEP)
+    starts = _mixed(start + (ids + 1) * _STEP)
+    hashes = _mixed(starts[:, None] + torch.arange(1, positions + 1, device=ids.device) * _STEP)
+    hashes ^= _FIRST  # in order as unsigned numbers are
+    return hashes.topk(count, dim=1, largest=False, sorted=False).indices.sort(dim=1).values
 
 
-def _mixed(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _mixed(numbers: Tensor) -> Tensor:
     """Return the output function of splitmix64, which no two numbers share; `numbers` is lost."""
-    numbers ^= numbers >> np.uint64(30)
-    numbers *= _FACTORS[0]
-    numbers ^= numbers >> np.uint64(27)
-    numbers *= _FACTORS[1]
-    numbers ^= numbers >> np.uint64(31)
+    for shift, factor in zip((30, 27), _FACTORS, strict=True):
+        numbers ^= _shifted(numbers, shift)
+        numbers *= factor
+    numbers ^= _shifted(numbers, 31)
     return numbers
+
+
+def _shifted(numbers: Tensor, by: int) -> Tensor:
+    """Return int64 shifted to the right as unsigned numbers are."""
+    return (numbers >> by).bitwise_and_((1 << (_BITS - by)) - 1)
 
 
 def miss_probability(q: float = 0.99, error: float = 0.0005, count: int = SAMPLE) -> float:

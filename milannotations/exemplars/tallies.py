@@ -96,8 +96,9 @@ class Tally(Protocol):
     def estimate(self, units: int, h: int, w: int, images: int = 0, concepts: int = 0) -> int:
         """Return the most bytes that it will hold, between batches, for a layer of this shape.
 
-        Within a batch it needs some times `4 * BLOCK` bytes more, or some times the maps of one
-        unit in the batch where that is more; and a copy of the batch if that is not float32.
+        Within a batch it needs some times `4 * BLOCK` bytes more (on CUDA `WIDE` times as many),
+        or some times the maps of one unit in the batch where that is more; and a copy of the
+        batch if that is not float32.
         """
 
 
@@ -229,7 +230,7 @@ class TopK:
         places = stays[:, self.k :].nonzero(as_tuple=True)[1]
         self._keys[units, slots] = keys[units, places]
         size = self._maps[0, 0].numel()
-        for some in blocks(len(units), size):
+        for some in blocks(len(units), size, units.device):
             maps = maps_of(units[some], places[some])
             self._maps[units[some], slots[some]] = maps.to(self._maps.device)
 
@@ -360,7 +361,7 @@ def _means(maps: Tensor) -> Tensor:
     """Return the means of maps (image, unit, position), on the CPU, float32 (image, unit)."""
     count, units, positions = maps.shape
     found = torch.empty(count, units)
-    for some in blocks(units, count * positions):
+    for some in blocks(units, count * positions, maps.device):
         sums = maps[:, some].double()
         while sums.shape[2] > 1:
             half = sums.shape[2] // 2
