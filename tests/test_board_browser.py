@@ -322,7 +322,7 @@ def test_a_report_is_one_file_with_pictures_scores_and_layers(opened, place, tmp
     assert "good" in names_of(page)
     assert page.locator("#layers tbody tr").count() == 4
     page.locator("#list .open").first.click()
-    until(page, f"{DRAWN}?.startsWith('url(\"data:image/webp')")
+    until(page, f"{DRAWN}?.startsWith('url(\"data:image/jpeg')")
     assert page.locator("#unit .answers tbody tr").count() == 2
 
 

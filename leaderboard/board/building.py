@@ -250,7 +250,7 @@ class _Site:
             target = self.at / "sprites" / sheets.digest[:16]
             target.mkdir(parents=True, exist_ok=True)
             for number in made.sheets:
-                shutil.copyfile(sheets.folder / f"{number:04d}.webp", target / f"{number:04d}.webp")
+                shutil.copy(sheets.path(number), target)
         self._put(
             f"units/{browser.file}",
             pages.render(

@@ -79,9 +79,7 @@ def report(
         methods, units.known(edition, config), sheets, title=title, measure=measure
     )
     if sheets is not None:
-        made.index["sheet"]["data"] = {
-            n: _data(sheets.folder / f"{n:04d}.webp") for n in made.sheets
-        }
+        made.index["sheet"]["data"] = {n: _data(sheets.path(n)) for n in made.sheets}
     scripts = [
         *(pages.asset(f"{part}.js") for part in ("table", "units")),
         f"milanIndex({script(made.index)});",
@@ -190,4 +188,4 @@ def _layers(methods: Sequence[Answers], known: References) -> list[dict[str, Any
 
 
 def _data(path: Path) -> str:
-    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()

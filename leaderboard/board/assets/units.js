@@ -93,7 +93,7 @@
   // ---- pictures ---------------------------------------------------------------------------
   function address(sheet) {
     if (index.sheet.data) return index.sheet.data[sheet];
-    return browser.dataset.sheets + "/" + ("000" + sheet).slice(-4) + ".webp";
+    return browser.dataset.sheets + "/" + ("000" + sheet).slice(-4) + ".jpg";
   }
 
   var eye = "IntersectionObserver" in window ? new IntersectionObserver(function (entries) {
