@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from baselines.account import Account
-from baselines.context import Context
-from baselines.contract import Description, Method, MethodSpec
-from baselines.registry import get, options_of, specs
-from baselines.running import (
+from baselines.framework.context import Context
+from baselines.framework.method import Description, Method, MethodSpec
+from baselines.framework.provenance import Account
+from baselines.framework.registry import get, options_of, specs
+from baselines.framework.run import (
     context_of,
     describe,
     open_training,
@@ -14,7 +14,7 @@ from baselines.running import (
     run,
     shuffled_exemplars,
 )
-from baselines.subject import Subject
+from baselines.shared.subject import Subject
 
 __all__ = [
     "Account",

@@ -19,14 +19,14 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from baselines.chat import Answer, Endpoint, Score, cleaned, nonsense
-from baselines.context import Context, undecoded
-from baselines.contract import Description, MethodSpec
-from baselines.running import keys
+from baselines.framework.context import Context, undecoded
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
+from baselines.shared.openai_client import Answer, Endpoint, Score, cleaned, nonsense
 from milannotations.errors import InputError
-from milannotations.files import replacing, sha256
-from milannotations.published import has_words
+from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
+from milannotations.utils.files import replacing, sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -355,7 +355,7 @@ def dimmed(
     import numpy as np
     from PIL import Image as Pictures
 
-    from milannotations.pictures import OUTLINE
+    from milannotations.utils.contact_sheet import OUTLINE
 
     if region.shape != image.size[::-1]:
         raise InputError(f"A picture of {image.size[::-1]} with a mask of {region.shape}.")

@@ -17,18 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
-from baselines.formulas import readable
-from baselines.running import keys
-from baselines.text_image import USUAL, TextImage, TextImageModel
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
+from baselines.shared.clip import USUAL, TextImage, TextImageModel
+from baselines.shared.concept_formulas import readable
 from milannotations.errors import InputError, did_you_mean
-from milannotations.published import has_words
+from milannotations.published.annotations import has_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines.probing import Probing
+    from baselines.shared.probe_statistics import Probing
 
 SPEC = MethodSpec(
     name="clip-dissect",

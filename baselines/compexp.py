@@ -1,6 +1,6 @@
 """Compositional Explanations: the formula over concepts that overlaps most with a unit.
 
-Mu and Andreas 2020, section 2. The search is in `baselines.compositions.search`.
+Mu and Andreas 2020, section 2. The search is in `baselines.shared.formula_search`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from baselines.contract import Description, MethodSpec
-from baselines.running import keys
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from baselines.compositions.search import Search
-    from baselines.context import Context
-    from baselines.probing import Probing
+    from baselines.framework.context import Context
+    from baselines.shared.formula_search import Search
+    from baselines.shared.probe_statistics import Probing
 
 SPEC = MethodSpec(
     name="compexp",
@@ -64,7 +64,7 @@ class CompExp:
         return answers
 
     def _search(self, probing: Probing, layer: str) -> Search:
-        from baselines.compositions.search import Search, activities
+        from baselines.shared.formula_search import Search, activities
 
         activity = activities(probing, self._quantile)[layer]
         known = sorted({concept.category for concept in probing.concepts})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
-from baselines.words import commonest
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
+from baselines.shared.text import commonest
 from milannotations.errors import InputError
-from milannotations.published import has_words
+from milannotations.published.annotations import has_words
 
 SPEC = MethodSpec(
     name="constant",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.contract import Method, MethodSpec
+from baselines.framework.method import Method, MethodSpec
 from milannotations.errors import InputError
 
 SPEC = MethodSpec(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
-from baselines.formulas import Formula, Operator
-from baselines.running import keys
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
+from baselines.shared.concept_formulas import Formula, Operator
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
-from baselines.words import commonest
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
+from baselines.shared.text import commonest
 
 SPEC = MethodSpec(
     name="most-common",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from baselines.context import CHUNK, Context, undecoded
-from baselines.contract import Description, MethodSpec
-from baselines.running import keys
-from baselines.words import medoid
+from baselines.framework.context import CHUNK, Context, undecoded
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
+from baselines.shared.text import medoid
 from milannotations.errors import InputError
-from milannotations.published import has_words
+from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _mean(regions: list[tuple[tuple[Tensor, ...], Tensor]]) -> _Features:
     """Return the mean over a unit's regions, (d,), of (maps of a picture, mask)."""
     import torch
 
-    from milannotations.features import pool
+    from milannotations.utils.pooling import pool
 
     sizes: dict[torch.Size, list[tuple[tuple[Tensor, ...], Tensor]]] = {}
     for region in regions:

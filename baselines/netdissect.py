@@ -17,19 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from baselines.contract import Description, MethodSpec
-from baselines.formulas import readable
-from baselines.running import keys
+from baselines.framework.method import Description, MethodSpec
+from baselines.framework.run import keys
+from baselines.shared.concept_formulas import readable
 from milannotations.errors import InputError
-from milannotations.files import replacing
+from milannotations.utils.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from baselines.context import Context
-    from baselines.probing import Probing
+    from baselines.framework.context import Context
+    from baselines.shared.probe_statistics import Probing
     from milannotations.exemplars import Overlaps
     from milannotations.probes import Concept
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.context import Context
-from baselines.contract import Description, MethodSpec
+from baselines.framework.context import Context
+from baselines.framework.method import Description, MethodSpec
 from milannotations.errors import InputError
 
 SPEC = MethodSpec(

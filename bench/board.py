@@ -44,10 +44,11 @@ def text_only() -> None:
 
 def _write(folder: Path) -> None:
     """Write an edition and records on it, values drawn: what a board reads, with no scoring."""
-    from leaderboard import predictions, references, scoring
-    from leaderboard.about import About
-    from leaderboard.outcomes import Settings
-    from milannotations import editions, schema
+    from leaderboard.evaluation import predictions, references, scoring
+    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.record_format.method_info import About
+    from milannotations import schema
+    from milannotations.editions import loading as editions
     from milannotations.schema import Unit
 
     draw = np.random.default_rng(0)
@@ -87,7 +88,7 @@ def _write(folder: Path) -> None:
                 "about": About(title=f"made up {k}"),
             }
         )
-        from leaderboard import records
+        from leaderboard.record_format import score_record as records
 
         table = score.units.iloc[:0]
         for name in metrics:
@@ -104,8 +105,9 @@ def _write(folder: Path) -> None:
 
 def thumbnails() -> None:
     """Draw the sheets of the first units of `mini`, and of photographs' size with masks."""
-    from leaderboard.board import sprites
-    from milannotations import editions, shards
+    from leaderboard.site import thumbnails as sprites
+    from milannotations.editions import loading as editions
+    from milannotations.editions import shards
 
     whole = editions.files("mini", "mini")["test"][0]
     small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
@@ -138,7 +140,7 @@ def _photographs(count: int) -> list[bytes]:
     """Return crops of 224 pixels of the two photographs of scikit-learn, as editions hold them."""
     from sklearn.datasets import load_sample_images
 
-    from milannotations.shards import webp
+    from milannotations.editions.shards import webp
 
     draw, crops = np.random.default_rng(0), []
     for i in range(count):

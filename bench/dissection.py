@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from bench.timing import line, seconds
 
 if TYPE_CHECKING:
-    from baselines.compositions.search import Activity, Found
-    from baselines.formulas import Formula
+    from baselines.shared.concept_formulas import Formula
+    from baselines.shared.formula_search import Activity, Found
 
 SIZE = 112
 CONCEPTS = {"scene": 20, "object": 40, "part": 20, "color": 20}
@@ -97,8 +97,8 @@ def dissection() -> None:
     from torch.utils.data import DataLoader
 
     from baselines import netdissect
-    from baselines.compositions.search import activities
-    from baselines.probing import Probing
+    from baselines.shared.formula_search import activities
+    from baselines.shared.probe_statistics import Probing
     from milannotations.exemplars import Run
 
     torch.manual_seed(0)
@@ -162,8 +162,8 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
     import torch
     from torch.nn import functional as nnf
 
-    from baselines.compositions.search import Active
-    from milannotations.exemplars.masks import masks
+    from baselines.shared.formula_search import Active
+    from milannotations.exemplars.tallies.masks import masks
 
     planes = labels(LABELLED)
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +185,7 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
 
 def plain(active: NDArray[np.bool_], masks: NDArray[np.bool_], length: int, beam: int) -> Any:
     """Search by the definition, a boolean array a formula."""
-    from baselines.formulas import OPERATORS, Formula, join
+    from baselines.shared.concept_formulas import OPERATORS, Formula, join
 
     total, areas = np.count_nonzero(active), [np.count_nonzero(mask) for mask in masks]
 
@@ -219,7 +219,7 @@ def plain(active: NDArray[np.bool_], masks: NDArray[np.bool_], length: int, beam
 
 
 def formulas() -> None:
-    from baselines.compositions.search import BEAM, LENGTH, Search
+    from baselines.shared.formula_search import BEAM, LENGTH, Search
 
     concepts = sum(CONCEPTS.values())
     print(

@@ -63,9 +63,9 @@ def run() -> None:
     from torchvision.models import resnet18
 
     from bench.release import photographs
-    from leaderboard import predictions
+    from leaderboard.evaluation import predictions
     from leaderboard.grounding import score
-    from leaderboard.grounding.held import HeldOut
+    from leaderboard.grounding.activations import HeldOut
     from leaderboard.grounding.metrics import HEADLINE, build
     from leaderboard.grounding.scorers import Presences, open_scorer
     from milannotations import Unit

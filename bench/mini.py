@@ -28,7 +28,8 @@ def scenes() -> None:
 def loading() -> None:
     """Time `load` in a process of its own with an empty cache, and again with a full one."""
     code = (
-        "import time, datasets, pyarrow.parquet, milannotations.editions, milannotations as m\n"
+        "import time, datasets, pyarrow.parquet, milannotations as m\n"
+        "import milannotations.editions.loading\n"
         "for _ in range(2):\n"
         "    begun = time.perf_counter(); m.load('mini'); print(time.perf_counter() - begun)"
     )
@@ -50,7 +51,7 @@ def size() -> None:
     """Compare the files with what they would be without the dictionary of pictures."""
     import pyarrow.parquet as parquet
 
-    from milannotations.editions import EMBEDDED, SPLITS
+    from milannotations.editions.loading import EMBEDDED, SPLITS
 
     shipped = plain = 0
     for split in SPLITS:
@@ -85,7 +86,9 @@ def main_job() -> None:
     print("\nmilan run, every method that needs no download, in a process of its own")
     whole = seconds(
         lambda: subprocess.run(
-            [sys.executable, "-m", "leaderboard.cli", "run"], stdout=subprocess.DEVNULL, check=True
+            [sys.executable, "-m", "leaderboard.cli.main", "run"],
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
     )
     line("whole", whole, "s", "aim: under 60")

@@ -42,7 +42,7 @@ print(time.perf_counter() - begun, peak())
 
 READ = """
 import sys, time
-import datasets, numpy as np, PIL.Image, milannotations.editions
+import datasets, numpy as np, PIL.Image, milannotations.editions.loading
 def peak():
     # of this program: ru_maxrss would be that of the one that started it, if that was larger
     line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
@@ -51,9 +51,9 @@ datasets.disable_progress_bars()
 how, edition = sys.argv[1:]
 begun = time.perf_counter()
 if how == "select":
-    rows = milannotations.editions.select(edition, "made-up", count=100)
+    rows = milannotations.editions.loading.select(edition, "made-up", count=100)
 else:
-    rows = milannotations.editions.load(edition, "made-up", split="train+test")
+    rows = milannotations.editions.loading.load(edition, "made-up", split="train+test")
 opened = time.perf_counter() - begun
 for i in np.random.default_rng(0).choice(len(rows), 100, replace=False):
     row = rows[int(i)]

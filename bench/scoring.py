@@ -22,7 +22,7 @@ def texts() -> tuple[dict[tuple[str, int], list[str]], dict[tuple[str, int], str
     annotations = REAL / "annotations" / "milannotations_resnet152_imagenet.csv"
     described = REAL / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
     if annotations.exists() and described.exists():
-        from leaderboard import predictions, references
+        from leaderboard.evaluation import predictions, references
 
         known = references.of_csv(annotations, "resnet152-imagenet")
         said = predictions.read(described, network="resnet152-imagenet")
@@ -45,8 +45,8 @@ def lexical(references: dict, predictions: dict) -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     import leaderboard
-    from leaderboard.predictions import of_texts
-    from leaderboard.references import References
+    from leaderboard.evaluation.predictions import of_texts
+    from leaderboard.evaluation.references import References
     from milannotations import Unit
 
     network = "resnet152-imagenet"

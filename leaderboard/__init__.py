@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leaderboard.comparison import compare
-    from leaderboard.scoring import Score, score
+    from leaderboard.evaluation.comparison import compare
+    from leaderboard.evaluation.scoring import Score, score
 
 __all__ = ["Score", "compare", "score"]
 
@@ -14,7 +14,7 @@ __all__ = ["Score", "compare", "score"]
 def __getattr__(name: str) -> Any:
     # looked up late, so that `milan --help` need not import pandas
     if name in __all__:
-        from leaderboard import comparison
+        from leaderboard.evaluation import comparison
 
         return getattr(comparison, name)
     raise AttributeError(f"module 'leaderboard' has no attribute '{name}'")

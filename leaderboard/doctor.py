@@ -39,7 +39,7 @@ def examine(images: str | os.PathLike[str] | None = None) -> list[Check]:
 
 def pictures(folder: str | os.PathLike[str]) -> list[Check]:
     """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
-    from milannotations import imagenet
+    from milannotations.published import imagenet
 
     return [
         Check(f"images: {finding.name}", finding.ok, finding.says)

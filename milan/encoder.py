@@ -19,9 +19,9 @@ from torch.nn import functional as nnf
 
 from milannotations import exemplars
 from milannotations.errors import InputError
-from milannotations.exemplars.layers import Layer, as_maps
-from milannotations.exemplars.taps import Taps
-from milannotations.features import pool
+from milannotations.exemplars.hooks.layers import Layer, as_maps
+from milannotations.exemplars.hooks.reader import Taps
+from milannotations.utils.pooling import pool
 
 MINI = "mini"
 """The encoder of the mini world, which ships: `milannotations.synthetic.encoder`."""

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from milan.encoder import Encoder
 from milannotations.errors import InputError
-from milannotations.features import pool
-from milannotations.files import replacing
+from milannotations.utils.files import replacing
+from milannotations.utils.pooling import pool
 
 AT_ONCE = 32
 """Pictures that go through the encoder together."""

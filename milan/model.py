@@ -25,10 +25,10 @@ from milan import search as searching
 from milan.decoder import Decoder, Exemplars
 from milan.encoder import Encoder, EncoderConfig, restore
 from milan.language_model import LanguageModel
-from milan.text import Vocabulary, tokenize
+from milan.tokenizer import Vocabulary, tokenize
 from milannotations.errors import InputError, some
 from milannotations.exemplars.engine import is_out_of_memory
-from milannotations.files import replacing
+from milannotations.utils.files import replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHIPPED = {"mini": Path(__file__).parent / "data" / "mini"}

@@ -34,9 +34,9 @@ from milan.encoder import Encoder
 from milan.features import Features, features_of
 from milan.language_model import LanguageModel
 from milan.model import Config, Milan
-from milan.text import Vocabulary
+from milan.tokenizer import Vocabulary
 from milannotations.errors import InputError
-from milannotations.files import replacing
+from milannotations.utils.files import replacing
 
 SIZES: dict[str, dict[str, Any]] = {
     "2022": {},

@@ -9,12 +9,12 @@ from milannotations.errors import InputError
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
-    from milannotations.editions import load
+    from milannotations.editions.loading import load
     from milannotations.splits import split
 
 __all__ = ["InputError", "Unit", "load", "split"]
 
-_LATE = {"load": "milannotations.editions", "split": "milannotations.splits"}
+_LATE = {"load": "milannotations.editions.loading", "split": "milannotations.splits"}
 
 
 def __getattr__(name: str) -> Any:

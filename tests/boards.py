@@ -6,13 +6,14 @@ import pandas as pd
 import pyarrow.parquet as parquet
 from PIL import Image
 
-from leaderboard import board, predictions, scoring
-from leaderboard import references as reference_sources
-from leaderboard.about import About
-from leaderboard.applications import outcome as outcomes
-from leaderboard.applications.outcome import Number
-from leaderboard.outcomes import Settings
-from milannotations import editions
+from leaderboard import site as board
+from leaderboard.evaluation import predictions, scoring
+from leaderboard.evaluation import references as reference_sources
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.record_format import application_record as outcomes
+from leaderboard.record_format.application_record import Number
+from leaderboard.record_format.method_info import About
+from milannotations.editions import loading as editions
 from milannotations.schema import Unit
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "distinct")

@@ -25,7 +25,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from baselines.probing import Probing
+from baselines.shared.probe_statistics import Probing
 from milannotations.probes import Concept, planes
 
 START, END = "<|startoftext|>", "<|endoftext|>"

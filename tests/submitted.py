@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leaderboard import predictions, submitting, tracks
-from leaderboard.submitting import units as track_units
-from milannotations.files import sha256
+from leaderboard import submission as submitting
+from leaderboard.evaluation import predictions
+from leaderboard.ranking import tracks
+from leaderboard.submission import track_units
+from milannotations.utils.files import sha256
 
 FIELDS = {
     "name": "made-up",

@@ -9,8 +9,8 @@ from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
 from milannotations.exemplars import Ablator, Layer, Run
-from milannotations.exemplars import ablation as ablations
-from milannotations.exemplars.ablation import ablated, accuracy, accuracy_by_class, labels_of
+from milannotations.exemplars.hooks import ablation as ablations
+from milannotations.exemplars.hooks.ablation import ablated, accuracy, accuracy_by_class, labels_of
 from milannotations.synthetic.subjects import Subject
 
 RUN = Run(batch_size=4, device="cpu")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from leaderboard.applications import outcome
-from leaderboard.applications.analysis import Accuracies, Settings, Target, analyze
-from leaderboard.applications.language import open_language, tokens
-from leaderboard.predictions import of_texts
+from leaderboard.applications.analyze.language import open_language, tokens
+from leaderboard.applications.analyze.task import Accuracies, Settings, Target, analyze
+from leaderboard.evaluation.predictions import of_texts
+from leaderboard.record_format import application_record as outcome
 from milannotations.errors import InputError
 from milannotations.exemplars import Run
 from milannotations.schema import Unit
@@ -77,7 +77,7 @@ def test_a_list_of_ones_own_has_no_vectors(write_file):
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
-    import leaderboard.applications.language as module
+    import leaderboard.applications.analyze.language as module
 
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--language words\.csv"):
@@ -374,7 +374,7 @@ def classes(tmp_path):
 
 
 def run(*words):
-    from leaderboard.cli import main
+    from leaderboard.cli.main import main
 
     with pytest.raises(SystemExit) as left:
         main(list(words))
@@ -453,7 +453,7 @@ def test_listing_tasks_imports_no_torch():
 
     program = (
         "import sys; sys.argv = ['milan', 'list', 'tasks']\n"
-        "from leaderboard.cli import main\n"
+        "from leaderboard.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'spacy', 'matplotlib'} & set(sys.modules)"

@@ -11,10 +11,10 @@ from test_models import RESNET20
 
 import baselines
 from baselines import Context
-from baselines.probing import Probing
-from leaderboard import predictions
-from leaderboard.applications import outcome
-from leaderboard.applications.audit import Settings, audit
+from baselines.shared.probe_statistics import Probing
+from leaderboard.applications.audit.task import Settings, audit
+from leaderboard.evaluation import predictions
+from leaderboard.record_format import application_record as outcome
 from milannotations.exemplars import Run, load_model
 from milannotations.probes import ProbeItems, open_probe
 from milannotations.schema import Unit, features, row
@@ -42,7 +42,7 @@ def said_of(method, network, widths, model, weights, probe, side):
 
 
 def run(*words):
-    from leaderboard.cli import main
+    from leaderboard.cli.main import main
 
     with pytest.raises(SystemExit) as left:
         main([str(word) for word in words])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from archived import SIDE, K, members, npy, write_folder, write_zip
 
-from milannotations import InputError, Unit, archives
-from milannotations import members as files
-from milannotations.archives import Archive, unshift_dino
+from milannotations import InputError, Unit
+from milannotations.published import archive as archives
+from milannotations.published import zip_members as files
+from milannotations.published.archive import Archive, unshift_dino
 
 NAMES = ("alexnet-imagenet", "alexnet-places365")
 

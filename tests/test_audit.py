@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from leaderboard import statistics as stats
-from leaderboard.applications import flags, outcome
-from leaderboard.applications.audit import Settings, audit, preset
-from leaderboard.predictions import of_texts
+from leaderboard.applications.audit.task import Settings, audit, preset
+from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.evaluation.predictions import of_texts
+from leaderboard.record_format import application_record as outcome
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -240,7 +241,7 @@ def test_sheets_show_flagged_units(tmp_path):
     import baselines
 
     units = baselines.open_units("mini", split="test", network="mini-sharp", layers="layer3")
-    from baselines.running import keys
+    from baselines.framework.run import keys
 
     members = keys(units)
     predictions = of_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))

@@ -16,13 +16,17 @@ import vlms
 from PIL import Image
 
 import baselines
-from baselines import Context, Description, MethodSpec, context, contract, registry, words
-from baselines.probing import Probing
-from baselines.running import EXEMPLARS, keys
+from baselines import Context, Description, MethodSpec
+from baselines.framework import context, registry
+from baselines.framework import method as contract
+from baselines.framework.run import EXEMPLARS, keys
+from baselines.shared import text as words
+from baselines.shared.probe_statistics import Probing
+from leaderboard.evaluation.predictions import Prediction, Predictions
+from leaderboard.evaluation.scoring import _commonest
 from leaderboard.metrics.text import normalise
-from leaderboard.predictions import Prediction, Predictions
-from leaderboard.scoring import _commonest
-from milannotations import InputError, Unit, editions, schema
+from milannotations import InputError, Unit, schema
+from milannotations.editions import loading as editions
 from milannotations.exemplars import Preprocessing
 from milannotations.probes import Concept, ProbeItems
 

@@ -13,11 +13,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leaderboard import board, cli, predictions, tracks
-from leaderboard.board import building, finding, sprites, units
-from leaderboard.board.text import link, script, shown, slug
-from leaderboard.board.units import Answers
-from leaderboard.tracks import Track
+from leaderboard import site as board
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import predictions
+from leaderboard.ranking import tracks
+from leaderboard.ranking.tracks import Track
+from leaderboard.site import builder as building
+from leaderboard.site import load_records as finding
+from leaderboard.site import thumbnails as sprites
+from leaderboard.site import unit_browser as units
+from leaderboard.site.safe_text import link, script, shown, slug
+from leaderboard.site.unit_browser import Answers
 from milannotations import InputError
 from milannotations.schema import Unit
 
@@ -361,9 +367,9 @@ def test_an_application_has_its_number_its_control_and_its_figure(site):
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory):
     """A board of two records that ship; in activations, one of them and another were scored."""
-    from baselines.probing import Probing
+    from baselines.shared.probe_statistics import Probing
     from leaderboard.grounding import score
-    from leaderboard.grounding.held import HeldOut
+    from leaderboard.grounding.activations import HeldOut
     from milannotations.probes.mini import ConceptItems, MiniProbe
     from milannotations.synthetic.networks import NETWORKS, network
 

@@ -9,8 +9,8 @@ import time
 import boards
 import pytest
 
-from leaderboard import board
-from leaderboard.board.report import report
+from leaderboard import site as board
+from leaderboard.site.report import report
 
 QUIET = (
     "--no-sandbox",
@@ -331,8 +331,8 @@ def test_a_thousand_units_open_in_two_seconds_and_three_megabytes(
     opened, served, tmp_path, chromium
 ):
     import baselines
-    from leaderboard import predictions, references, scoring
-    from leaderboard.outcomes import Settings
+    from leaderboard.evaluation import predictions, references, scoring
+    from leaderboard.evaluation.evaluator import Settings
 
     units = baselines.open_units("mini", split=None)
     assert len(units) > 1000

@@ -23,13 +23,15 @@ import vlms
 from PIL import Image
 
 import baselines
-from baselines import Description, captioner, chat
+from baselines import Description, captioner
 from baselines.captioner import BLANK, PROMPTS, Cache, Usage, crop_of, dimmed, grid_of
-from baselines.chat import cleaned, nonsense
-from baselines.context import undecoded
-from baselines.journal import Journal
-from baselines.running import keys
-from milannotations import InputError, Unit, editions, schema
+from baselines.framework.context import undecoded
+from baselines.framework.resume import Journal
+from baselines.framework.run import keys
+from baselines.shared import openai_client as chat
+from baselines.shared.openai_client import cleaned, nonsense
+from milannotations import InputError, Unit, schema
+from milannotations.editions import loading as editions
 
 K, SIDE = 4, 48
 FAILED, ABSTAINED = Description.failed(), Description.abstained()

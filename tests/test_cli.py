@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sample
 
-from leaderboard import cli
+from leaderboard.cli import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ("--references", sample.ANNOTATIONS, "--network", "sample")
@@ -300,7 +300,7 @@ def test_a_record_keeps_its_company_out(milan, tmp_path):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys, leaderboard.cli as c\n"
+        "import sys, leaderboard.cli.main as c\n"
         "try: c.main(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'pandas', 'datasets', 'scipy', 'milan', 'baselines')"
         " if m in sys.modules], file=sys.stderr)"
@@ -323,7 +323,7 @@ def test_doctor_says_who_else_owns_a_package(tmp_path, room):
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{room}\nVersion: 1.0\n")
     (info / "RECORD").write_text(f"{room}/__init__.py,,\n")
     done = subprocess.run(
-        [sys.executable, "-m", "leaderboard.cli", "doctor"],
+        [sys.executable, "-m", "leaderboard.cli.main", "doctor"],
         capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
@@ -336,7 +336,7 @@ def test_doctor_says_when_a_folder_shadows_a_package(tmp_path):
     (tmp_path / "milan").mkdir()
     (tmp_path / "milan" / "__init__.py").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "leaderboard.cli", "doctor", "--json"],
+        [sys.executable, "-m", "leaderboard.cli.main", "doctor", "--json"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )  # fmt: skip

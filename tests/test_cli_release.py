@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from leaderboard import cli
+from leaderboard.cli import main as cli
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from baselines.clip_dissect import (
     soft_wpmi,
     wpmi,
 )
-from baselines.text_image import TextImage, TextImageModel
+from baselines.shared.clip import TextImage, TextImageModel
 from milannotations.errors import InputError
 
 WORDS = ["red", "a ball", "blue squares", "the green", "x"]
@@ -38,7 +38,7 @@ def context(*probes):
 
 
 def run(method, probe, units, **how):
-    return baselines.running.run(method, rows(probe.network, units), context(probe), **how)
+    return baselines.framework.run.run(method, rows(probe.network, units), context(probe), **how)
 
 
 # ---- the paper's formulas, one picture, concept and unit at a time
@@ -240,8 +240,8 @@ def test_texts_and_pictures_are_embedded_once_whatever_asks():
     for layer in ("a", "b", "c"):
         for batch_size in (1, 3):
             asked = rows("net", range(7), layer)
-            baselines.running.run(method, asked, given, batch_size=batch_size)
-    baselines.running.run(create(fake, similarity="cosine"), rows("net", [0], "a"), given)
+            baselines.framework.run.run(method, asked, given, batch_size=batch_size)
+    baselines.framework.run.run(create(fake, similarity="cosine"), rows("net", [0], "a"), given)
     assert fake.calls == [("images", 400), ("texts", 6)]
 
 
@@ -327,7 +327,7 @@ def test_each_thing_is_embedded_once_and_kept(folders, kind, tmp_path, monkeypat
 
 
 def test_what_was_embedded_before_an_interruption_is_kept(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("baselines.text_image.SHARD", 32)
+    monkeypatch.setattr("baselines.shared.clip.SHARD", 32)
 
     def broken():
         yield from shown(40)
@@ -406,7 +406,7 @@ def test_without_a_model():
     with pytest.raises(InputError, match=r"needs a text-image model.*--model DIR"):
         run(create(), planted(), [0])
     with pytest.raises(InputError, match="probe images"):
-        baselines.running.run(create(), rows("net", [0]), Context())
+        baselines.framework.run.run(create(), rows("net", [0]), Context())
 
 
 def test_options_that_cannot_be():

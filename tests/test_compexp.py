@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.compositions import search as compositions
-from baselines.compositions.search import Active, Search
-from baselines.formulas import OPERATORS, Formula
+from baselines.shared import formula_search as compositions
+from baselines.shared.concept_formulas import OPERATORS, Formula
+from baselines.shared.formula_search import Active, Search
 from milannotations import InputError
 
 SIDE = 16
@@ -251,7 +251,7 @@ def tally(parts, planes, maps, thresholds):
 
 
 def test_the_tally_counts_what_masks_say():
-    from milannotations.exemplars.masks import masks
+    from milannotations.exemplars.tallies.masks import masks
 
     planes, maps, thresholds = rectangles(9, 6), layer(), torch.linspace(0.5, 2, 5)
     found = tally([torch.arange(9)], planes, maps, thresholds).result()

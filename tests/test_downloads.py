@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from milannotations import InputError, downloads
-from milannotations.downloads import CHUNK, LOCK, Pin, address, fetch, pins
-from milannotations.files import sha256
+from milannotations import InputError
+from milannotations.published import download as downloads
+from milannotations.published.download import CHUNK, LOCK, Pin, address, fetch, pins
+from milannotations.utils.files import sha256
 
 NAME = "alexnet-imagenet.zip"
 

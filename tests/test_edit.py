@@ -10,12 +10,20 @@ from PIL import Image
 from scipy.stats import kstest
 from typer.testing import CliRunner
 
-from leaderboard.applications import edit as edits
-from leaderboard.applications import edit_real, outcome
-from leaderboard.applications.edit import Settings, choose, counts_of, edit, placebos_of, rank_p
-from leaderboard.applications.trials import ROLES, Labelled, Trial
-from leaderboard.cli import app
-from leaderboard.predictions import of_texts
+from leaderboard.applications.common.ablated_accuracy import ROLES, Labelled, Trial
+from leaderboard.applications.edit import real_networks as edit_real
+from leaderboard.applications.edit import task as edits
+from leaderboard.applications.edit.task import (
+    Settings,
+    choose,
+    counts_of,
+    edit,
+    placebos_of,
+    rank_p,
+)
+from leaderboard.cli.main import app
+from leaderboard.evaluation.predictions import of_texts
+from leaderboard.record_format import application_record as outcome
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -314,7 +322,7 @@ def world(tmp_path):
 
 
 def run(*words):
-    from milannotations.command_line import spread
+    from milannotations.utils.terminal import spread
 
     return CliRunner().invoke(app, spread([str(word) for word in words]), catch_exceptions=True)
 
@@ -379,7 +387,7 @@ def test_classes_are_to_be_the_networks(world):
 
 
 def test_roles_are_written_once_and_deal_classes_alike(world):
-    from leaderboard.applications.spurious import Cue
+    from leaderboard.applications.edit.spurious_cues import Cue
 
     cue = Cue(side=32, height=0.2)
     roles = edit_real.write_roles(world / "images", world / "work", cue, shares=edit_real.TRAINED)
@@ -398,8 +406,8 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
 
 def test_the_mini_world_end_to_end(tmp_path):
     """Networks of two steps, few pictures: exemplars, descriptions, edits, the same twice."""
-    from leaderboard.applications.edit_mini import MiniTrials
-    from leaderboard.applications.subjects import Workshop
+    from leaderboard.applications.common.mini_networks import Workshop
+    from leaderboard.applications.edit.mini import MiniTrials
     from milannotations.synthetic.training import Settings as Training
 
     def trials():

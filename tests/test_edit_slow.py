@@ -10,11 +10,12 @@ import pytest
 from scipy.stats import kstest
 from test_models import RESNET20
 
-from leaderboard.applications import edit as edits
-from leaderboard.applications import flags, outcome
-from leaderboard.applications.edit import Settings
-from leaderboard.applications.edit_mini import FAST, MiniTrials
-from leaderboard.applications.subjects import Workshop
+from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common.mini_networks import Workshop
+from leaderboard.applications.edit import task as edits
+from leaderboard.applications.edit.mini import FAST, MiniTrials
+from leaderboard.applications.edit.task import Settings
+from leaderboard.record_format import application_record as outcome
 from milannotations.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -108,7 +109,7 @@ def test_two_runs_give_the_same_record(mini, milan, tmp_path):
 
 
 def run(*words):
-    from leaderboard.cli import main
+    from leaderboard.cli.main import main
 
     with pytest.raises(SystemExit) as left:
         main([str(word) for word in words])
@@ -198,9 +199,9 @@ def test_resnet18_is_trained_and_edited(real, tmp_path):
 
     for name in ("cat", "ship", "truck"):
         shutil.copytree(real / "images" / "cifar10-test" / name, tmp_path / "images" / name)
-    from leaderboard.applications.classifier import Training
-    from leaderboard.applications.edit_reproduce import reproduce_edit
-    from leaderboard.applications.spurious import Cue
+    from leaderboard.applications.common.train_classifier import Training
+    from leaderboard.applications.edit.spurious_cues import Cue
+    from leaderboard.reproduction.edit import reproduce_edit
 
     (tmp_path / "every_third.py").write_text(EVERY_THIRD)
     made = reproduce_edit(

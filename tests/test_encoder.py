@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from milannotations.errors import InputError
-from milannotations.features import pool
 from milannotations.synthetic import encoder as encoders
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.encoder import Encoder, evaluate, load, train
 from milannotations.synthetic.scenes import World
 from milannotations.synthetic.training import Settings, reproducible, write_weights
+from milannotations.utils.pooling import pool
 
 TINY = Settings(steps=3, batch=4)
 

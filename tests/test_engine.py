@@ -12,7 +12,7 @@ from torch import nn
 
 from milannotations.errors import InputError
 from milannotations.exemplars import Layer, Overlap, Pooled, Run, compute
-from milannotations.exemplars.checkpoints import _save
+from milannotations.exemplars.checkpoint import _save
 
 LAYERS = ["conv1", "conv2"]
 
@@ -314,7 +314,7 @@ def test_a_disk_that_fills_during_the_pass_says_so(tmp_path, monkeypatch, images
 
     run = Run(batch_size=4, checkpoint=tmp_path / "kept", checkpoint_every=0)
     compute(Exact(), noise(8), ["conv1"], run=run)
-    monkeypatch.setattr("milannotations.exemplars.checkpoints.replacing", full)
+    monkeypatch.setattr("milannotations.exemplars.checkpoint.replacing", full)
     with pytest.raises(InputError, match=r"No space is left in .*kept.*make room and run"):
         compute(Exact(), noise(images), ["conv1"], run=run)
     with pytest.raises(OSError, match="No space left"):

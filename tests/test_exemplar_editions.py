@@ -21,25 +21,22 @@ from PIL import Image
 
 import baselines
 import milannotations
-from leaderboard import cli
-from milannotations import (
-    InputError,
-    Unit,
-    cards,
-    checking,
-    editions,
-    hub,
-    pictures,
-    published,
-    schema,
-    shards,
-    unfinished,
-)
-from milannotations.archives import Archive
-from milannotations.exemplars import folders, spool, writing
+from leaderboard.cli import main as cli
+from milannotations import InputError, Unit, schema
+from milannotations.editions import card as cards
+from milannotations.editions import hub, shards
+from milannotations.editions import loading as editions
+from milannotations.editions import resumable as unfinished
+from milannotations.editions import validation as checking
 from milannotations.exemplars.engine import Computed, LayerExemplars, Skipped
-from milannotations.exemplars.images import BadPicture
-from milannotations.exemplars.writing import write, write_npy
+from milannotations.exemplars.images.sources import BadPicture
+from milannotations.exemplars.output import edition as writing
+from milannotations.exemplars.output import image_buffer as spool
+from milannotations.exemplars.output import npy as folders
+from milannotations.exemplars.output.edition import write, write_npy
+from milannotations.published import annotations as published
+from milannotations.published.archive import Archive
+from milannotations.utils import contact_sheet as pictures
 
 SIZE = (12, 20)
 MADE_FROM = {
@@ -768,7 +765,7 @@ def test_the_projects_own_reader_reads_them(tmp_path):
 
 
 def test_both_forms_hold_the_same(two, tmp_path):
-    from milannotations.release import prepare
+    from milannotations.published.convert import prepare
 
     write(two, Pool(), tmp_path / "out", "x", made_from={}, side=16)
     write_npy(two, Pool(), tmp_path / "npy", side=16)

@@ -13,7 +13,7 @@ import pytest
 from networks import folder
 
 import milannotations
-from leaderboard import cli
+from leaderboard.cli import main as cli
 
 NETWORKS = Path(__file__).parent / "networks.py"
 EXACT = f"{NETWORKS}:exact_plain"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milannotations.errors import InputError
-from milannotations.features import pool
+from milannotations.utils.pooling import pool
 
 
 def slow_resize(mask, high, wide):

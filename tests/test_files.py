@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from milannotations import InputError
-from milannotations.files import Table, check_is_file, replacing, sha256, whole_number
+from milannotations.utils.files import Table, check_is_file, replacing, sha256, whole_number
 
 
 def make(folder, **files):

@@ -13,21 +13,26 @@ from scipy.stats import pearsonr
 from sklearn import metrics as sk
 from torch import nn
 
-from baselines.probing import Probing
-from baselines.text_image import TextImage
-from leaderboard import cli, predictions, records, references
-from leaderboard.grounding import checks, ratings, score, tables
-from leaderboard.grounding.held import HeldOut, Sample, Sampling
+from baselines.shared.clip import TextImage
+from baselines.shared.probe_statistics import Probing
+from leaderboard.cli import main as cli
+from leaderboard.console import grounding_table as tables
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.grounding import human_ratings as ratings
+from leaderboard.grounding import sanity_checks as checks
+from leaderboard.grounding import score
+from leaderboard.grounding.activations import HeldOut, Sample, Sampling
 from leaderboard.grounding.metrics import HEADLINE, get
 from leaderboard.grounding.scorers import Presences, labels, open_scorer, table
 from leaderboard.grounding.scorers.grammar import Grammar
 from leaderboard.grounding.scorers.labels import Labels
 from leaderboard.grounding.scorers.text_image import TextImageScorer
 from leaderboard.grounding.simulation import Simulation
-from leaderboard.outcomes import Settings
+from leaderboard.record_format import score_record as records
 from milannotations import InputError, Unit
 from milannotations.exemplars import Ablator
-from milannotations.exemplars.cells import Cells
+from milannotations.exemplars.tallies.grid_pooled import Cells
 from milannotations.probes.mini import MiniProbe
 from milannotations.synthetic import CONCEPTS
 from milannotations.synthetic.formulas import Formula

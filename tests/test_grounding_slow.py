@@ -10,12 +10,14 @@ from sklearn import metrics as sk
 
 import baselines
 from baselines import Subject
-from baselines.running import keys
-from leaderboard import cli, predictions, references
-from leaderboard.grounding import checks, score
-from leaderboard.grounding.held import Sampling, of_mini, of_subject
+from baselines.framework.run import keys
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import predictions, references
+from leaderboard.grounding import sanity_checks as checks
+from leaderboard.grounding import score
+from leaderboard.grounding.activations import Sampling, of_mini, of_subject
+from leaderboard.grounding.functional import active_at, counts
 from leaderboard.grounding.metrics import HEADLINE, get
-from leaderboard.grounding.values import active_at, counts
 from milannotations import Unit
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from scipy.spatial.distance import cosine
 from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sk
 
-from leaderboard.grounding import values
+from leaderboard.grounding import functional as values
 from leaderboard.grounding.metrics import KINDS, get
 from milannotations import InputError
 

@@ -9,8 +9,9 @@ import submitted
 import yaml
 from submitted import FIELDS, FILE, edit, found, replace_file
 
-from leaderboard import submitting, tracks
-from leaderboard.submitting import checks, form
+from leaderboard import submission as submitting
+from leaderboard.ranking import tracks
+from leaderboard.submission import checks, form
 from milannotations import InputError
 
 MINI = tracks.get("mini")

@@ -13,8 +13,11 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
-from milannotations import InputError, Unit, cards, editions, hub, schema
-from milannotations.files import sha256
+from milannotations import InputError, Unit, schema
+from milannotations.editions import card as cards
+from milannotations.editions import hub
+from milannotations.editions import loading as editions
+from milannotations.utils.files import sha256
 
 
 class Api:

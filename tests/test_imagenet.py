@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from leaderboard import doctor
-from milannotations import InputError, imagenet
-from milannotations.imagenet import Pixels, cut, examine, listing, shorter_side
+from milannotations import InputError
+from milannotations.published import imagenet
+from milannotations.published.imagenet import Pixels, cut, examine, listing, shorter_side
 
 
 def picture(seed, size=(50, 40), mode="RGB"):

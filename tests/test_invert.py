@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 import baselines
 from baselines import Context, Description
-from baselines.formulas import Formula
 from baselines.invert import Found, auroc, create, literals, search
+from baselines.shared.concept_formulas import Formula
 from milannotations.errors import InputError
 
 
@@ -30,7 +30,7 @@ def masks_of(presence):
 
 
 def run(method, probe, units, **how):
-    return baselines.running.run(method, rows(probe.network, units), context(probe), **how)
+    return baselines.framework.run.run(method, rows(probe.network, units), context(probe), **how)
 
 
 def context(*probes):
@@ -249,7 +249,7 @@ def test_units_of_several_networks_and_layers():
     from datasets import concatenate_datasets
 
     asked = concatenate_datasets([rows(n, [u], layer) for n, layer, u in units])
-    answers = baselines.running.run(create(), asked, context(one, two))
+    answers = baselines.framework.run.run(create(), asked, context(one, two))
     assert [each.text for each in answers] == ["water", "cat", "red", "dog"]
 
 
@@ -276,8 +276,8 @@ def test_what_a_user_can_mend():
         with pytest.raises(InputError, match="expected at least 1"):
             create(**wrong)
     with pytest.raises(InputError, match="probe images"):
-        baselines.running.run(create(), rows("net", [0]), Context())
+        baselines.framework.run.run(create(), rows("net", [0]), Context())
     with pytest.raises(InputError, match="'other' on a probe"):
-        baselines.running.run(create(), rows("other", [0]), context(planted()))
+        baselines.framework.run.run(create(), rows("other", [0]), context(planted()))
     with pytest.raises(InputError, match="not among the units"):
         run(create(), planted(), [99])

@@ -4,7 +4,7 @@ import pytest
 
 import baselines
 from baselines import Description
-from baselines.journal import Journal
+from baselines.framework.resume import Journal
 
 METHOD = """
 from pathlib import Path

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.exemplars.layers import Layer, as_maps, modules_of, pick
-from milannotations.exemplars.taps import Taps
+from milannotations.exemplars.hooks.layers import Layer, as_maps, modules_of, pick
+from milannotations.exemplars.hooks.reader import Taps
 
 
 class Counting(nn.Module):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.exemplars.masks import masks, upsample
-from milannotations.exemplars.tallies import TopK
+from milannotations.exemplars.tallies.base import TopK
+from milannotations.exemplars.tallies.masks import masks, upsample
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 SIZES = st.tuples(st.integers(1, 23), st.integers(1, 23))

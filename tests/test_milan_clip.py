@@ -18,7 +18,7 @@ from transformers import (
     SiglipModel,
 )
 
-from milan.clip import ClipReranker, describe
+from milan.clip_rerank import ClipReranker, describe
 from milan.encoder import build
 from milan.model import Config, Milan
 from milannotations.errors import InputError

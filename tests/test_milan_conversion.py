@@ -21,10 +21,13 @@ import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leaderboard import cli
-from milan import Milan, conversion, published
-from milannotations import InputError, downloads
-from milannotations.downloads import MODELS, address
+from leaderboard.cli import main as cli
+from milan import Milan
+from milan.legacy import convert as conversion
+from milan.legacy import pickle_reader as published
+from milannotations import InputError
+from milannotations.published import download as downloads
+from milannotations.published.download import MODELS, address
 
 WORDS = ("a", "dog", "dogs", "of", "sky")
 V, F = len(WORDS) + 4, 1024

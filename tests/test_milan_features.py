@@ -15,7 +15,8 @@ from PIL import Image
 import milan.features
 from milan import encoder as encoders
 from milan.features import Features, features_of
-from milannotations import InputError, editions, schema
+from milannotations import InputError, schema
+from milannotations.editions import loading as editions
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # batches of other sizes are summed in another order
 

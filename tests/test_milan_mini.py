@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 import leaderboard
-from leaderboard import suite
-from leaderboard import training as trainer
-from leaderboard.outcomes import Settings
+from leaderboard import run_methods as suite
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.reproduction import training as trainer
 
 METRICS = ["concept-f1", "retrieval-tfidf-auc"]
 MARGIN = 0.03
@@ -24,7 +24,7 @@ def floors():
 
 def described(model, tmp_path):
     import baselines
-    from leaderboard.predictions import of_descriptions
+    from leaderboard.evaluation.predictions import of_descriptions
 
     said = baselines.describe("mini", "milan", split="test", options={"model": str(model)})
     return leaderboard.score(

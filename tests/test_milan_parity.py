@@ -15,8 +15,8 @@ from torch.nn import functional as nnf
 
 from milan import Milan
 from milan import search as searching
-from milan.conversion import convert
 from milan.encoder import LAYERS, Encoder, EncoderConfig
+from milan.legacy.convert import convert
 
 SCORE, FEATURE = 1e-4, 1e-5
 RERANKED = {"rerank": 0.2, "rerank_t05": 0.5, "rerank_t1": 1.0, "default": None}

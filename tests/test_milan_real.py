@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import leaderboard
-from baselines.running import keys
-from leaderboard import predictions, references
+from baselines.framework.run import keys
+from leaderboard.evaluation import predictions, references
 from leaderboard.metrics import build
-from leaderboard.reproduce import Fold, _nearest
-from leaderboard.training import beam_of, best_of, choose_lambda
+from leaderboard.reproduction.tables import Fold, _nearest
+from leaderboard.reproduction.training import beam_of, best_of, choose_lambda
 from milan import encoder as encoders
 from milan import training
 from milan.features import features_of

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan.text import SPECIALS, Vocabulary, detokenize, tokenize
+from milan.tokenizer import SPECIALS, Vocabulary, detokenize, tokenize
 from milannotations.errors import InputError
 
 

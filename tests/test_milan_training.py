@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-import leaderboard.training
-from leaderboard import cli
+import leaderboard.reproduction.training
+from leaderboard.cli import main as cli
 from milan import Milan, training
 from milan import encoder as encoders
 from milan.features import Features, features_of
 from milan.model import Candidate, Config
 from milan.training import SIZES, Corpus, Settings, Units, doubly_stochastic, held_out, learn
-from milannotations import InputError, editions
+from milannotations import InputError
+from milannotations.editions import loading as editions
 
 TINY = Settings(epochs=2, batch=16, rate=3e-3, patience=9)
 WORDS = {"embedding_size": 8, "hidden_size": 16, "attention_size": 8, "lm_hidden_size": 16}
@@ -698,7 +699,7 @@ def test_two_processes_make_one_model(tmp_path, edition, data):
     words = ["--data", edition if data == "few" else "mini", "--out", str(out)]
     # 21 units with 63 descriptions: batches of 31 leave one row over for two processes
     words += ["--epochs", "1", "--batch-size", "31", "--lam", "0.3"]
-    launch = ["launch", "--cpu", "--num_processes", "2", "-m", "leaderboard.cli", "train"]
+    launch = ["launch", "--cpu", "--num_processes", "2", "-m", "leaderboard.cli.main", "train"]
     ran = subprocess.run(
         [accelerate, *launch, *words],
         cwd=tmp_path,
@@ -769,8 +770,8 @@ def test_the_best_of_a_beam_at_a_lambda():
         [candidate("c", -1.0, None), candidate("d", -2.0, None)],
     ]
     # -1 + lambda against -2 + 5 lambda: b from a quarter on
-    assert leaderboard.training.best_of(beam, 0.2) == ["a", "c"]
-    assert leaderboard.training.best_of(beam, 0.3) == ["b", "c"]
+    assert leaderboard.reproduction.training.best_of(beam, 0.2) == ["a", "c"]
+    assert leaderboard.reproduction.training.best_of(beam, 0.3) == ["b", "c"]
 
 
 def beams(units, right_from, wrong_from):
@@ -790,21 +791,24 @@ def beams(units, right_from, wrong_from):
     ("right", "wrong", "chosen"), [(0.25, 0.45, 0.3), (0.01, 0.09, 0.05), (0.55, 5, 0.6)]
 )
 def test_lambda_is_the_one_with_the_largest_lift(mini, right, wrong, chosen):
-    assert leaderboard.training.choose_lambda([(mini, beams(mini, right, wrong))]) == chosen
+    assert (
+        leaderboard.reproduction.training.choose_lambda([(mini, beams(mini, right, wrong))])
+        == chosen
+    )
 
 
 def test_lambda_over_several_parts_is_that_of_their_mean(mini):
     own = mini.select(range(12))
     early, late = beams(own, 0.15, 0.35), beams(own, 0.25, 5)
     # right at .2 and .3, and from .3 on: at .3 both are
-    assert leaderboard.training.choose_lambda([(own, early)]) == 0.2
-    assert leaderboard.training.choose_lambda([(own, early), (own, late)]) == 0.3
+    assert leaderboard.reproduction.training.choose_lambda([(own, early)]) == 0.2
+    assert leaderboard.reproduction.training.choose_lambda([(own, early), (own, late)]) == 0.3
 
 
 def test_lambda_of_layers_too_small_for_a_lift_is_the_paper_s(mini):
     few = mini.select(range(3))
-    assert leaderboard.training.choose_lambda([(few, beams(few, 0.55, 5))]) == 0.2
-    assert leaderboard.training.choose_lambda([]) == 0.2
+    assert leaderboard.reproduction.training.choose_lambda([(few, beams(few, 0.55, 5))]) == 0.2
+    assert leaderboard.reproduction.training.choose_lambda([]) == 0.2
 
 
 # ---- the command
@@ -859,7 +863,7 @@ def test_several_editions_are_learned_from_together(edition, mini, tmp_path):
     moved = without(mini, "network", "another").to_list()
     parts = {"train": moved[:20], "validation": moved[20:]}
     other = str(editions.write_config(tmp_path / "other", "more", parts).parent)
-    train, validation = leaderboard.training.open_units([edition, f"{other}:more"])
+    train, validation = leaderboard.reproduction.training.open_units([edition, f"{other}:more"])
     assert Counter(train["network"]) == {**Counter(mini["network"]), "another": 20}
     assert set(validation["network"]) == {"another"}
 

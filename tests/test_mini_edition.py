@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import milannotations
-from milannotations import InputError, editions, schema
+from milannotations import InputError, schema
+from milannotations.editions import loading as editions
 from milannotations.synthetic import Formula, SceneDataset, World, network, parse
 from milannotations.synthetic import edition as mini
 from milannotations.synthetic.annotators import ANNOTATORS
@@ -120,7 +121,7 @@ def test_the_card_counts_what_is_there(texts):
     assert "simulated" in card
     assert "synthetic" in card.lower()
     # the digest in the front matter is what makes `datasets` notice new files
-    from milannotations.files import sha256
+    from milannotations.utils.files import sha256
 
     assert sha256(*FILES.values()) in card
 
@@ -409,7 +410,7 @@ def test_annotators_are_seeded():
 
 
 def test_sheets_show_units_and_scenes(texts):
-    from milannotations import pictures
+    from milannotations.utils import contact_sheet as pictures
 
     rows = editions.select("mini", "mini-sharp", "layer2", count=3, seed=1)
     assert len(rows) == 3

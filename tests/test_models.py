@@ -19,16 +19,16 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from milannotations import InputError, catalog
-from milannotations.exemplars import python_files
-from milannotations.exemplars.building import prefix_tokens
-from milannotations.exemplars.models import (
+from milannotations.exemplars.networks.base import prefix_tokens
+from milannotations.exemplars.networks.loading import (
     default_name,
     load_model,
     load_module,
     preprocessing_of,
 )
-from milannotations.exemplars.preprocessing import MEAN, STD, Preprocessing
-from milannotations.exemplars.weights import put, read, renamed
+from milannotations.exemplars.networks.preprocessing import MEAN, STD, Preprocessing
+from milannotations.exemplars.networks.weights import put, read, renamed
+from milannotations.utils import python_file as python_files
 
 SQUEEZE = "torchvision:squeezenet1_1"
 SIZES = {
@@ -265,7 +265,7 @@ def test_torchvision_weights_that_cannot_be_fetched(tmp_path, monkeypatch):
 
 
 def test_a_published_file_brings_its_own_preprocessing(monkeypatch):
-    from milannotations.exemplars import torchvision_models
+    from milannotations.exemplars.networks import torchvision as torchvision_models
 
     # resnet50's default is V2, with another preprocessing than that of the well-known V1
     digest = "0676ba61" + "0" * 56
@@ -861,7 +861,7 @@ def accuracy(loaded, images, names):
 
 @pytest.mark.slow
 def test_real_resnet20_through_a_file(real, own):
-    from milannotations.exemplars.images import open_images
+    from milannotations.exemplars.images.sources import open_images
 
     path = own(RESNET20, "resnet20.py")
     loaded = load_model(f"{path}:resnet20", weights=real / "weights" / "resnet20_cifar10.th")
@@ -875,7 +875,7 @@ def test_real_resnet20_through_a_file(real, own):
 
 @pytest.mark.slow
 def test_real_squeezenet(real):
-    from milannotations.exemplars.images import open_images
+    from milannotations.exemplars.images.sources import open_images
 
     weights = real / "weights" / "squeezenet1_1_imagenet.safetensors"
     loaded = load_model(SQUEEZE, weights=weights)

@@ -10,9 +10,9 @@ from PIL import Image
 
 import baselines
 from baselines import Context, Description, netdissect
-from baselines.compositions import search as compositions
-from baselines.probing import Probing
-from leaderboard import layouts
+from baselines.shared import formula_search as compositions
+from baselines.shared.probe_statistics import Probing
+from leaderboard.evaluation import file_formats as layouts
 from milannotations import InputError, Unit, schema
 from milannotations.exemplars import Preprocessing, Run, load_model
 from milannotations.probes import Concept, ProbeItems, open_probe
@@ -389,7 +389,7 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
 @pytest.mark.slow
 def test_units_of_mini_networks_are_named_by_their_concepts():
     """Planted concepts, and pairs of them joined by AND; units are no exact masks of them."""
-    from baselines.probing import of_mini
+    from baselines.shared.probe_statistics import of_mini
     from milannotations.synthetic import networks
 
     context = Context(probings=of_mini())

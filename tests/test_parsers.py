@@ -17,15 +17,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from baselines import account
-from leaderboard import predictions, records
-from leaderboard.board import finding
-from leaderboard.submitting import form
-from milannotations import InputError, editions, published
-from milannotations.archives import Archive
-from milannotations.cards import read_json
-from milannotations.files import sha256
+from baselines.framework import provenance as account
+from leaderboard.evaluation import predictions
+from leaderboard.record_format import score_record as records
+from leaderboard.site import load_records as finding
+from leaderboard.submission import form
+from milannotations import InputError
+from milannotations.editions import loading as editions
+from milannotations.editions.card import read_json
 from milannotations.probes.coco import open_probe
+from milannotations.published import annotations as published
+from milannotations.published.archive import Archive
+from milannotations.utils.files import sha256
 
 ROOT = Path(__file__).resolve().parent
 RECORD = ROOT / "records" / "v1"

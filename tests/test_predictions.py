@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard import layouts, predictions
-from leaderboard.predictions import Prediction, Predictions
+from leaderboard.evaluation import file_formats as layouts
+from leaderboard.evaluation import predictions
+from leaderboard.evaluation.predictions import Prediction, Predictions
 from milannotations import InputError, Unit
 
 SUITE = "network,layer,unit,description"

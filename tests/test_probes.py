@@ -14,7 +14,7 @@ from PIL import Image
 
 from milannotations import exemplars
 from milannotations.errors import InputError
-from milannotations.exemplars.preprocessing import Preprocessing
+from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.probes import Concept, ProbeItems, base, coco, mini, open_probe, planes
 from milannotations.synthetic.concepts import CONCEPTS
 from milannotations.synthetic.networks import network

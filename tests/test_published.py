@@ -11,7 +11,9 @@ import pyarrow.parquet
 import pytest
 
 import milannotations
-from milannotations import InputError, Unit, catalog, editions, published, schema, splits
+from milannotations import InputError, Unit, catalog, schema, splits
+from milannotations.editions import loading as editions
+from milannotations.published import annotations as published
 
 PLACES, DINO = "resnet152-places365", "dino_vits8-imagenet"
 EXEMPLARS = ("images", "masks", "source_ids", "activations", "threshold")

@@ -9,11 +9,11 @@ import pytest
 import sample
 
 import leaderboard
-from leaderboard import tracks
-from leaderboard.about import About
-from leaderboard.outcomes import Settings
-from leaderboard.pairing import Values, compare
-from leaderboard.ranking import Run, standings
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.ranking import tracks
+from leaderboard.ranking.pairwise import Values, compare
+from leaderboard.ranking.standings import Run, standings
+from leaderboard.record_format.method_info import About
 from leaderboard.statistics import bootstrap_weights, holm, two_sided_p
 from milannotations import InputError
 

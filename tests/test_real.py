@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import leaderboard
-from leaderboard import predictions, references
-from leaderboard.outcomes import Settings
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
 
 NETWORK = "resnet152-imagenet"
 METRICS = (

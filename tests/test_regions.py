@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from leaderboard.applications.regions import Regions, active_inside
+from leaderboard.applications.common.selectivity import Regions, active_inside
 from milannotations import exemplars
 
 

@@ -18,20 +18,14 @@ import pyarrow.parquet
 import pytest
 from archived import SIDE, K, members, npy, write_folder, write_zip
 
-from milannotations import (
-    InputError,
-    Unit,
-    catalog,
-    checking,
-    editions,
-    imagenet,
-    published,
-    release,
-    schema,
-    splits,
-    unfinished,
-)
-from milannotations.release import prepare
+from milannotations import InputError, Unit, catalog, schema, splits
+from milannotations.editions import loading as editions
+from milannotations.editions import resumable as unfinished
+from milannotations.editions import validation as checking
+from milannotations.published import annotations as published
+from milannotations.published import convert as release
+from milannotations.published import imagenet
+from milannotations.published.convert import prepare
 
 ALEXNET, PLACES = "alexnet-imagenet", "alexnet-places365"
 

@@ -10,10 +10,12 @@ import sample
 from rouge_score.rouge_scorer import RougeScorer
 
 import leaderboard
-from leaderboard import metrics, predictions, records, references, statistics
+from leaderboard import metrics, statistics
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.references import References
 from leaderboard.metrics.text import normalise
-from leaderboard.outcomes import Settings
-from leaderboard.references import References
+from leaderboard.record_format import score_record as records
 from milannotations import InputError, Unit
 
 FEW = Settings(draws=50)
@@ -293,7 +295,7 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
         def rows(self, said, sets):
             return metrics.get("rouge-l").rows(said, sets)
 
-    from leaderboard.outcomes import Judge
+    from leaderboard.evaluation.evaluator import Judge
 
     known = references.of_csv(sample.ANNOTATIONS, sample.NETWORK)
     said = predictions.read(sample.PREDICTIONS)
@@ -309,7 +311,7 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
 def test_python_takes_paths_frames_and_data_sets_alike(tmp_path, known):
     import datasets
 
-    from milannotations import published
+    from milannotations.published import annotations as published
 
     published.build_edition(sample.ANNOTATIONS, "sample", tmp_path / "edition")
     frame = pd.read_csv(sample.PREDICTIONS)

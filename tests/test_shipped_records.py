@@ -6,14 +6,18 @@ import pytest
 
 import baselines
 import leaderboard
-from leaderboard import predictions, ranking, records, suite, tracks
-from leaderboard.board import finding
-from leaderboard.outcomes import Settings
-from leaderboard.submitting.units import open_references
+from leaderboard import run_methods as suite
+from leaderboard.evaluation import predictions
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.ranking import standings as ranking
+from leaderboard.ranking import tracks
+from leaderboard.record_format import score_record as records
+from leaderboard.site import load_records as finding
+from leaderboard.submission.track_units import open_references
 
 HOME = Path(records.__file__).parent / "records"
 MINI = tracks.get("mini")
-AGAIN = "Make the records that ship anew: leaderboard/records/README.md"
+AGAIN = "Make the records that ship anew: leaderboard/results/README.md"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import warnings
 import pytest
 
 import milannotations
-from milannotations import InputError, Unit, catalog, editions, schema, splits
+from milannotations import InputError, Unit, catalog, schema, splits
+from milannotations.editions import loading as editions
 from milannotations.splits import making, official
 
 SHIPPED = json.loads((official.HOME / "v1.json").read_text())
@@ -193,7 +194,7 @@ def test_the_module_is_there_after_a_plain_import():
 
 
 def test_milan_list_splits(capsys):
-    from leaderboard import cli
+    from leaderboard.cli import main as cli
 
     for words in (("list", "splits"), ("list", "splits", "--json")):
         with contextlib.suppress(SystemExit):
@@ -216,7 +217,7 @@ def rows_of(units):
 
 def write(folder, network, units, shuffle=False):
     """Write a config with the official train and test; maybe in another order of rows."""
-    from milannotations.published import official_split
+    from milannotations.published.annotations import official_split
 
     parts = official_split(network, units)
     editions.write_config(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaderboard.applications import spurious
-from leaderboard.applications.spurious import Cue
+from leaderboard.applications.edit import spurious_cues as spurious
+from leaderboard.applications.edit.spurious_cues import Cue
 from milannotations.errors import InputError
 
 CLASSES = ("ant", "bee_fly", "cow")

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import milannotations
-from milannotations import editions, published, schema, statistics
+from milannotations import schema
+from milannotations.editions import loading as editions
+from milannotations.editions import statistics
+from milannotations.published import annotations as published
 from milannotations.schema import Unit
 
 SMALL = {

@@ -12,12 +12,14 @@ from PIL import Image
 import baselines
 import leaderboard
 from baselines import Account, Subject
-from baselines.account import SUFFIX, beside
-from leaderboard import cli, predictions, records, references
-from leaderboard.outcomes import Settings
+from baselines.framework.provenance import SUFFIX, beside
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.record_format import score_record as records
 from milannotations import InputError, Unit
-from milannotations.files import sha256
 from milannotations.probes import open_probe
+from milannotations.utils.files import sha256
 
 FACTORY = f"{networks.__file__}:exact_plain"
 

@@ -10,11 +10,14 @@ import pytest
 import submitted
 from submitted import FIELDS, edit, found
 
-from leaderboard import cli, predictions, records, references, submitting, tracks
+from leaderboard import submission as submitting
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
 from leaderboard.metrics.models import at_hand
-from leaderboard.outcomes import Settings
-from leaderboard.submitting import leakage
-from leaderboard.submitting import units as track_units
+from leaderboard.ranking import tracks
+from leaderboard.record_format import score_record as records
+from leaderboard.submission import leakage, track_units
 from milannotations import InputError, Unit
 
 MINI = tracks.get("mini")
@@ -234,7 +237,7 @@ def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, know
             cli.main(["submit", "new", "made-up", "--predictions", str(file), *words])
         return left.value.code, capsys.readouterr()
 
-    from baselines.account import Account
+    from baselines.framework.provenance import Account
 
     file = tmp_path / "said.csv"
     said = submitted.answers(known, MINI)

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 import baselines
-from baselines.running import keys
-from leaderboard import cli, metrics, predictions, references, suite
+from baselines.framework.run import keys
+from leaderboard import metrics
+from leaderboard import run_methods as suite
 from leaderboard import score as score_of
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
 from leaderboard.metrics.models import at_hand
-from leaderboard.outcomes import Settings
 from milannotations import InputError
 
 pytestmark = pytest.mark.skipif(
@@ -104,7 +107,7 @@ def test_unseen_combinations_are_harder_for_who_repeats(judged):
 
 
 def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("leaderboard.board.sprites.sheets", lambda *_, **__: None)
+    monkeypatch.setattr("leaderboard.site.thumbnails.sheets", lambda *_, **__: None)
     asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed",
              "retrieval-tfidf-auc"]  # fmt: skip
     with pytest.raises(SystemExit) as left:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 import leaderboard
-from leaderboard import metrics, predictions, records, references, tables
+from leaderboard import metrics
+from leaderboard.console import score_table as tables
+from leaderboard.evaluation import predictions, references
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.predictions import Prediction, Predictions
+from leaderboard.evaluation.references import References
 from leaderboard.metrics import models
 from leaderboard.metrics.text import normalise
-from leaderboard.outcomes import Settings
-from leaderboard.predictions import Prediction, Predictions
-from leaderboard.references import References
+from leaderboard.record_format import score_record as records
 from milannotations import InputError, Unit
 from milannotations.schema import features, row
 from milannotations.synthetic.formulas import Formula

@@ -12,15 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milannotations.errors import InputError
-from milannotations.exemplars import incoming, loading, overlaps, quantiles
-from milannotations.exemplars.masks import masks, upsample
-from milannotations.exemplars.tallies import (
-    Nonfinite,
-    Overlap,
-    Pooled,
-    Quantile,
-    TopK,
-)
+from milannotations.exemplars.images import batches as loading
+from milannotations.exemplars.tallies import overlap as overlaps
+from milannotations.exemplars.tallies import quantile as quantiles
+from milannotations.exemplars.tallies import validation as incoming
+from milannotations.exemplars.tallies.base import Nonfinite, Overlap, Pooled, Quantile, TopK
+from milannotations.exemplars.tallies.masks import masks, upsample
 
 SHAPE = (3, 4, 5)
 """Units, height and width of most streams here."""

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from leaderboard.applications import audit_mini, outcome, tasks
-from leaderboard.applications.subjects import LAYERS, Scenes, Workshop, describers
+from leaderboard.applications import run_tasks as tasks
+from leaderboard.applications.audit import mini as audit_mini
+from leaderboard.applications.common.mini_networks import LAYERS, Scenes, Workshop, describers
+from leaderboard.record_format import application_record as outcome
 from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.subjects import CLASSES, SubjectWorld
@@ -130,7 +132,7 @@ def test_networks_that_saw_blurred_faces_have_fewer_face_units(tmp_path):
 
 
 def command(*words):
-    from leaderboard.cli import main
+    from leaderboard.cli.main import main
 
     with pytest.raises(SystemExit) as left:
         main([str(word) for word in words])
@@ -153,8 +155,8 @@ def test_what_cannot_be_run_is_said(tmp_path, capsys):
 
 
 def test_the_papers_audit_from_files(tmp_path, capsys):
-    from leaderboard.applications.audit import PRESETS
-    from leaderboard.predictions import of_texts
+    from leaderboard.applications.audit.task import PRESETS
+    from leaderboard.evaluation.predictions import of_texts
     from milannotations.schema import Unit
 
     names = [name for pair in PRESETS["milan2022"] for name in pair]

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from leaderboard import records, suite, tracks
-from leaderboard.commands import submit
-from leaderboard.outcomes import Settings
-from milannotations import InputError, published
+from leaderboard import run_methods as suite
+from leaderboard.cli import submit
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.ranking import tracks
+from leaderboard.record_format import score_record as records
+from milannotations import InputError
+from milannotations.published import annotations as published
 
 FEW = Settings(draws=20, seed=3)
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from leaderboard import cli, references, tracks
-from leaderboard.submitting import units
+from leaderboard.cli import main as cli
+from leaderboard.evaluation import references
+from leaderboard.ranking import tracks
+from leaderboard.submission import track_units as units
 from milannotations import InputError, splits
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding import values
-from leaderboard.grounding.values import Floats, Value
+from leaderboard.grounding import functional as values
+from leaderboard.grounding.functional import Floats, Value
 from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, ReferenceSets, distinct
 from milannotations.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.held import HeldOut
+    from leaderboard.grounding.activations import HeldOut
     from leaderboard.grounding.scorers import Presences
 
 HEADLINE = ("pearson", "auprc", "f1", "iou", "cosine")

@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leaderboard import scoring
+from leaderboard.evaluation import scoring
+from leaderboard.evaluation.estimates import FLOOR
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.reference_views import Answers, Mask
+from leaderboard.evaluation.references import References
 from leaderboard.grounding.metrics import Grounded, build
 from leaderboard.grounding.scorers import Presences, Scorer, open_scorer
-from leaderboard.outcomes import Settings
-from leaderboard.records import Grounding
-from leaderboard.references import References
-from leaderboard.summary import FLOOR
-from leaderboard.views import Answers, Mask
+from leaderboard.record_format.score_record import Grounding
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.held import HeldOut
+    from leaderboard.evaluation.predictions import Predictions
+    from leaderboard.evaluation.scoring import Score
+    from leaderboard.grounding.activations import HeldOut
     from leaderboard.metrics import Metric
-    from leaderboard.predictions import Predictions
-    from leaderboard.scoring import Score
 
 
 def score(

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leaderboard.grounding.functional import Floats
 from leaderboard.grounding.metrics import SIMULATION
-from leaderboard.grounding.values import Floats
 from leaderboard.metrics.base import MetricSpec, ReferenceSets, RowMetric, distinct
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.held import HeldOut
+    from leaderboard.grounding.activations import HeldOut
     from leaderboard.grounding.scorers import Presences
 
 BYTES = 2**27

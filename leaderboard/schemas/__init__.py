@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from leaderboard.applications.outcome import Outcome
-from leaderboard.records import Record
-from leaderboard.submitting.form import Submission
-from milannotations.files import replacing
+from leaderboard.record_format.application_record import Outcome
+from leaderboard.record_format.score_record import Record
+from leaderboard.submission.form import Submission
+from milannotations.utils.files import replacing
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "record": Record,

@@ -19,26 +19,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.ablation import Ablator
     from milannotations.exemplars.engine import Computed, LayerExemplars, Run, compute
-    from milannotations.exemplars.images import Pictures, open_images
-    from milannotations.exemplars.latents import Generated, Latents
-    from milannotations.exemplars.layers import Layer
-    from milannotations.exemplars.models import Loaded, load_model
-    from milannotations.exemplars.preprocessing import Preprocessing
-    from milannotations.exemplars.tallies import Overlap, Pooled, Quantile, Tally, TopK
-    from milannotations.exemplars.writing import write, write_npy
+    from milannotations.exemplars.hooks.ablation import Ablator
+    from milannotations.exemplars.hooks.layers import Layer
+    from milannotations.exemplars.images.latents import Generated, Latents
+    from milannotations.exemplars.images.sources import Pictures, open_images
+    from milannotations.exemplars.networks.loading import Loaded, load_model
+    from milannotations.exemplars.networks.preprocessing import Preprocessing
+    from milannotations.exemplars.output.edition import write, write_npy
+    from milannotations.exemplars.tallies.base import Overlap, Pooled, Quantile, Tally, TopK
 
 _WHERE = {
-    "ablation": ("Ablator",),
     "engine": ("Computed", "LayerExemplars", "Run", "compute"),
-    "images": ("Pictures", "open_images"),
-    "latents": ("Generated", "Latents"),
-    "layers": ("Layer",),
-    "models": ("Loaded", "load_model"),
-    "preprocessing": ("Preprocessing",),
-    "tallies": ("Overlap", "Pooled", "Quantile", "Tally", "TopK"),
-    "writing": ("write", "write_npy"),
+    "hooks.ablation": ("Ablator",),
+    "hooks.layers": ("Layer",),
+    "images.latents": ("Generated", "Latents"),
+    "images.sources": ("Pictures", "open_images"),
+    "networks.loading": ("Loaded", "load_model"),
+    "networks.preprocessing": ("Preprocessing",),
+    "output.edition": ("write", "write_npy"),
+    "tallies.base": ("Overlap", "Pooled", "Quantile", "Tally", "TopK"),
 }
 
 __all__ = [

@@ -9,9 +9,10 @@ import sys
 
 import typer
 
-from milannotations.command_line import leave, spread
-from milannotations.exemplars import command, groups
-from milannotations.exemplars.checkpoints import StoppedError
+from milannotations.exemplars import command
+from milannotations.exemplars import distributed as groups
+from milannotations.exemplars.checkpoint import StoppedError
+from milannotations.utils.terminal import leave, spread
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(epilog=command.EPILOG)(command.exemplars)

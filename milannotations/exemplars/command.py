@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from milannotations.command_line import Json, examples, print_json, print_table
 from milannotations.errors import InputError
+from milannotations.utils.terminal import Json, examples, print_json, print_table
 
 if TYPE_CHECKING:
+    from milannotations.exemplars.dry_run import Listed, Plan
     from milannotations.exemplars.engine import Computed
-    from milannotations.exemplars.planning import Listed, Plan
 
 EPILOG = examples(
     "milan exemplars torchvision:resnet18 --random --layer layer3 layer4 --images val --out out",
@@ -117,12 +117,15 @@ def exemplars(
     as_json: Json = False,
 ) -> None:
     """Find what excites the units of a network most, and write it as an edition."""
-    from milannotations.exemplars import engine, making, models, planning
-    from milannotations.exemplars.images import open_images
-    from milannotations.exemplars.latents import Generated, Latents
-    from milannotations.exemplars.layers import Layer
-    from milannotations.exemplars.loading import batches
-    from milannotations.exemplars.preprocessing import Preprocessing
+    from milannotations.exemplars import dry_run as planning
+    from milannotations.exemplars import engine
+    from milannotations.exemplars.hooks.layers import Layer
+    from milannotations.exemplars.images.batches import batches
+    from milannotations.exemplars.images.latents import Generated, Latents
+    from milannotations.exemplars.images.sources import open_images
+    from milannotations.exemplars.networks import loading as models
+    from milannotations.exemplars.networks.preprocessing import Preprocessing
+    from milannotations.exemplars.output import make as making
 
     loaded = models.load_model(model, weights=weights, random=random)
     preprocessing = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing

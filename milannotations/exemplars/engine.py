@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, some
-from milannotations.exemplars import groups
-from milannotations.exemplars.checkpoints import Checkpoint
-from milannotations.exemplars.layers import Layer, as_maps
-from milannotations.exemplars.loading import Batch, batches
-from milannotations.exemplars.masks import masks
-from milannotations.exemplars.tallies import Nonfinite, Quantile, Tally, TopK
-from milannotations.exemplars.taps import Taps
+from milannotations.exemplars import distributed as groups
+from milannotations.exemplars.checkpoint import Checkpoint
+from milannotations.exemplars.hooks.layers import Layer, as_maps
+from milannotations.exemplars.hooks.reader import Taps
+from milannotations.exemplars.images.batches import Batch, batches
+from milannotations.exemplars.tallies.base import Nonfinite, Quantile, Tally, TopK
+from milannotations.exemplars.tallies.masks import masks
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,7 @@ class LayerExemplars:
         Args:
             rows: which units, by their place in `units`.
             size: (height, width) of the masks.
-            how: `clamped` or `2022`; see `milannotations.exemplars.masks`.
+            how: `clamped` or `2022`; see `milannotations.exemplars.tallies.masks`.
         """
         maps = self.maps[rows]
         thresholds = self.thresholds[rows].repeat_interleave(maps.shape[1])

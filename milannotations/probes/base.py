@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.files import sha256
+from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from milannotations.exemplars.preprocessing import Preprocessing
+    from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 Labels = NDArray[np.int32]
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.files import Table, whole_number
 from milannotations.probes.base import (
     Concept,
     Labels,
@@ -30,6 +29,7 @@ from milannotations.probes.base import (
     read_labels,
     read_picture,
 )
+from milannotations.utils.files import Table, whole_number
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milannotations.errors import InputError, some
-from milannotations.files import Table, check_is_file, whole_number
 from milannotations.probes.base import (
     Concept,
     Labels,
@@ -26,6 +25,7 @@ from milannotations.probes.base import (
     read_labels,
     read_picture,
 )
+from milannotations.utils.files import Table, check_is_file, whole_number
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,10 +11,10 @@ from typing import Any
 
 from milannotations.catalog import GROUPS, NETWORKS
 from milannotations.errors import InputError
-from milannotations.files import replacing
 from milannotations.schema import Unit
 from milannotations.splits.hashing import Split, within
 from milannotations.splits.official import VERSION, digest
+from milannotations.utils.files import replacing
 
 SEEDS = range(5)
 

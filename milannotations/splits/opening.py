@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from milannotations import editions
+from milannotations.editions import loading as editions
 from milannotations.errors import InputError, did_you_mean, some
 from milannotations.schema import Unit
 from milannotations.splits.hashing import Split

@@ -25,16 +25,16 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from tqdm import tqdm
 
-from milannotations.editions import EMBEDDED, SPLITS, write_parquet
+from milannotations.editions.loading import EMBEDDED, SPLITS, write_parquet
+from milannotations.editions.statistics import of_rows
 from milannotations.errors import InputError
-from milannotations.files import replacing, sha256
 from milannotations.schema import row
-from milannotations.statistics import of_rows
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.concepts import CATEGORY, CONCEPTS
 from milannotations.synthetic.grammar import meaning, parse, phrase
 from milannotations.synthetic.networks import NETWORKS, SEED, Planted, network, plan
 from milannotations.synthetic.scenes import SIZE, Scene, World
+from milannotations.utils.files import replacing, sha256
 
 N_SCENES = 1536
 """Scenes of the pool that exemplars are drawn from: the stream of the edition's seed."""
@@ -203,7 +203,7 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
 
 
 def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return `milannotations.statistics.of_rows`, and counts of what was planted.
+    """Return `milannotations.editions.statistics.of_rows`, and counts of what was planted.
 
     `exact_by_annotator` is by the grammar: the share of an annotator's phrases that mean
     exactly the truth, over units that mean something.

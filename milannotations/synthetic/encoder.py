@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.files import check_is_file, sha256
 from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CHANNEL, CONCEPTS, one_hot
 from milannotations.synthetic.scenes import World
 from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
+from milannotations.utils.files import check_is_file, sha256
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "encoder.safetensors"
 """The weights that ship."""

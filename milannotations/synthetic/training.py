@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from milannotations.files import replacing
+from milannotations.utils.files import replacing
 
 Batch = tuple[Tensor, ...]
 

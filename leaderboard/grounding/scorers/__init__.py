@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from leaderboard.grounding.values import Floats
+from leaderboard.grounding.functional import Floats
 from milannotations.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:

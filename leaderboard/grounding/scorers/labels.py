@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.formulas import readable
-from leaderboard.grounding.values import Floats
+from baselines.shared.concept_formulas import readable
+from leaderboard.grounding.functional import Floats
 from milannotations.errors import InputError, some
-from milannotations.files import check_is_file
+from milannotations.utils.files import check_is_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding.values import Floats
+from leaderboard.grounding.functional import Floats
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError, some
-from milannotations.files import check_is_file, sha256
+from milannotations.utils.files import check_is_file, sha256
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding.values import Floats
+from leaderboard.grounding.functional import Floats
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from baselines.text_image import TextImageModel
+    from baselines.shared.clip import TextImageModel
     from milannotations.probes import Probe
 
 TEMPLATE, NOTHING = "a photo of {}", "a photo"
@@ -28,7 +28,7 @@ class TextImageScorer:
     """Says how well descriptions fit whole pictures; texts and pictures are embedded once.
 
     Args:
-        model: embeds both (`baselines.text_image`).
+        model: embeds both (`baselines.shared.clip`).
         name: for records.
     """
 
@@ -72,7 +72,7 @@ def create(said: str = "", *, cache: str | None = None) -> TextImageScorer:
     Raises:
         InputError: no model said; as `TextImage.load`.
     """
-    from baselines.text_image import USUAL, TextImage
+    from baselines.shared.clip import USUAL, TextImage
 
     if not said:
         raise InputError(

@@ -1,1 +1,0 @@
-"""What Compositional Explanations searches with; imported when it is needed."""

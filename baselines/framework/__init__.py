@@ -1,0 +1,1 @@
+"""The interface of description methods, their registry, and how they are run."""

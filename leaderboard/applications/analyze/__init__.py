@@ -1,0 +1,1 @@
+"""Analysis: do descriptions tell which units matter to a network?"""

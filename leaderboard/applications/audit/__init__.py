@@ -1,0 +1,1 @@
+"""Auditing: which units are described with given words, such as faces?"""

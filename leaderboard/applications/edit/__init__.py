@@ -1,0 +1,1 @@
+"""Editing: does ablating the units described as text repair a network?"""

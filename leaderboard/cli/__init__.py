@@ -1,0 +1,5 @@
+"""The command `milan`: one module per verb."""
+
+from leaderboard.cli.main import main
+
+__all__ = ["main"]

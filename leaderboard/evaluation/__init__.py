@@ -1,0 +1,1 @@
+"""Scoring of descriptions against references."""

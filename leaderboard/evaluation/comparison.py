@@ -1,0 +1,70 @@
+"""Which of two methods is better, on the units that both describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leaderboard import statistics as stats
+from leaderboard.evaluation.scoring import Score, score
+from milannotations.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Score", "compare", "score"]
+
+
+def compare(ours: Score, theirs: Score, *, seed: int = 0, draws: int = 1000) -> pd.DataFrame:
+    """Return the paired difference of two scores, a metric a row.
+
+    Args:
+        ours, theirs: scores of two methods against the same references.
+        seed: of the bootstrap over units.
+        draws: resamples.
+
+    Returns:
+        Columns `ours`, `theirs` (means over the units both describe), `difference`,
+        `low`, `high` (95 %), `p`, `p_holm` (over the metrics shown) and `n`. Corpus
+        metrics, which have no value per unit, and diversity are left out.
+
+    Raises:
+        InputError: other references, other signatures of a metric, or nothing in common.
+
+    Example:
+        >>> from leaderboard import suite
+        >>> made = suite.run("mini", ["constant"], metrics=["rouge-l"])["constant"]
+        >>> compare(made, made).loc["rouge-l", "difference"]
+        np.float64(0.0)
+    """
+    import pandas as pd
+
+    if ours.record.edition.digest != theirs.record.edition.digest:
+        raise InputError("The two methods were scored against other references: score them anew.")
+    keys = ["network", "layer", "unit", "metric"]
+    both = ours.units.merge(theirs.units, on=keys, suffixes=("_ours", "_theirs"))
+    rows = {}
+    for name, part in both.groupby("metric", sort=False):
+        if ours.record.metrics[name].family == "diversity":
+            continue  # a share of distinct strings is a property of a whole file
+        entries = [made.record.metrics[name].signature for made in (ours, theirs)]
+        if entries[0] != entries[1]:
+            raise InputError(f"{name} was computed in two ways: {entries[0]} and {entries[1]}.")
+        difference = (part.value_ours - part.value_theirs).to_numpy()
+        weights = stats.bootstrap_weights(len(difference), draws, seed)
+        drawn = stats.resampled_means(difference, weights)
+        low, high = stats.interval(drawn)
+        rows[name] = {
+            "ours": part.value_ours.mean(),
+            "theirs": part.value_theirs.mean(),
+            "difference": difference.mean(),
+            "low": float(low),
+            "high": float(high),
+            "p": stats.two_sided_p(drawn),
+            "n": len(part),
+        }
+    if not rows:
+        raise InputError("The two methods have no described unit and metric in common.")
+    made = pd.DataFrame.from_dict(rows, orient="index")
+    made.insert(6, "p_holm", stats.holm(made["p"].tolist()))
+    made.index.name = "metric"
+    return made

@@ -1,0 +1,1 @@
+"""Tracks, and the order of their tables."""

@@ -1,0 +1,285 @@
+"""Tracks: what may stand in one table. A track is (edition, split condition, metric set).
+
+Scores compare only within a version of a track. What a version holds never changes: another
+edition, condition or metric is another version, and the old one stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from milannotations.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from leaderboard.record_format.score_record import Record
+
+Task = Literal["agreement", "grounding", "analyze", "audit", "edit"]
+
+EMBEDDING = "all-MiniLM-L6-v2"
+"""The text model that every track of version 1 names: the one of the `offline` extra."""
+
+RANKED_BY = f"retrieval-embedding-auc@{EMBEDDING}"
+TIES_BY = "rouge-l"
+
+_PEOPLE = (
+    RANKED_BY,
+    f"retrieval-embedding-top1@{EMBEDDING}",
+    TIES_BY,
+    "rouge-l-allref",
+    "retrieval-tfidf-auc",
+    "bleu-4",
+    "no-overlap",
+    "distinct",
+    "top10-share",
+)
+_PLANTED = (
+    RANKED_BY,
+    TIES_BY,
+    "concept-f1",
+    "concept-exact",
+    f"identification@{EMBEDDING}",
+    f"identification-auc@{EMBEDDING}",
+    "sense-recall",
+    "unparsed",
+    "retrieval-tfidf-auc",
+    "no-overlap",
+    "distinct",
+    "top10-share",
+)
+
+MINI = "1905f5356712c9bf451de4937428a4558c834e1151032277b809dc1df69195b3"
+"""Digest of the references of the edition `mini` that version 1 is about."""
+
+
+MINI_UNITS = "6a93c6662aa109f0f1b1b6d37e694f4792177897ba0fb24eb0587925287bfe50"
+"""Digest of the units that it tests on."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One table of the board.
+
+    Attributes:
+        name, version: together the key, `name@version`.
+        title: what is asked, in a line.
+        edition, config: which units, and what people wrote of them.
+        split: the HF split that is described and scored; None is all units of the config.
+        condition: the official split that says what may be learned from; "" is the rest of
+            the edition.
+        task: "agreement" with people's words, "grounding" in activations, or the application that
+            the number comes from.
+        metrics: what is computed, by full name.
+        ranked_by: the metric whose `mean_all`, on matched references, orders the table.
+        ties_by: the metric whose score above shuffle stands beside it and breaks ties.
+        synthetic: units were planted and annotators are simulated.
+        n_units: units that an entry is to describe; None where an application makes its own.
+        units_digest: sha256 of the official split (`milannotations.splits.digest`) or, where
+            there is none, of the units (`submitting.units.digest`).
+        edition_digest: of the references (`References.digest`); None where the edition is made on
+            each user's machine.
+    """
+
+    name: str
+    version: int
+    title: str
+    edition: str
+    config: str
+    split: str | None
+    condition: str
+    task: Task
+    metrics: tuple[str, ...]
+    ranked_by: str
+    ties_by: str
+    synthetic: bool
+    n_units: int | None
+    units_digest: str | None
+    edition_digest: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def slug(self) -> str:
+        """Name for files and addresses: letters, digits, dashes and underscores."""
+        return f"{self.name.replace('/', '-')}-v{self.version}"
+
+    @property
+    def stem(self) -> str:
+        """Name of a file of predictions for the track: <edition>-<config>, and what tells it."""
+        told = [self.condition.partition("/")[0]] if self.condition else []
+        return "-".join((self.edition, self.config, *told))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"key": self.key, **asdict(self)}
+
+
+def tracks() -> tuple[Track, ...]:
+    """Return every version of every track, those of synthetic editions first.
+
+    Example:
+        >>> [track.key for track in tracks()][:2]
+        ['mini@1', 'mini-analyze@1']
+    """
+    return (*_synthetic(), *_published())
+
+
+def get(name: str) -> Track:
+    """Return a track by `name` (its newest version) or `name@version`.
+
+    Raises:
+        InputError: no such track or version.
+
+    Example:
+        >>> get("leave-one-out/resnet152-imagenet").n_units
+        3904
+    """
+    known = {track.key: track for track in tracks()}
+    newest = {track.name: track for track in tracks()}
+    plain = name.strip()
+    found = known.get(plain) or newest.get(plain)
+    if found is None:
+        raise InputError(
+            f"No track '{name[:100]}'.{did_you_mean(plain, [*newest, *known])} "
+            "See: milan list tracks"
+        )
+    return found
+
+
+def place(track: Track, method: str, version: str | None, seed: int | None = None) -> Path:
+    """Return where a record on a track lies, below a folder of records.
+
+    Example:
+        >>> place(get("mini"), "nearest", "1.0", 0).as_posix()
+        'mini-v1/nearest-1.0-seed0'
+    """
+    parts = [method, version or "", "" if seed is None else f"seed{seed}"]
+    return Path(track.slug) / "-".join(part for part in parts if part)
+
+
+def belongs(record: Record, track: Track) -> str | None:
+    """Return why a record may not stand in a track's table, or None if it may."""
+    edition = record.edition
+    if record.track != track.key:
+        return f"its track is {record.track or 'none'}"
+    if record.kind != track.task:
+        return f"it is of {record.kind}"
+    if (edition.edition, edition.config) != (track.edition, track.config):
+        return f"it is of {edition.edition} / {edition.config}"
+    if edition.synthetic != track.synthetic:
+        return "synthetic and real results never stand in one table"
+    if track.edition_digest and edition.digest != track.edition_digest:
+        return f"its references have the digest {edition.digest[:12]}"
+    if track.ranked_by not in record.scores:
+        return f"it has no {track.ranked_by}"
+    return None
+
+
+@cache
+def _synthetic() -> tuple[Track, ...]:
+    made = [
+        Track(
+            name="mini",
+            version=1,
+            title="Planted units of the mini world: agreement with simulated annotators",
+            edition="mini",
+            config="mini",
+            split="test",
+            condition="",
+            task="agreement",
+            metrics=_PLANTED,
+            ranked_by=RANKED_BY,
+            ties_by=TIES_BY,
+            synthetic=True,
+            n_units=393,
+            units_digest=MINI_UNITS,
+            edition_digest=MINI,
+        )
+    ]
+    for task, title in _APPLICATIONS.items():
+        made.append(
+            Track(
+                name=f"mini-{task}",
+                version=1,
+                title=title,
+                edition="mini",
+                config="mini",
+                split=None,
+                condition="",
+                task=task,
+                metrics=(),
+                ranked_by="",
+                ties_by="",
+                synthetic=True,
+                n_units=None,
+                units_digest=None,
+            )
+        )
+    return tuple(made)
+
+
+_APPLICATIONS: dict[Task, str] = {
+    "analyze": "Networks of the mini world: do descriptions tell which units matter?",
+    "audit": "Networks of the mini world: do descriptions tell what a network was trained on?",
+    "edit": "Networks of the mini world: do descriptions find the units to delete?",
+}
+
+
+@cache
+def _published() -> tuple[Track, ...]:
+    return tuple(_of_conditions())
+
+
+def _of_conditions() -> Iterator[Track]:
+    """Yield a track for each condition of the paper, of the official splits' seed 0."""
+    from milannotations import splits
+
+    for condition in splits.conditions(1):
+        family, _, what = condition.name.partition("/")
+        if "@" in what:
+            continue
+        within = family == "within-network"
+        train, _, test = what.partition("-to-")
+        tested = test or what
+        title = _TITLES[family].format(
+            train=_SPOKEN.get(train, train), test=_SPOKEN.get(tested, tested)
+        )
+        yield Track(
+            name=condition.name,
+            version=1,
+            title=title,
+            edition="release",
+            config=tested,
+            split="test" if within else None,
+            condition=condition.name,
+            task="agreement",
+            metrics=_PEOPLE,
+            ranked_by=RANKED_BY,
+            ties_by=TIES_BY,
+            synthetic=False,
+            n_units=condition.n_test,
+            units_digest=condition.digest,
+        )
+
+
+_SPOKEN = {
+    "base": "the six networks of 2022",
+    "cls": "classifiers",
+    "gen": "generators",
+    "imagenet": "ImageNet networks",
+    "places365": "Places365 networks",
+    "alexnet": "both AlexNets",
+    "resnet152": "both ResNet-152s",
+}
+_TITLES = {
+    "within-network": "A tenth of the units of {test}, learning from its others",
+    "across-network": "Units of {test}, learning from {train}",
+    "across-dataset": "Units of {test}, learning from {train}",
+    "across-task": "Units of {test}, learning from {train}",
+    "across-arch": "Units of {test}, learning from {train}",
+    "leave-one-out": "Units of {test}, learning from the five other networks",
+}

@@ -1,0 +1,1 @@
+"""Records of scores and applications: schema, reading, writing."""

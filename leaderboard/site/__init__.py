@@ -1,0 +1,7 @@
+"""The board: static pages from records alone, and from the editions that they name."""
+
+from __future__ import annotations
+
+from leaderboard.site.builder import build
+
+__all__ = ["build"]

@@ -1,0 +1,148 @@
+"""Rows from other people's real descriptions of resnet152-imagenet, where they are at hand.
+
+They have no licence to be given on, so neither they nor their records are part of the package;
+they are scored once and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leaderboard.evaluation import predictions, scoring
+from leaderboard.metrics import build
+from leaderboard.ranking import tracks
+from leaderboard.record_format.method_info import About
+from leaderboard.site import thumbnails as sprites
+from leaderboard.submission.track_units import open_references
+from milannotations.errors import InputError
+from milannotations.published import annotations as published
+from milannotations.utils.files import replacing, sha256
+
+TRACK = "leave-one-out/resnet152-imagenet"
+NETWORK = "resnet152-imagenet"
+ANNOTATIONS = "annotations/milannotations_resnet152_imagenet.csv"
+VERSION = 1
+"""Moves whenever the same files would make other records."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's published descriptions.
+
+    `files` are below the folder, with the layer that a file is of where it does not say.
+    """
+
+    name: str
+    version: str
+    files: tuple[tuple[str | None, str], ...]
+    about: About
+
+
+ROWS = (
+    Row(
+        "milan-places365",
+        "2022",
+        ((None, "descriptions/milan/resnet152_imagenet__milan-places365.csv"),),
+        About(
+            title="MILAN, trained on the networks of Places365",
+            authors=["Hernandez et al."],
+            paper="https://arxiv.org/abs/2201.11114",
+            requires=["training"],
+            trained_on=["alexnet-places365", "resnet152-places365", "biggan-places365"],
+            saw_test_units=False,
+        ),
+    ),
+    Row(
+        "describe-and-dissect",
+        "2024",
+        tuple(
+            (layer, f"descriptions/dnd/resnet152_imagenet_{layer}.csv")
+            for layer in ("layer1", "layer2", "layer3", "layer4")
+        ),
+        About(
+            title="Describe-and-Dissect: captions of exemplars, summed up, tested on made pictures",
+            authors=["Bai et al."],
+            paper="https://arxiv.org/abs/2403.13771",
+            requires=["language model", "vision-language model"],
+        ),
+    ),
+    Row(
+        "clip-dissect",
+        "2023",
+        ((None, "descriptions/clip-dissect/resnet152_imagenet.csv"),),
+        About(
+            title="CLIP-Dissect: the concept whose text-image similarity goes with the activations",
+            authors=["Oikarinen and Weng"],
+            paper="https://arxiv.org/abs/2204.10965",
+            requires=["activations", "text-image model"],
+        ),
+    ),
+)
+
+
+def records(
+    folder: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] = sprites.CACHE,
+    tell: Callable[[str], Any] = lambda line: None,
+) -> tuple[Path, Path]:
+    """Return a folder of records and one of their edition, from the cache or made now.
+
+    Rows whose files are not in `folder` are left out, and `tell` says so.
+
+    Raises:
+        InputError: no annotations in `folder`, or no row's descriptions.
+    """
+    root = Path(folder)
+    if not (root / ANNOTATIONS).is_file():
+        raise InputError(f"--with {folder}: {ANNOTATIONS} was expected there.")
+    found = []
+    for row in ROWS:
+        if all((root / path).is_file() for _, path in row.files):
+            found.append(row)
+        else:
+            tell(f"{row.name}: left out, {root / row.files[0][1]} is not there")
+    if not found:
+        raise InputError(f"--with {folder}: it holds descriptions of no method that is known here.")
+    digest = _digest(root, found)
+    made = Path(cache).expanduser() / "real" / digest
+    if not made.is_dir():
+        with replacing(made) as temporary:
+            temporary.mkdir()
+            _make(root, found, temporary, tell)
+    return made / "records", made / "release"
+
+
+def _digest(root: Path, found: Sequence[Row]) -> str:
+    whole = hashlib.sha256(repr((VERSION, tracks.get(TRACK).to_dict())).encode())
+    for row in found:
+        whole.update(repr((row.name, row.version, row.about.model_dump())).encode())
+        whole.update(sha256(root / ANNOTATIONS, *(root / path for _, path in row.files)).encode())
+    return whole.hexdigest()[:32]
+
+
+def _make(root: Path, found: Sequence[Row], folder: Path, tell: Callable[[str], Any]) -> None:
+    track = tracks.get(TRACK)
+    published.build_edition(root / ANNOTATIONS, NETWORK, folder / "release")
+    known = open_references(track, folder / "release")
+    metrics = build(track.metrics)
+    for row in found:
+        tell(f"{row.name}: scoring, once")
+        files = [
+            f"{layer}={root / path}" if layer else str(root / path) for layer, path in row.files
+        ]
+        score = scoring.score(
+            predictions.read(*files, network=NETWORK),
+            known,
+            metrics,
+            allow_missing=True,
+            method=f"{row.name}@{row.version}",
+            accounts=[],
+        )
+        score.record = score.record.model_copy(update={"track": track.key, "about": row.about})
+        score.save(folder / "records" / tracks.place(track, row.name, row.version))

@@ -1,0 +1,77 @@
+"""Compute every score of a submission anew, from its predictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from leaderboard.evaluation import scoring
+from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.predictions import read
+from leaderboard.evaluation.scoring import Score
+from leaderboard.metrics import build
+from leaderboard.ranking.tracks import get, place
+from leaderboard.submission import track_units as units
+from leaderboard.submission.checks import check
+from leaderboard.submission.form import FOLDER, load
+from milannotations.errors import InputError
+
+
+def score(
+    folder: str | os.PathLike[str],
+    *,
+    data: Mapping[str, str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[Score]:
+    """Return the scores of a submission's files, in order of its form.
+
+    Units without a row count as failed.
+
+    Args:
+        folder: of the submission.
+        data: as in `check`.
+        out: folder to write records to, `<track>/<method>-<version>[-seed<N>]`.
+        settings: seeds and numbers of draws.
+        overwrite: replace another submission's record.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: a check fails; an edition is not at hand.
+    """
+    wrong = [each for each in check(folder, data=data) if each.status == "fail"]
+    if wrong:
+        raise InputError(
+            f"{folder} is not scored: {wrong[0].name}: {wrong[0].says}. See: milan submit check"
+        )
+    form, scores = load(folder), []
+    built = build(dict.fromkeys(m for p in form.predictions for m in get(p.track).metrics))
+    for predicted in form.predictions:
+        track = get(predicted.track)
+        source = (data or {}).get(track.edition, "mini" if track.edition == "mini" else None)
+        if source is None:
+            raise InputError(
+                f"{track.key} is scored against the edition {track.edition}, which does not ship; "
+                f"say where it is: --data {track.edition}=FOLDER"
+            )
+        made = scoring.score(
+            read(Path(folder) / FOLDER / predicted.file),
+            units.open_references(track, source),
+            {name: metric for name, metric in built.items() if name in track.metrics},
+            split=track.split,
+            allow_missing=True,
+            method=f"{form.name}@{form.version}",
+            settings=settings,
+            accounts=[],
+            progress=progress,
+        )
+        about = form.about(predicted)
+        made.record = made.record.model_copy(update={"track": track.key, "about": about})
+        if out is not None:
+            at = place(track, form.name, form.version, predicted.seed)
+            made.save(Path(out) / at, overwrite=overwrite)
+        scores.append(made)
+    return scores

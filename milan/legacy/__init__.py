@@ -1,0 +1,1 @@
+"""The checkpoints of 2022: reading and converting them."""

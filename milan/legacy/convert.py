@@ -1,0 +1,408 @@
+"""The published models of 2022, as model folders.
+
+    from milan.conversion import convert, download
+
+    convert("milan-base.pth", "milan-base")
+    download("base", "milan-base")
+
+On the command line: `milan convert` and `milan download`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from milan.decoder import Decoder
+from milan.encoder import BLANK, LAYERS, Encoder, EncoderConfig, restore
+from milan.language_model import LanguageModel
+from milan.legacy import pickle_reader as published
+from milan.model import CONFIG, WEIGHTS, Config, Milan
+from milannotations import exemplars
+from milannotations.errors import InputError, some
+from milannotations.exemplars.networks.weights import COUNTER
+from milannotations.published import download as downloads
+from milannotations.utils.files import check_is_file, replacing, sha256
+
+DECODER = {
+    "init_h": "init_h.0",
+    "init_c": "init_c.0",
+    "embedding": "embedding",
+    "query": "attend.query_to_hidden",
+    "key": "attend.key_to_hidden",
+    "energy": "attend.output.0",
+    "gate": "feature_gate.0",
+    "lstm": "lstm",
+    "output": "output.1",
+}
+LANGUAGE_MODEL = {"embedding": "lm.embedding", "lstm": "lm.lstm", "output": "lm.output.0"}
+"""Our names of layers, and those of 2022."""
+
+NETWORK = "encoder.encoder.model."
+NORMALISATION = ("encoder.mean", "encoder.std")
+CLIP = "reranker."
+KINDS = {"PyramidConvEncoder": "pyramid", "SpatialConvEncoder": "spatial"}
+TOKENIZER = {"lemmatize": False, "lowercase": True, "ignore_stop": False, "ignore_punct": False}
+SPECIAL = ("start", "stop", "pad", "unk")
+LARGEST = 1 << 14
+"""Size of a layer at most, words aside: bounds what a file can have allocated."""
+
+BESIDE = {CONFIG, WEIGHTS, "README.md"}
+State = dict[str, Tensor]
+
+
+class _Read(NamedTuple):
+    """What a checkpoint of 2022 says, checked."""
+
+    path: Path
+    state: State
+    config: Config
+
+
+def convert(
+    old: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    encoder_weights: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a checkpoint of 2022 as a model folder, which `Milan.from_pretrained` opens.
+
+    Nothing in the file is run; see `milan.legacy.pickle_reader`.
+
+    Args:
+        old: the checkpoint, `milan-base.pth` say.
+        out: the folder; made, whole or not at all.
+        encoder_weights: a file of the encoder's weights, under torchvision's names; for
+            checkpoints that were saved without them.
+        overwrite: replace a model that is in `out`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: `old` is no checkpoint of 2022, is damaged or holds what may run code; weights
+            are missing, or fit neither one another nor the vocabulary; `out` is taken.
+    """
+    out = check_free(out, overwrite)
+    read = _read(Path(old))
+    encoder = _encoder(read, encoder_weights)
+    own = ("encoder.mean", "encoder.std", NETWORK)
+    state = {name: value for name, value in read.state.items() if not name.startswith(own)}
+    _check_stored(state, read.path)
+    _check_fits(state, _entries(read.config, encoder.config.feature_size), read.path)
+    model = Milan(Config(**{**vars(read.config), "encoder": encoder.config}), encoder)
+    _put(model.decoder, state, DECODER)
+    if model.language_model is not None:
+        _put(model.language_model, state, LANGUAGE_MODEL)
+    with replacing(out) as temporary:
+        model.save_pretrained(temporary)
+    return out
+
+
+def download(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] = "~/.cache/milannotations",
+    encoder_weights: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **how: Any,
+) -> Path:
+    """Fetch a published model and write it as a model folder; see `convert`.
+
+    Args:
+        name: base, cls, gen, imagenet, places365, alexnet, resnet152 or biggan.
+        out: the folder; None is `milan-NAME`.
+        folder: where the file of 2022 is kept, and the lock file with its checksum.
+        encoder_weights, overwrite: see `convert`.
+        how: `base` (address of a mirror), `lock`, `require_checksum` and others of
+            `milannotations.published.download.fetch`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: see `convert` and `milannotations.published.download.fetch`.
+    """
+    downloads.address(name, how.get("base"), downloads.MODELS)  # before folders are made
+    out = check_free(f"milan-{name}" if out is None else out, overwrite)
+    kept = downloads.fetch(name, Path(folder).expanduser(), kind=downloads.MODELS, **how)
+    return convert(kept, out, encoder_weights=encoder_weights, overwrite=overwrite)
+
+
+def check_free(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Return the folder as a Path, if a model can be written there.
+
+    Raises:
+        InputError: it is a file, holds other things than a model, or a model that is not to be
+            replaced.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; a model is a folder. Give another name.")
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if held and (CONFIG not in held or held - BESIDE):
+        raise InputError(
+            f"{out} holds {some(sorted(held - BESIDE) or sorted(held), 3)}, which is no model. "
+            "Give another folder, or one that is not there yet."
+        )
+    if held and not overwrite:
+        raise InputError(f"{out} holds a model. Give another folder, or --overwrite.")
+    return out
+
+
+# ---- what the file says
+
+
+def _read(path: Path) -> _Read:
+    content = published.read(check_is_file(path))
+    expected = "Expected a decoder's checkpoint of 2022: properties, children and state_dict."
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}. {expected}")
+    properties, state = content.get("properties"), content.get("state_dict")
+    if not isinstance(properties, dict) or not isinstance(state, dict):
+        raise InputError(f"{path} holds {_names(content)}. {expected}")
+    if "encoder" not in properties and "indexer" in properties:
+        raise InputError(
+            f"{path} is a language model alone. {expected} A decoder's file has its language "
+            "model in it: give that."
+        )
+    notes = []
+    if "reranker_kwargs" in properties:
+        state = {name: value for name, value in state.items() if not name.startswith(CLIP)}
+        notes.append("CLIP, by which descriptions could be reranked, was left out.")
+    not_tensors = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise InputError(f"{path}: {_names(not_tensors)} in state_dict are no tensors.")
+    words = _vocabulary(properties, path)
+    lm = properties.get("lm")
+    if lm is not None:
+        lm = _dict(lm, "properties", path)
+        if _vocabulary(lm, path) != words:
+            raise InputError(
+                f"{path}: the decoder and its language model have different vocabularies, or one "
+                "in another order. They are of two trainings."
+            )
+    rows = state["embedding.weight"].shape[:1] if "embedding.weight" in state else ()
+    if rows != (len(words) + len(SPECIAL),):
+        raise InputError(
+            f"{path} has {len(words):,} words and 4 special tokens; its weights (embedding.weight) "
+            f"are of {rows[0] if rows else 'no'} tokens. They do not belong together."
+        )
+    mean, std = (_channels(state, name, path) for name in NORMALISATION)
+    name, kind = _network(content, properties, path)
+    layers = LAYERS[name] if kind == "pyramid" else LAYERS[name][-1:]
+    asked = {key: properties.get(key) for key in ("strategy", "temperature", "beam_size", "length")}
+    query = state.get("attend.query_to_hidden.weight")  # as large as it is, unless told
+    attention = query.shape[0] if query is not None and query.dim() else 1
+    config = Config(
+        vocabulary=words,
+        encoder=EncoderConfig(name, layers, kind, mean, std),
+        embedding_size=_size(properties, "embedding_size", path),
+        hidden_size=_size(properties, "hidden_size", path),
+        attention_size=_size({"attention_hidden_size": attention}, "attention_hidden_size", path),
+        dropout=_number(properties, "dropout", path, 0.0, 1.0),
+        length=_size(properties, "length", path),
+        beam=_size(properties, "beam_size", path),
+        lam=_number(properties, "temperature", path, -1e6, 1e6),
+        lm_layers=0 if lm is None else _size(lm, "layers", path, 16),
+        **{} if lm is None else _lm_sizes(lm, path),
+    )
+    made = {
+        "by": "milan convert",
+        "from": {"file": path.name, "sha256": sha256(path)},
+        "settings_of_2022": {key: _plain(value) for key, value in asked.items()},
+        "notes": notes,
+    }
+    return _Read(path, state, Config(**{**vars(config), "made": made}))
+
+
+def _lm_sizes(lm: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    return {
+        "lm_embedding_size": _size(lm, "embedding_size", path),
+        "lm_hidden_size": _size(lm, "hidden_size", path),
+        "lm_dropout": _number(lm, "dropout", path, 0.0, 1.0),
+    }
+
+
+def _vocabulary(owner: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the words of a decoder or language model, if it cuts texts as we do."""
+    indexer = _dict(owner.get("indexer"), "properties", path)
+    words = _dict(indexer.get("vocab"), "properties", path).get("tokens")
+    if not isinstance(words, tuple | list) or not all(type(word) is str for word in words):
+        raise InputError(f"{path}: its vocabulary is {_kind(words)}; expected a tuple of words.")
+    if len(set(words)) != len(words):
+        raise InputError(f"{path}: its vocabulary holds a word twice.")
+    tokenizer = _dict(indexer.get("tokenize"), "properties", path)
+    wanted = {**TOKENIZER, **dict.fromkeys(SPECIAL, True)}
+    for key, value in wanted.items():
+        found = (tokenizer if key in TOKENIZER else indexer).get(key)
+        if found is not value:
+            raise InputError(
+                f"{path}: its texts are indexed with {key}={_plain(found)}; this reader knows "
+                f"{key}={value} alone, as in all the models that were published."
+            )
+    return tuple(words)
+
+
+def _network(
+    content: Mapping[str, Any], properties: Mapping[str, Any], path: Path
+) -> tuple[str, str]:
+    """Return the encoder's network, as `milan exemplars` names it, and its kind."""
+    children = _dict(content.get("children"), None, path)
+    kind = children.get("encoder")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"{path}: its encoder is {_plain(kind)}; expected {' or '.join(KINDS)}.")
+    name = _dict(properties.get("encoder"), "properties", path).get("config")
+    if not isinstance(name, str) or f"torchvision:{name}" not in LAYERS:
+        known = [each.partition(":")[2] for each in LAYERS if ":" in each]
+        raise InputError(f"{path}: its encoder looks into {_plain(name)}; known: {some(known, 9)}.")
+    return f"torchvision:{name}", KINDS[kind]
+
+
+def _channels(state: State, name: str, path: Path) -> tuple[float, ...]:
+    value = state.get(name)
+    if value is None or value.shape != (1, 3, 1, 1) or not value.isfinite().all():
+        raise InputError(f"{path}: expected 3 numbers {name}, of shape 1 x 3 x 1 x 1.")
+    # the shortest decimals of a float32: 0.485, not 0.4850000143051147
+    return tuple(float(str(number)) for number in value.float().flatten().numpy())
+
+
+def _dict(value: Any, inside: str | None, path: Path) -> dict[str, Any]:
+    """Return a dict of the file, or the one at a key of it."""
+    found = value.get(inside) if isinstance(value, dict) and inside else value
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} is not built as a checkpoint of 2022: {_kind(found)} stands where "
+            f"{inside or 'settings'} were expected."
+        )
+    return found
+
+
+def _size(owner: Mapping[str, Any], name: str, path: Path, largest: int = LARGEST) -> int:
+    value = owner.get(name)
+    if type(value) is not int or not 1 <= value <= largest:
+        raise InputError(
+            f"{path}: {name} is {_plain(value)}; expected a whole number from 1 to {largest:,}."
+        )
+    return value
+
+
+def _number(owner: Mapping[str, Any], name: str, path: Path, low: float, high: float) -> float:
+    value = owner.get(name)
+    counts = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or not counts or not low <= value <= high:
+        raise InputError(f"{path}: {name} is {_plain(value)}; expected a number {low:g}-{high:g}.")
+    return float(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting for a record or a message: itself if it is small, else what it is."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and abs(value) < 1e12:
+        return value
+    return ascii(value[:50])[1:-1] if isinstance(value, str) else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _names(names: Any) -> str:
+    return some([ascii(name[:50])[1:-1] for name in names], 3) or "nothing"
+
+
+# ---- weights
+
+
+def _encoder(read: _Read, weights: str | os.PathLike[str] | None) -> Encoder:
+    """Return the encoder, with the weights of the checkpoint or of a file."""
+    config, path = dict(vars(read.config.encoder)), read.path
+    spec = read.config.encoder.backbone
+    state = {k: v for k, v in read.state.items() if k.startswith(NETWORK)}
+    if not state and weights is None:
+        raise InputError(
+            f"{path} was saved without its encoder's weights. Give those of "
+            f"{spec.partition(':')[2]}, under torchvision's names: --encoder-weights FILE"
+        )
+    if state and weights is not None:
+        raise InputError(f"{path} has its encoder's weights; leave out --encoder-weights.")
+    if weights is None:
+        network = restore(read.config.encoder).backbone
+        _check_fits(state, {f"{NETWORK}{k}": v for k, v in network.state_dict().items()}, path)
+        counters_may_lack = {k.removeprefix(NETWORK): v for k, v in state.items()}
+        network.load_state_dict(counters_may_lack, strict=False)
+        config |= {"weights": {"from": path.name}}
+    else:
+        loaded = exemplars.load_model(spec, weights=Path(weights))
+        network = loaded.model
+        config |= {"weights": loaded.source, "missing": loaded.missing}
+    blank = torch.zeros(1, 3, BLANK, BLANK)
+    size = Encoder(EncoderConfig(**config), network)(blank).shape[2]
+    return Encoder(EncoderConfig(**{**config, "feature_size": size}), network)
+
+
+def _entries(config: Config, feature_size: int) -> State:
+    """Return the entries that a checkpoint must have, under the names of 2022, without numbers."""
+    words = len(config.vocabulary) + len(SPECIAL)
+    with torch.device("meta"):
+        sizes = (config.embedding_size, config.hidden_size, config.attention_size)
+        made: list[tuple[nn.Module, dict[str, str]]] = [
+            (Decoder(words, feature_size, *sizes), DECODER)
+        ]
+        if config.lm_layers:
+            sizes = (config.lm_embedding_size, config.lm_hidden_size, config.lm_layers)
+            made.append((LanguageModel(words, 0, *sizes), LANGUAGE_MODEL))
+        return {
+            _of_2022(name, names): value
+            for module, names in made
+            for name, value in module.state_dict().items()
+        }
+
+
+def _of_2022(name: str, names: Mapping[str, str]) -> str:
+    layer, _, parameter = name.rpartition(".")
+    return f"{names[layer]}.{parameter}"
+
+
+def _check_fits(state: State, own: State, path: Path) -> None:
+    """Raise InputError unless a state has the entries of a module, of their shapes."""
+    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
+    beyond = [name for name in state if name not in own]
+    if missing or beyond:
+        said = [f"it lacks {_names(missing)}"] if missing else []
+        said += [f"it has {_names(beyond)} besides"] if beyond else []
+        raise InputError(f"{path}: its weights are not those of its settings: {'; '.join(said)}.")
+    for name, value in state.items():
+        shape = own[name].shape
+        if value.shape != shape:
+            raise InputError(
+                f"{path}: {name} is {_shape(value)}; its settings say {_shape(own[name])}."
+            )
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise InputError(f"{path}: {name} is of {value.dtype}; expected {own[name].dtype}.")
+        if not value.isfinite().all():
+            raise InputError(f"{path}: {name} holds numbers that are infinite or none (NaN).")
+
+
+def _check_stored(state: State, path: Path) -> None:
+    """Raise InputError if entries are larger than the file: one number can stand for many."""
+    numbers, size = sum(value.numel() for value in state.values()), path.stat().st_size
+    if numbers > size:
+        raise InputError(
+            f"{path} has {size:,} bytes, and its weights are {numbers:,} numbers: it is damaged, "
+            "or made to fill the memory."
+        )
+
+
+def _put(module: nn.Module, state: State, names: Mapping[str, str]) -> None:
+    module.load_state_dict({name: state[_of_2022(name, names)] for name in module.state_dict()})
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,1 @@
+"""Editions: folders of units that `datasets.load_dataset` opens."""

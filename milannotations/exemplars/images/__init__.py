@@ -1,0 +1,1 @@
+"""Images to run a network on, from folders, `datasets` and generators."""

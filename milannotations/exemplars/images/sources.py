@@ -1,0 +1,390 @@
+"""Pictures as a network wants them: of a folder, of a `datasets` data set, or of any `Dataset`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from milannotations.errors import InputError, some
+from milannotations.exemplars.networks.preprocessing import Preprocessing
+from milannotations.published.imagenet import EXTENSIONS, listing
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+Picture = NDArray[np.uint8]
+
+KEYS = ("image", "pixel_values", "img", "picture")
+"""Under what a data set's item, if it is a dict, may hold its picture."""
+
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the system says when it is the program, not a file, that is in trouble."""
+
+
+class BadPicture(InputError):  # noqa: N818  # what it is, not what happened
+    """Says that a picture cannot be read: `source_id` is which, `why` the reason."""
+
+    def __init__(self, source_id: str, why: str = "") -> None:
+        self.source_id, self.why = source_id, why
+        super().__init__(
+            f"{source_id} cannot be read: {why}. Put a good copy in its place, or leave such "
+            "pictures out with --skip-bad."
+            if why
+            else source_id
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BadPicture, (self.source_id, self.why)
+
+
+class Source(Protocol):
+    """Where pictures come from: `load(place)` gives one in RGB, or a network's input."""
+
+    def __len__(self) -> int: ...
+    def load(self, place: int) -> Image.Image | Tensor: ...
+    def source_id(self, place: int) -> str: ...
+    def describe(self, places: Sequence[int]) -> dict[str, Any]: ...
+
+
+class Pictures(Dataset[Any]):
+    """Some pictures, each as a network wants it and as the network saw it.
+
+    Made by `open_images`. Pickles, so that processes may load from it.
+
+    Args:
+        source: where they come from.
+        prepare: makes the network's input; None where the source gives that itself, with
+            values from 0 to 1.
+        places: which pictures of the source; their order is that of the ids, from 0.
+        threads: whether `source` may be read by several threads at once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        prepare: Preprocessing | None,
+        places: Sequence[int],
+        *,
+        threads: bool = True,
+    ) -> None:
+        self.origin, self.prepare, self.places, self.threads = source, prepare, places, threads
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Return a picture as the network wants it: float32 (3, height, width).
+
+        Raises:
+            BadPicture: it cannot be read.
+            InputError: the preprocessing gives something else, or there is none and this is a
+                picture rather than a tensor.
+        """
+        import torch
+
+        found = self.origin.load(self.places[i])
+        if isinstance(found, torch.Tensor):
+            return found
+        if self.prepare is None:
+            raise InputError(
+                "The data set gives pictures, and no preprocessing was said. Say it: "
+                "open_images(dataset, Preprocessing.imagenet()), or --preprocess imagenet."
+            )
+        return self.prepare(found)
+
+    def source_id(self, i: int) -> str:
+        """Return where a picture came from: its path in the folder, with /, or its place."""
+        return self.origin.source_id(self.places[i])
+
+    def picture(self, i: int) -> Picture:
+        """Return what the network saw of a picture: uint8 (height, width, 3).
+
+        Raises:
+            BadPicture: see above.
+            InputError: tensors beyond 0 to 1, and no preprocessing said.
+        """
+        seen = self[i]
+        if self.prepare is not None:
+            return self.prepare.undo(seen)
+        low, high = float(seen.min()), float(seen.max())
+        if low < -1e-5 or high > 1 + 1e-5:
+            raise InputError(
+                f"The data set's tensors have values from {low:.3g} to {high:.3g}. Say the "
+                "preprocessing that made them: open_images(dataset, Preprocessing.imagenet())."
+            )
+        return Preprocessing(_nothing, (0, 0, 0), (1, 1, 1)).undo(seen)
+
+    def pictures(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Picture]:
+        """Yield what the network saw of some pictures, in order, each read once.
+
+        Args:
+            ids: places in these pictures.
+            workers: threads that read ahead; None takes one a core.
+
+        Yields:
+            (height, width, 3), uint8.
+
+        Raises:
+            BadPicture: when a picture that cannot be read is reached.
+        """
+        workers = (workers or os.cpu_count() or 1) if self.threads else 1
+        if workers == 1:
+            yield from (self.picture(int(i)) for i in ids)
+            return
+        ahead: deque[Future[Picture]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for i in ids:
+                ahead.append(pool.submit(self.picture, int(i)))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the pictures are, for a record: name, kind, how many, a digest of the listing."""
+        made = {**self.origin.describe(self.places), "images": len(self)}
+        return made if len(self) == len(self.origin) else {**made, "of": len(self.origin)}
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What was done to the pictures, for a record."""
+        return self.prepare.describe() if self.prepare else {"transform": "none: tensors as given"}
+
+
+def open_images(
+    source: Any,
+    preprocessing: Preprocessing | Callable[[Any], Tensor] | None = None,
+    *,
+    limit: int | None = None,
+    split: str | None = None,
+    column: str | None = None,
+    config: str | None = None,
+) -> Pictures:
+    """Return pictures, each as a network wants it.
+
+    - A folder: pictures in class folders come first, as torchvision's `ImageFolder` orders them
+      (classes by name, files by name in each; folders in them too), then those that lie side by
+      side in it, by name. Orientation tags are passed over, as there.
+    - A `datasets` data set: a folder of `save_to_disk` or of parquet files, a parquet file, or a
+      name on the hub.
+    - A Python object with `len()` and items by place: PIL pictures; uint8 arrays or tensors,
+      which are pictures too; float tensors, which are taken for a network's input; tuples that
+      begin with one of these; dicts with `image`. A `datasets.Dataset` too.
+
+    Args:
+        source: see above.
+        preprocessing: of the network. For float tensors, the one that made them.
+        limit: so many pictures, spaced evenly over all of them.
+        split, column, config: of a `datasets` data set, where it has several.
+
+    Raises:
+        InputError: nothing there, or no picture in it; several splits or columns of pictures,
+            and none said; pictures, and no preprocessing.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (40, 30), "red").save(f"{folder}/a.png")
+        >>> images = open_images(folder, Preprocessing.imagenet(16))
+        >>> images.source_id(0), tuple(images[0].shape), images.picture(0)[0, 0].tolist()
+        ('a.png', (3, 16, 16), [255, 0, 0])
+    """
+    from milannotations.exemplars.images import hf_datasets as tables
+
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing.of_transform(preprocessing)
+    origin: Source
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source).expanduser()
+        if path.is_dir() and not tables.is_table(path):
+            origin = Folder(path)
+        else:
+            origin = tables.opened(str(source), split=split, column=column, config=config)
+    elif tables.is_loaded(source):
+        origin = tables.of_loaded(source, split=split, column=column)
+    else:
+        origin = Items(source)
+    if preprocessing is None and not isinstance(origin, Items):
+        raise InputError(
+            f"How are the pictures of {source} to be prepared for the network? Say so: "
+            "open_images(folder, Preprocessing.imagenet()), or --preprocess imagenet."
+        )
+    if limit is not None and limit < 1:
+        raise InputError(f"{limit} pictures were asked for; expected at least 1.")
+    count = len(origin)
+    places: Sequence[int] = range(count)
+    if limit is not None and limit < count:
+        places = [i * count // limit for i in range(limit)]
+    return Pictures(origin, preprocessing, places, threads=not isinstance(origin, Items))
+
+
+class Folder:
+    """The pictures of a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.name = os.path.basename(os.path.abspath(folder))
+        try:
+            self.paths = listing(folder)
+        except InputError:
+            self.paths = []
+        self.paths += sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+        )
+        if not self.paths:
+            raise InputError(
+                f"{folder} has no pictures ({', '.join(EXTENSIONS)}): {_what_is_in(self.folder)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, place: int) -> Image.Image:
+        with naming(self.source_id(place)), open(self.folder / self.paths[place], "rb") as stream:
+            return decoded(stream)
+
+    def source_id(self, place: int) -> str:
+        return _plain(self.paths[place])
+
+    def describe(self, places: Sequence[int]) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": "folder",
+            "sha256": digest(self.folder, (self.paths[i] for i in places)),
+        }
+
+
+class Items:
+    """The pictures of a Python object with a length and items by place."""
+
+    def __init__(self, items: Any) -> None:
+        if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+            raise InputError(
+                f"A {type(items).__name__} was given; expected a folder, the name of a data set, "
+                "or a data set with len() and items by place."
+            )
+        if not len(items):
+            raise InputError("The data set is empty; expected at least one picture.")
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def load(self, place: int) -> Image.Image | Tensor:
+        import torch
+        from PIL import Image
+
+        # what else a data set raises is a bug in it
+        name, damaged = self.source_id(place), (OSError, SyntaxError, Image.DecompressionBombError)
+        with naming(name, damaged):
+            found = item = self.items[place]
+            if isinstance(item, Mapping):
+                found = next((item[key] for key in KEYS if key in item), None)
+            elif isinstance(item, (tuple, list)) and item:
+                found = item[0]
+        if isinstance(found, Image.Image):
+            with naming(name):
+                return found.convert("RGB")
+        if isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim == 3:
+            return found.float()
+        pixels = found.numpy() if isinstance(found, torch.Tensor) else found
+        if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3:
+            if pixels.shape[0] in (1, 3):
+                pixels = pixels.transpose(1, 2, 0)
+            if pixels.shape[2] in (1, 3):
+                grey = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+                return Image.fromarray(np.ascontiguousarray(grey))
+        shape = f" of {found.dtype}, {tuple(found.shape)}" if hasattr(found, "shape") else ""
+        raise InputError(
+            f"Item {place} of the data set is a {type(item).__name__}"
+            + (f" with a {type(found).__name__}" if found is not item else "")
+            + f"{shape}; expected a PIL picture, uint8 pixels or a float tensor (3, height, "
+            f"width): alone, first in a tuple, or in a dict as one of {', '.join(KEYS)}."
+        )
+
+    def source_id(self, place: int) -> str:
+        name = getattr(self.items, "source_id", None)
+        return str(name(place)) if callable(name) else str(place)
+
+    def describe(self, places: Sequence[int]) -> dict[str, Any]:
+        return {"name": type(self.items).__name__, "kind": "python", "sha256": None}
+
+
+def decoded(stream: IO[bytes]) -> Image.Image:
+    """Return a picture in RGB, as torchvision's `ImageFolder` reads it: every pixel decoded."""
+    from PIL import Image
+
+    return Image.open(stream).convert("RGB")
+
+
+@contextmanager
+def naming(source_id: str, errors: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
+    """Turn what Pillow and the system raise over a file into `BadPicture`."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except errors as error:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            raise
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, FileNotFoundError):
+            why = "it is gone since the folder was read"
+        elif "cannot identify image" in why:  # Pillow goes on with the stream's address
+            why = "it is no picture that Pillow knows"
+        raise BadPicture(source_id, why) from error
+
+
+def digest(folder: Path, paths: Iterable[str]) -> str:
+    """Return the sha256 of the paths in a folder and the files' sizes, sorted; no byte is read."""
+    lines = sorted(
+        (_plain(path), os.stat(folder / path).st_size if (folder / path).exists() else -1)
+        for path in paths
+    )
+    text = "".join(f"{path}\t{size}\n" for path, size in lines)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(path: str) -> str:
+    """Return a path with / and without bytes that are no text."""
+    return path.replace(os.sep, "/").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _what_is_in(folder: Path) -> str:
+    """Say what a folder without pictures holds."""
+    found = Counter(
+        os.path.splitext(file)[1].lower() or file
+        for _, _, files in os.walk(folder, followlinks=True)
+        for file in files
+    )
+    if not found:
+        return "it is empty"
+    return "it holds " + some([f"{count:,} {end}" for end, count in found.most_common()])
+
+
+def _nothing(picture: Any) -> Any:
+    return cast(Any, picture)

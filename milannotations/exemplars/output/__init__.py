@@ -1,0 +1,1 @@
+"""Computed exemplars, written as an edition or as the folders of 2022."""

@@ -1,0 +1,43 @@
+"""What exemplars may be asked to be written as, and which pictures that takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from milannotations.editions.shards import check_quality
+from milannotations.errors import InputError
+
+if TYPE_CHECKING:
+    from milannotations.exemplars.engine import Computed
+
+MASKS = ("clamped", "2022")
+_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
+
+
+def check_form(masks: str = "clamped", quality: int | None = None, side: int | None = None) -> None:
+    """Raise InputError unless exemplars can be written with such masks, pictures and sides."""
+    check_quality(quality)
+    if masks not in MASKS:
+        raise InputError(f"No masks '{masks}' (masks: {', '.join(MASKS)}).")
+    if side is not None and side < 1:
+        raise InputError(f"Pictures of {side} pixels were asked for; expected at least 1.")
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise InputError unless layers may be called so: their labels name files and folders."""
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise InputError(
+                f"A layer is called {label[:100]!r}, which is to name a file; expected up to 100 "
+                "letters, digits, dots, dashes and underscores. Give it another label: "
+                "Layer(name, label='...')."
+            )
+
+
+def shown(computed: Computed) -> list[int]:
+    """Return the ids of all exemplars of all layers, ascending, each once."""
+    return sorted(
+        {id_ for layer in computed.layers.values() for id_ in layer.ids.unique().tolist()}
+    )

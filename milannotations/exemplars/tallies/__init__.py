@@ -1,0 +1,1 @@
+"""Statistics of a layer over a stream of activations."""

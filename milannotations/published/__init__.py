@@ -1,0 +1,1 @@
+"""The published archives and annotations of MILANNOTATIONS (2022)."""
