@@ -48,7 +48,7 @@ def _write(folder: Path) -> None:
     from leaderboard.evaluation.evaluator import Settings
     from leaderboard.record_format.method_info import About
     from milannotations import schema
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
     from milannotations.schema import Unit
 
     draw = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def _write(folder: Path) -> None:
 
     people = list(zip(texts(), texts(), texts(), strict=True))
     rows = [schema.row(u, descriptions=list(p)) for u, p in zip(units, people, strict=True)]
-    editions.write_config(folder / "large", "net", {"test": rows})
+    loading.write_config(folder / "large", "net", {"test": rows})
     known = references.of_edition(folder / "large", "net")
     few = ["layer00"]
     metrics = ["retrieval-tfidf-auc", "rouge-l"]
@@ -88,7 +88,7 @@ def _write(folder: Path) -> None:
                 "about": About(title=f"made up {k}"),
             }
         )
-        from leaderboard.record_format import score_record as records
+        from leaderboard.record_format import score_record
 
         table = score.units.iloc[:0]
         for name in metrics:
@@ -97,7 +97,7 @@ def _write(folder: Path) -> None:
             import pandas as pd
 
             table = pd.concat([table, pd.DataFrame({**part, "value": values, "lift": values / 10})])
-        records.save(
+        score_record.save(
             folder / "records" / f"method{k}", record, table,
             predictions.of_texts(units, texts()),
         )  # fmt: skip
@@ -106,10 +106,9 @@ def _write(folder: Path) -> None:
 def thumbnails() -> None:
     """Draw the sheets of the first units of `mini`, and of photographs' size with masks."""
     from leaderboard.site import thumbnails as sprites
-    from milannotations.editions import loading as editions
-    from milannotations.editions import shards
+    from milannotations.editions import loading, shards
 
-    whole = editions.files("mini", "mini")["test"][0]
+    whole = loading.files("mini", "mini")["test"][0]
     small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
     photographs = _photographs(300)
     mask = shards.png(np.arange(224)[:, None] * np.ones(224) > 112)

@@ -16,9 +16,9 @@ from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build, expand
 from leaderboard.ranking import tracks
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from leaderboard.record_format.method_info import of_spec
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 
 SUPPLIED = ("truth", "trained model", "activations")
@@ -128,7 +128,7 @@ def run(
         raise InputError(f"'{twice[0]}' is asked for twice; methods need names of their own.")
     places: list[Path | None] = [None] * len(made)
     if out is not None:
-        place = Path(out) / "-".join((editions.name_of(data), known.config, split or "all"))
+        place = Path(out) / "-".join((loading.name_of(data), known.config, split or "all"))
         places = [place / title.replace("@", "-") for title in titles]
         if stands is not None:
             seed = settings.seed
@@ -137,7 +137,7 @@ def run(
         if Path(out).is_file():
             raise InputError(f"{out} is a file; a folder of records was expected at --out.")
         for each in places:
-            records.check_free(str(each))  # before minutes are spent
+            score_record.check_free(str(each))  # before minutes are spent
     asked = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
     built = build(expand(asked))  # once: what a text model has encoded serves all methods
     training = baselines.open_training(data, config)
@@ -188,6 +188,6 @@ def _track(name: str, data: str | os.PathLike[str]) -> tracks.Track:
             f"(milannotations.load(..., condition='{found.condition}')), describe, and use "
             "'milan submit new'."
         )
-    if editions.name_of(data) != found.edition:
+    if loading.name_of(data) != found.edition:
         raise InputError(f"{found.key} is of the edition {found.edition}; give it with --data.")
     return found

@@ -192,14 +192,14 @@ def _loaded(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network, and what its `EncoderConfig` says of weights and input."""
     if backbone == MINI:
-        from milannotations.synthetic import encoder as mini
+        from milannotations.synthetic import encoder
 
-        path = weights or mini.WEIGHTS
-        return mini.load(path), {
+        path = weights or encoder.WEIGHTS
+        return encoder.load(path), {
             "mean": (0.0,) * 3,
             "std": (1.0,) * 3,
             "side": 64,
-            "weights": {"sha256": mini.digest(path)},
+            "weights": {"sha256": encoder.digest(path)},
         }
     loaded = exemplars.load_model(backbone, weights=weights, random=random)
     own = loaded.preprocessing

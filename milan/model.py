@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from milan import search as searching
+from milan import search
 from milan.decoder import Decoder, Exemplars
 from milan.encoder import Encoder, EncoderConfig, restore
 from milan.language_model import LanguageModel
@@ -399,7 +399,7 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
     def _search(self, seen: Exemplars, asked: Search, first: int) -> list[list[Candidate]]:
         old, lam = asked.compat == COMPAT, self.config.lam if asked.lam is None else asked.lam
         words = self.vocabulary
-        rules = searching.Rules(
+        rules = search.Rules(
             words.start,
             words.stop,
             asked.length or self.config.length,
@@ -407,20 +407,18 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
             empty=old,
             after_stop=old,
         )
-        model = searching.Model(self.decoder)
+        model = search.Model(self.decoder)
         if asked.strategy in ("pmi-beam", "pmi-greedy"):
-            model = searching.Model(self.decoder, self.language_model, lam)
+            model = search.Model(self.decoder, self.language_model, lam)
         if asked.strategy == "sample":
-            found = searching.sample(model, seen, rules, asked.seed, first)
+            found = search.sample(model, seen, rules, asked.seed, first)
         elif asked.strategy.endswith("greedy"):
-            found = searching.greedy(model, seen, rules)
+            found = search.greedy(model, seen, rules)
         else:
-            found = searching.beam(model, seen, rules, self._width(asked))
+            found = search.beam(model, seen, rules, self._width(asked))
         return self._candidates(found, asked, lam)
 
-    def _candidates(
-        self, found: searching.Found, asked: Search, lam: float
-    ) -> list[list[Candidate]]:
+    def _candidates(self, found: search.Found, asked: Search, lam: float) -> list[list[Candidate]]:
         """Return what was found with both scores, ranked."""
         stop, old = self.vocabulary.stop, asked.compat == COMPAT
         whole = [[_ended(row, stop) for row in rows] for rows in found.tokens.tolist()]

@@ -6,14 +6,13 @@ import pandas as pd
 import pyarrow.parquet as parquet
 from PIL import Image
 
-from leaderboard import site as board
-from leaderboard.evaluation import predictions, scoring
-from leaderboard.evaluation import references as reference_sources
+from leaderboard import site
+from leaderboard.evaluation import predictions, references, scoring
 from leaderboard.evaluation.evaluator import Settings
-from leaderboard.record_format import application_record as outcomes
+from leaderboard.record_format import application_record
 from leaderboard.record_format.application_record import Number
 from leaderboard.record_format.method_info import About
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.schema import Unit
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "distinct")
@@ -40,7 +39,7 @@ LAYER = "x<b>y"
 
 def small_edition(folder):
     """Write an edition of 60 planted units of two layers, one of them with a hostile name."""
-    whole = parquet.read_table(editions.files("mini", "mini")["test"][0]).to_pylist()
+    whole = parquet.read_table(loading.files("mini", "mini")["test"][0]).to_pylist()
     rows = [row for row in whole if row["network"] == "mini-sharp" and row["truth_formula"]]
     first, second = (
         [r for r in rows if r["layer"] == layer][:30] for layer in ("layer1", "layer2")
@@ -49,7 +48,7 @@ def small_edition(folder):
     for row in made:
         row["duplicate_of"] = None
     made[1]["descriptions"] = list(HOSTILE[:4])
-    editions.write_config(folder, "small", {"test": made})
+    loading.write_config(folder, "small", {"test": made})
     return folder
 
 
@@ -67,10 +66,10 @@ def say(rows, kind):
 
 def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), seeds=()):
     """Write a record a method; `hostile` has hostile texts wherever a text may stand."""
-    known = reference_sources.of_edition(edition, "small")
+    known = references.of_edition(edition, "small")
     rows = [
         row
-        for path in editions.files(edition, "small")["test"]
+        for path in loading.files(edition, "small")["test"]
         for row in parquet.read_table(
             path, columns=["network", "layer", "unit", "truth"]
         ).to_pylist()
@@ -99,7 +98,7 @@ def about(kind):
 
 def outcome(folder, method="good@1.0", value=0.2, says="It says what was found."):
     """Write the record of an application, with a figure."""
-    made = outcomes.made(
+    made = application_record.made(
         "edit",
         method=method,
         data="mini",
@@ -113,7 +112,7 @@ def outcome(folder, method="good@1.0", value=0.2, says="It says what was found."
     picture = io.BytesIO()
     Image.new("RGB", (320, 200), "white").save(picture, "PNG")
     curves = pd.DataFrame({"deleted": [0, 1], "accuracy": [0.5, 0.6]})
-    outcomes.save(folder, made, curves=curves, files={"figure.png": picture.getvalue()})
+    application_record.save(folder, made, curves=curves, files={"figure.png": picture.getvalue()})
     return folder
 
 
@@ -123,5 +122,5 @@ def whole(folder):
     found = records(edition, folder / "records")
     outcome(found / "work", says=HOSTILE[0])
     outcome(found / "work-2", "half@1.0", 0.1)
-    board.build(folder / "site", [found], editions=[edition], cache=folder / "cache")
+    site.build(folder / "site", [found], editions=[edition], cache=folder / "cache")
     return folder / "site"

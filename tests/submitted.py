@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leaderboard import submission as submitting
+from leaderboard import submission
 from leaderboard.evaluation import predictions
 from leaderboard.ranking import tracks
 from leaderboard.submission import track_units
@@ -54,7 +54,7 @@ def write(folder, said, **fields):
     """Make a submission under a folder; return where it is."""
     file = folder / "said.csv"
     predictions.of_texts(list(said), said.values()).write(file)
-    return submitting.new({**FIELDS, **fields}, [file], root=folder / "submissions")
+    return submission.new({**FIELDS, **fields}, [file], root=folder / "submissions")
 
 
 def edit(made, change):
@@ -75,4 +75,4 @@ def replace_file(made, content):
 
 def found(made, **options):
     """Return what the checks find, by name."""
-    return {each.name: each for each in submitting.check(made, **options)}
+    return {each.name: each for each in submission.check(made, **options)}

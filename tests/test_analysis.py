@@ -11,7 +11,7 @@ from torch import nn
 from leaderboard.applications.analyze.language import open_language, tokens
 from leaderboard.applications.analyze.task import Accuracies, Settings, Target, analyze
 from leaderboard.evaluation.predictions import of_texts
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.exemplars import Run
 from milannotations.schema import Unit
@@ -300,7 +300,7 @@ def test_two_runs_give_the_same_record_and_another_seed_another(tmp_path):
         "classes.csv", "curves.csv", "figure.png", "figure.svg", "layers.csv", "layers.png",
         "layers.svg", "predictions.csv",
     }  # fmt: skip
-    assert outcome.load(tmp_path / "first").kind == "analyze"
+    assert application_record.load(tmp_path / "first").kind == "analyze"
 
 
 @pytest.mark.parametrize("how", ["mean", "resample"])
@@ -392,7 +392,7 @@ def test_the_command(classes, capsys, monkeypatch):
     names.write_text("r\ng\nb\n")
     assert run("analyze", *common, "--classes", str(names), "--out", str(classes / "out")) == 0
     assert "area between curve and control" in capsys.readouterr().out
-    found = outcome.load(classes / "out")
+    found = application_record.load(classes / "out")
     assert found.networks["known"]["accuracy"] == 1.0
     assert found.asked["files"] == ["said.csv"]
     assert run("analyze", *common, "--classes", str(classes / "order.txt"), "--json",
@@ -431,7 +431,7 @@ def test_audits_by_command(tmp_path, capsys):
     assert run(*common, "--out", str(tmp_path / "out"), "--selectivity",
                str(tmp_path / "measured.csv")) == 0  # fmt: skip
     assert "about these two networks only" in " ".join(capsys.readouterr().out.split())
-    found = outcome.load(tmp_path / "out").results["groups"]["faces"]
+    found = application_record.load(tmp_path / "out").results["groups"]["faces"]
     assert found["measured"]["networks"]["a"]["precision"] == 0.5
     assert run(*common, "--preset", "milan2022", "--out", str(tmp_path / "x")) == 1
     assert run("audit", common[1], "--preset", "milan2022", "--out", str(tmp_path / "x")) == 1

@@ -14,7 +14,7 @@ from baselines import Context
 from baselines.shared.probe_statistics import Probing
 from leaderboard.applications.audit.task import Settings, audit
 from leaderboard.evaluation import predictions
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.exemplars import Run, load_model
 from milannotations.probes import ProbeItems, open_probe
 from milannotations.schema import Unit, features, row
@@ -72,7 +72,7 @@ def test_resnet20_on_cifar10(real, tmp_path):
         "--language", tmp_path / "words.csv", "--method", "invert",
     )  # fmt: skip
     run(*common, "--out", tmp_path / "first")
-    made = outcome.load(tmp_path / "first")
+    made = application_record.load(tmp_path / "first")
     entry = made.networks["resnet20-cifar10"]
     print(f"\naccuracy {entry['accuracy']:.3f} on {made.images['count']['images']} pictures")
     print(json.dumps(made.results["areas"], indent=1), made.number.says)
@@ -107,7 +107,7 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
         "--step", 0.05, "--language", "mini", "--score", "length", "--method", "netdissect",
         "--out", tmp_path / "analysis",
     )  # fmt: skip
-    made = outcome.load(tmp_path / "analysis")
+    made = application_record.load(tmp_path / "analysis")
     print(f"\naccuracy {made.networks['squeezenet1-1-imagenet']['accuracy']:.3f}")
     print(made.number.says)
     assert made.networks["squeezenet1-1-imagenet"]["accuracy"] > 0.5

@@ -11,7 +11,7 @@ from archived import SIDE, K, members, npy, write_folder, write_zip
 
 from milannotations import InputError, Unit
 from milannotations.published import archive as archives
-from milannotations.published import zip_members as files
+from milannotations.published import zip_members
 from milannotations.published.archive import Archive, unshift_dino
 
 NAMES = ("alexnet-imagenet", "alexnet-places365")
@@ -307,12 +307,12 @@ def test_a_promise_beyond_what_compression_can_do_is_refused(tmp_path, refused):
 
 def test_more_than_any_published_archive_holds_is_refused(tmp_path, refused, monkeypatch):
     path = write_zip(tmp_path / "a.zip", members())
-    monkeypatch.setattr(files, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(zip_members, "MAX_BYTES", 10_000)
     assert "more than 10,000" in refused(path)
-    monkeypatch.setattr(files, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(zip_members, "MAX_MEMBERS", 3)
     assert "members, more than 3" in refused(path)
     monkeypatch.undo()
-    monkeypatch.setattr(files, "MAX_TEXT", 10)
+    monkeypatch.setattr(zip_members, "MAX_TEXT", 10)
     assert "expected at most 10 bytes" in refused(path)
 
 

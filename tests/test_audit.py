@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.applications.audit.task import Settings, audit, preset
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import of_texts
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -41,13 +41,13 @@ def said(**networks):
     ],
 )
 def test_words_are_whole_ones_or_substrings(text, whole, part):
-    assert flags.found(text, flags.FACES) == whole
-    assert flags.found(text, flags.FACES, "substrings") == part
+    assert keyword_flags.found(text, keyword_flags.FACES) == whole
+    assert keyword_flags.found(text, keyword_flags.FACES, "substrings") == part
 
 
 def test_several_words_in_one_stand_together():
-    assert flags.found("a human face", ["human face"]) == ["human face"]
-    assert flags.found("a face of a human", ["human face"]) == []
+    assert keyword_flags.found("a human face", ["human face"]) == ["human face"]
+    assert keyword_flags.found("a face of a human", ["human face"]) == []
 
 
 # ---- statistics, held against brute force
@@ -56,12 +56,14 @@ def test_several_words_in_one_stand_together():
 def test_sign_flips_are_all_gone_through():
     differences = [3, -1, 4, 0, 2.5]
     sums = [np.dot(signs, differences) for signs in product((1, -1), repeat=5)]
-    assert stats.sign_flip_p(differences) == np.mean([s >= 8.5 for s in sums])
-    assert stats.sign_flip_p(differences, one_sided=False) == np.mean([abs(s) >= 8.5 for s in sums])
-    assert stats.sign_flip_p([1] * 5) == 1 / 32
-    assert stats.sign_flip_p([0, 0, 0]) == 1
+    assert statistics.sign_flip_p(differences) == np.mean([s >= 8.5 for s in sums])
+    assert statistics.sign_flip_p(differences, one_sided=False) == np.mean(
+        [abs(s) >= 8.5 for s in sums]
+    )
+    assert statistics.sign_flip_p([1] * 5) == 1 / 32
+    assert statistics.sign_flip_p([0, 0, 0]) == 1
     with pytest.raises(ValueError, match="20"):
-        stats.sign_flip_p([1] * 21)
+        statistics.sign_flip_p([1] * 21)
 
 
 def test_label_permutation_agrees_with_fisher_and_with_draws():
@@ -69,7 +71,9 @@ def test_label_permutation_agrees_with_fisher_and_with_draws():
 
     # of equal sizes Fisher's test and this one call the same tables extreme
     table = [(8, 20, 2, 20)]
-    assert stats.label_permutation_p(table) == pytest.approx(fisher_exact([[8, 12], [2, 18]])[1])
+    assert statistics.label_permutation_p(table) == pytest.approx(
+        fisher_exact([[8, 12], [2, 18]])[1]
+    )
     strata = [(5, 10, 1, 12), (2, 8, 3, 6)]
     rng, drawn = np.random.default_rng(0), []
     for _ in range(20_000):
@@ -80,17 +84,17 @@ def test_label_permutation_agrees_with_fisher_and_with_draws():
         drawn.append(total)
     expected = sum((a + c) * b / (b + d) for a, b, c, d in strata)
     by_draws = np.mean(np.abs(np.array(drawn) - expected) >= abs(7 - expected) - 1e-9)
-    assert stats.label_permutation_p(strata) == pytest.approx(by_draws, abs=0.01)
+    assert statistics.label_permutation_p(strata) == pytest.approx(by_draws, abs=0.01)
 
 
 def test_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(0)
     inside = [
-        low <= 0 <= high for low, high in map(stats.mean_interval, rng.normal(size=(2000, 4)))
+        low <= 0 <= high for low, high in map(statistics.mean_interval, rng.normal(size=(2000, 4)))
     ]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
-    assert np.isnan(stats.mean_interval([1.0])).all()
-    assert np.isnan(stats.share_interval(0, 0)).all()
+    assert np.isnan(statistics.mean_interval([1.0])).all()
+    assert np.isnan(statistics.share_interval(0, 0)).all()
 
 
 # ---- audits
@@ -131,14 +135,14 @@ def test_pairs_make_a_claim_about_training_data():
 
 def test_holm_is_within_the_call():
     names = {f"{kind}{i}": count for i in range(5) for kind, count in (("n", 9 + i), ("b", 4))}
-    settings = Settings(words={"faces": flags.FACES, "grass": ["grass"], "text": ["word"]})
+    settings = Settings(words={"faces": keyword_flags.FACES, "grass": ["grass"], "text": ["word"]})
     made = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(5)], settings=settings)
     claims = {name: g["training_data"] for name, g in made.outcome.results["groups"].items()}
     assert claims["faces"]["p"] == 1 / 32
     assert claims["faces"]["p_holm"] == 3 / 32
     assert claims["grass"]["p"] == 1.0, "the other way round"
     twos = [p for g in made.outcome.results["groups"].values() for p in g["pairs"]]
-    assert [p["p_holm"] for p in twos] == stats.holm([p["p"] for p in twos])
+    assert [p["p_holm"] for p in twos] == statistics.holm([p["p"] for p in twos])
 
 
 def test_the_flag_is_held_against_what_was_measured():
@@ -215,7 +219,7 @@ def test_two_runs_give_the_same_record(tmp_path):
     assert set(first["files"]) == {
         "curves.csv", "figure.png", "figure.svg", "flagged.csv", "predictions.csv"
     }  # fmt: skip
-    assert outcome.load(tmp_path / "first").number.value == 5
+    assert application_record.load(tmp_path / "first").number.value == 5
 
 
 def dig(value, path):

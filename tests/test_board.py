@@ -14,14 +14,11 @@ import pytest
 from PIL import Image
 
 from leaderboard import site as board
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from leaderboard.evaluation import predictions
 from leaderboard.ranking import tracks
 from leaderboard.ranking.tracks import Track
-from leaderboard.site import builder as building
-from leaderboard.site import load_records as finding
-from leaderboard.site import thumbnails as sprites
-from leaderboard.site import unit_browser as units
+from leaderboard.site import builder, load_records, thumbnails, unit_browser
 from leaderboard.site.safe_text import link, script, shown, slug
 from leaderboard.site.unit_browser import Answers
 from milannotations import InputError
@@ -185,11 +182,11 @@ def test_two_builds_are_the_same_to_the_byte(site, place):
 
 
 def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch):
-    made = sprites.sheets(place / "small", "small", cache=place / "cache")
+    made = thumbnails.sheets(place / "small", "small", cache=place / "cache")
     assert made.count == 6
     assert set(made.pictures.values()) == {15}
-    monkeypatch.setattr(sprites, "_make", None)  # what is in the cache is not made again
-    assert sprites.sheets(place / "small", "small", cache=place / "cache") == made
+    monkeypatch.setattr(thumbnails, "_make", None)  # what is in the cache is not made again
+    assert thumbnails.sheets(place / "small", "small", cache=place / "cache") == made
     copied = list(site.glob("sprites/*/*.jpg"))
     assert len(copied) == 6
     with Image.open(made.path(0)) as sheet:
@@ -199,15 +196,15 @@ def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch
 
 def test_other_pictures_are_other_sheets(place, tmp_path):
     boards.small_edition(tmp_path / "small")
-    same = sprites.sheets(tmp_path / "small", "small", cache=place / "cache")
-    assert same.digest == sprites.sheets(place / "small", "small", cache=place / "cache").digest
+    same = thumbnails.sheets(tmp_path / "small", "small", cache=place / "cache")
+    assert same.digest == thumbnails.sheets(place / "small", "small", cache=place / "cache").digest
     path = next((tmp_path / "small" / "small").glob("*.parquet"))
     table = pd.read_parquet(path)
     import pyarrow.parquet as parquet
 
     rows = parquet.read_table(path)
     parquet.write_table(rows.slice(0, len(table) - 1), path)
-    assert sprites.sheets(tmp_path / "small", "small", cache=tmp_path).digest != same.digest
+    assert thumbnails.sheets(tmp_path / "small", "small", cache=tmp_path).digest != same.digest
 
 
 def test_an_edition_that_is_not_at_hand_or_is_another_leaves_answers_alone(place, tmp_path):
@@ -258,12 +255,12 @@ def test_disagreement_is_the_mean_over_pairs():
         Answers(name, "method", None, predictions.of_texts(at, each))
         for name, each in texts.items()
     ]
-    made = units.Texts(said, at).disagreement()
+    made = unit_browser.Texts(said, at).disagreement()
     assert made[0] == pytest.approx(0)
     assert made[1] == pytest.approx(2 / 3)  # of three pairs one agrees
     assert np.isnan(made[2])  # one answer: there is nothing to disagree with
     floor = Answers("f", "floor", None, predictions.of_texts(at, ["blue"] * 3))
-    assert units.Texts([*said, floor], at).disagreement()[0] == pytest.approx(0)
+    assert unit_browser.Texts([*said, floor], at).disagreement()[0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("text", [*boards.HOSTILE, "\x00\x1b[31m", "\u3164\u2800", "a\nb"])
@@ -332,12 +329,12 @@ def test_a_folder_that_is_no_board_is_left_alone(place, tmp_path):
         board.build(tmp_path / "mine", [place / "records"], cache=tmp_path)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     with pytest.raises(InputError, match="is written anew"):
-        building._check_place(place / "site", [place / "site" / "records"])
+        builder._check_place(place / "site", [place / "site" / "records"])
 
 
 def test_records_of_no_track_say_so_and_of_ours_what_they_are(place):
-    runs, found = finding.find([place / "records"])
-    (table,) = finding.tables(runs)
+    runs, found = load_records.find([place / "records"])
+    (table,) = load_records.tables(runs)
     assert table.track.version == 0
     assert len(table.runs) == 5
     assert len(found) == 2
@@ -346,7 +343,7 @@ def test_records_of_no_track_say_so_and_of_ours_what_they_are(place):
 
 def test_the_command_builds_and_prints_the_page(place, capsys, tmp_path):
     with pytest.raises(SystemExit) as left:
-        cli.main(["board", "build", "--records", str(place / "records"), "--editions",
+        main.main(["board", "build", "--records", str(place / "records"), "--editions",
                   str(place / "small"), "--cache", str(place / "cache"),
                   "--out", str(tmp_path / "site")])  # fmt: skip
     assert left.value.code in (0, None)
@@ -379,7 +376,7 @@ def grounded(tmp_path_factory):
         for name, layers in NETWORKS.items()
     })  # fmt: skip
     folder = tmp_path_factory.mktemp("grounded")
-    shipped = building.RECORDS / "mini-v1"
+    shipped = builder.RECORDS / "mini-v1"
     for name in ("nearest", "constant"):
         shutil.copytree(shipped / f"{name}-1.0-seed0", folder / "records" / name)
     for name in ("nearest", "milan-beam"):
@@ -388,7 +385,7 @@ def grounded(tmp_path_factory):
             references="mini", split="test", method=f"{name}@1.0", settings=boards.FEW,
         ).save(folder / "records" / "activations" / name)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:  # 18,000 thumbnails are others' matter
-        patch.setattr(sprites, "sheets", lambda *_, **__: None)
+        patch.setattr(thumbnails, "sheets", lambda *_, **__: None)
         board.build(folder / "site", [folder / "records"], cache=folder / "cache")
     return folder / "site"
 

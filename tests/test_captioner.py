@@ -28,10 +28,10 @@ from baselines.captioner import BLANK, PROMPTS, Cache, Usage, crop_of, dimmed, g
 from baselines.framework.context import undecoded
 from baselines.framework.resume import Journal
 from baselines.framework.run import keys
-from baselines.shared import openai_client as chat
+from baselines.shared import openai_client
 from baselines.shared.openai_client import cleaned, nonsense
 from milannotations import InputError, Unit, schema
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 
 K, SIDE = 4, 48
 FAILED, ABSTAINED = Description.failed(), Description.abstained()
@@ -119,8 +119,8 @@ def server():
 def pauses(monkeypatch):
     """Collect the pauses between attempts, and take none. No key is in the environment."""
     taken = []
-    monkeypatch.setattr(chat, "_pause", taken.append)
-    for name in chat.KEYS:
+    monkeypatch.setattr(openai_client, "_pause", taken.append)
+    for name in openai_client.KEYS:
         monkeypatch.delenv(name, raising=False)
     return taken
 
@@ -155,7 +155,7 @@ def a_unit(unit, *, regions=K, pictures=True):
 def edition(tmp_path_factory):
     folder = tmp_path_factory.mktemp("editions") / "tiny"
     rows = [a_unit(0), a_unit(1, regions=2), a_unit(2, regions=0), a_unit(3)]
-    editions.write_config(folder, "tiny", {"test": rows})
+    loading.write_config(folder, "tiny", {"test": rows})
     return folder
 
 
@@ -293,7 +293,7 @@ def test_outlines_are_explained_where_there_are_any(server, one):
 
 
 def test_an_edition_of_text_alone(server, tmp_path):
-    editions.write_config(tmp_path / "text", "text", {"test": [a_unit(0, pictures=False)]})
+    loading.write_config(tmp_path / "text", "text", {"test": [a_unit(0, pictures=False)]})
     with pytest.raises(InputError, match=r"tiny/a/0 has none: this edition holds text alone"):
         baselines.describe(tmp_path / "text", asking(server))
     assert server.asked == []
@@ -486,7 +486,7 @@ MALFORMED = [
 def test_what_is_no_chat_completion_is_a_failure_and_not_kept(server, one, tmp_path, step):
     server.script = [step]
     assert said(asking(server), one) == ["red cars"]  # it passed
-    server.script = [step] * chat.MALFORMED
+    server.script = [step] * openai_client.MALFORMED
     method = asking(server, cache=str(tmp_path))
     assert baselines.run(method, one) == [FAILED]
     assert method.usage[Unit("tiny", "a", 0)].outcome == "malformed"
@@ -781,7 +781,7 @@ def test_an_endpoint_without_log_probabilities(server, one):
 def test_a_score_that_does_not_come_is_asked_for_again(server, one, tmp_path):
     score = _scorer({"red cars": (-2.0, -4.0)})
     options = {"pmi": True, "candidates": 1, "lam": 1, "cache": str(tmp_path)}
-    server.script = ["red cars", score, *[b"{"] * chat.MALFORMED, "red cars", score, score]
+    server.script = ["red cars", score, *[b"{"] * openai_client.MALFORMED, "red cars", score, score]
     method = asking(server, **options)
     assert baselines.run(method, one) == [FAILED]
     assert method.usage[Unit("tiny", "a", 0)].outcome == "malformed"
@@ -791,7 +791,7 @@ def test_a_score_that_does_not_come_is_asked_for_again(server, one, tmp_path):
 
 @pytest.mark.parametrize("told", [float("nan"), float("-inf"), None, "x"])
 def test_scores_that_are_no_numbers(told):
-    assert chat._tail([{"7": {"logprob": told, "decoded_token": " red"}}], "red") is None
+    assert openai_client._tail([{"7": {"logprob": told, "decoded_token": " red"}}], "red") is None
 
 
 def test_tokens_that_do_not_spell_the_text_are_no_score(server, one):
@@ -883,15 +883,15 @@ def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
     pictures, _ = method.pictures(next(undecoded(one)))
     words = ["red", "circles", "on", "faces"]
     ids = tuple(method.writer._loaded[1].tokenizer.convert_tokens_to_ids(words))
-    forced, *_ = method.writer.log_p(pictures, "red things", chat.Answer("", ids=ids))
+    forced, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids))
     plain = _plainly(folder, pictures, "red things", words)
     assert forced == pytest.approx(sum(plain), abs=2e-4)
     assert -60 < forced < -1
     # one word alone, and after a change of the pictures
-    alone, *_ = method.writer.log_p(pictures, "red things", chat.Answer("", ids=ids[:1]))
+    alone, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids[:1]))
     assert alone == pytest.approx(plain[0], abs=1e-4)
     blank, *_ = method.writer.log_p(
-        captioner.blanks(pictures), "red things", chat.Answer("", ids=ids)
+        captioner.blanks(pictures), "red things", openai_client.Answer("", ids=ids)
     )
     assert abs(blank - forced) > 1e-3
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sample
 
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ("--references", sample.ANNOTATIONS, "--network", "sample")
@@ -21,7 +21,7 @@ def milan(capsys):
     def run(*words):
         """Return (exit status, standard output, standard error) of a command."""
         try:
-            cli.main(words)
+            main.main(words)
             status = 0
         except SystemExit as stop:
             status = stop.code or 0

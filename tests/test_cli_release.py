@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 
 
 @pytest.fixture
 def milan(capsys):
     def run(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
+            main.main([str(word) for word in words])
         shown = capsys.readouterr()
         return left.value.code, shown.out, shown.err
 

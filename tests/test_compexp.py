@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.shared import formula_search as compositions
+from baselines.shared import formula_search
 from baselines.shared.concept_formulas import OPERATORS, Formula
 from baselines.shared.formula_search import Active, Search
 from milannotations import InputError
@@ -223,7 +223,7 @@ def test_areas_are_shared_between_units_and_forgotten_when_there_are_many(world,
     made = activity(active, planes)
     search = Search(made, len(NAMES))
     found = [search.beam(unit) for unit in range(3)]
-    monkeypatch.setattr(compositions, "REMEMBERED", 100)
+    monkeypatch.setattr(formula_search, "REMEMBERED", 100)
     forgetful = Search(made, len(NAMES))
     assert [forgetful.beam(unit) for unit in (2, 1, 0)] == found[::-1]
     assert len(forgetful._shared) < len(search._shared)
@@ -290,7 +290,7 @@ def test_neither_order_batches_nor_parts_matter(order, size, cut):
 def test_counts_that_wait_are_added_in_time(monkeypatch):
     planes, maps, thresholds = rectangles(9, 6), layer(), torch.linspace(0.5, 2, 5)
     expected = tally([torch.arange(9)], planes, maps, thresholds)
-    monkeypatch.setattr(compositions, "PENDING", 10)
+    monkeypatch.setattr(formula_search, "PENDING", 10)
     made = tally(torch.arange(9).split(1), planes, maps, thresholds)
     same(made.result(), expected.result())
     assert made.nbytes == expected.nbytes <= made.estimate(5, 4, 4, 9, 6)

@@ -11,8 +11,7 @@ from scipy.stats import kstest
 from typer.testing import CliRunner
 
 from leaderboard.applications.common.ablated_accuracy import ROLES, Labelled, Trial
-from leaderboard.applications.edit import real_networks as edit_real
-from leaderboard.applications.edit import task as edits
+from leaderboard.applications.edit import real_networks, task
 from leaderboard.applications.edit.task import (
     Settings,
     choose,
@@ -23,7 +22,7 @@ from leaderboard.applications.edit.task import (
 )
 from leaderboard.cli.main import app
 from leaderboard.evaluation.predictions import of_texts
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -86,7 +85,7 @@ def made():
 def test_the_right_flags_beat_placebos(made):
     trials, found = made
     number = found.outcome.number
-    for protocol in edits.PROTOCOLS:
+    for protocol in task.PROTOCOLS:
         arms = found.outcome.results[protocol]["arms"]
         assert arms["method"]["gain"]["mean"] > 0.4
         assert arms["method"]["p"] == 1 / 20
@@ -113,7 +112,7 @@ def test_edit_plain_never_looks_at_wrong_names_to_choose():
     seen, allowed = [], set(ROLES)
     trial = Blind(0)
     said = {unit: ["word"] if unit in trial.text else [] for unit in trial.units}
-    edits.arms_of(trial, said, "edit-plain", SMALL)
+    task.arms_of(trial, said, "edit-plain", SMALL)
     assert "validation-conflict" not in seen
     assert seen.index("test-conflict") > max(
         place for place, role in enumerate(seen) if role == "validation-clean"
@@ -125,9 +124,9 @@ def test_numbers_are_chosen_on_validation():
     assert choose([0, 2, 4, 8], [0.8, 0.7, 0.7, 0.7], "edit-plain", 0.01) == 0
     assert choose([0, 2, 4, 8], [0.8, 0.8, 0.9, 0.9], "edit-conflict", 0.01) == 4
     assert choose([0], [0.8], "edit-conflict", 0.01) == 0
-    assert counts_of(0, edits.SHARES) == [0]
-    assert counts_of(3, edits.SHARES) == [0, 1, 2, 3]
-    assert len(counts_of(1000, edits.SHARES)) == 8
+    assert counts_of(0, task.SHARES) == [0]
+    assert counts_of(3, task.SHARES) == [0, 1, 2, 3]
+    assert len(counts_of(1000, task.SHARES)) == 8
 
 
 def test_placebos_have_the_same_numbers_per_layer_and_are_shared():
@@ -171,8 +170,8 @@ def test_p_is_uniform_when_descriptions_know_nothing():
         trial = Formula(seed, reads=0)  # units differ in worth, and words know nothing of it
         said = {u: ["word"] if rng.random() < 0.3 else [] for u in trial.units}
         settings = replace(SMALL, shuffles=1, seed=seed, protocols=("edit-conflict",))
-        arms, placebos = edits.arms_of(trial, said, "edit-conflict", settings)
-        entry = edits._replicate(trial, arms, placebos, "edit-conflict")["arms"]
+        arms, placebos = task.arms_of(trial, said, "edit-conflict", settings)
+        entry = task._replicate(trial, arms, placebos, "edit-conflict")["arms"]
         words.append(entry["method"]["p"])
         shuffled.append(entry["shuffled"][0]["p"])
     for values in (words, shuffled):
@@ -192,7 +191,7 @@ def test_words_that_match_nothing_are_a_null_result():
 def test_outcomes_are_whole_and_the_same_twice(made, tmp_path):
     trials, found = made
     saved = found.save(tmp_path / "one")
-    assert outcome.load(tmp_path / "one") == saved
+    assert application_record.load(tmp_path / "one") == saved
     assert {"curves.csv", "figure.png", "figure.svg", "predictions.csv"} == set(saved.files)
     again = edit(trials, found.predictions, settings=SMALL, method="exact@1", data="f")
     again.save(tmp_path / "two")
@@ -344,7 +343,7 @@ def test_the_command_from_exemplars_to_record(world):
     (world / "said.csv").write_text("\n".join(lines) + "\n")
     done = run("edit", world / "said.csv", *base, "--placebos", "5", "--out", world / "record")
     assert done.exit_code == 0, done.output
-    record = outcome.load(world / "record")
+    record = application_record.load(world / "record")
     assert record.kind == "edit"
     assert record.data == "images"
     assert record.results["flags"][name]["by_layer"] == {"conv1": 2, "conv2": 3}
@@ -375,7 +374,7 @@ def test_half_a_command_says_what_is_missing(words, said, tmp_path, monkeypatch)
 
 def test_classes_are_to_be_the_networks(world):
     with pytest.raises(InputError, match="lacks the classes cow"):
-        edit_real.write_roles(world / "images", world / "work", classes=["ant", "bee", "dog"])
+        real_networks.write_roles(world / "images", world / "work", classes=["ant", "bee", "dog"])
     (world / "names.txt").write_text("ant\nbee\ncow\ndog\n")
     (world / "said.csv").write_text("network,layer,unit,description\nn,conv1,0,words\n")
     done = run(
@@ -390,7 +389,9 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
     from leaderboard.applications.edit.spurious_cues import Cue
 
     cue = Cue(side=32, height=0.2)
-    roles = edit_real.write_roles(world / "images", world / "work", cue, shares=edit_real.TRAINED)
+    roles = real_networks.write_roles(
+        world / "images", world / "work", cue, shares=real_networks.TRAINED
+    )
     counts = {part: sorted(path.split("/")[0] for path in own) for part, own in roles.parts.items()}
     assert [counts["train"].count(name) for name in ("ant", "bee", "cow")] in (
         [6, 7, 6], [7, 6, 6], [6, 6, 7], [6, 6, 6], [7, 6, 7], [6, 7, 7], [7, 7, 6],
@@ -398,10 +399,10 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
     assert sum(map(len, counts.values())) == 24
     assert len({path for own in roles.parts.values() for path in own}) == 24
     before = (world / "work" / "train" / "cues.csv").stat().st_mtime_ns
-    edit_real.write_roles(world / "images", world / "work", cue, shares=edit_real.TRAINED)
+    real_networks.write_roles(world / "images", world / "work", cue, shares=real_networks.TRAINED)
     assert (world / "work" / "train" / "cues.csv").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="holds other pictures"):
-        edit_real.write_roles(world / "images", world / "work", replace(cue, corner="any"))
+        real_networks.write_roles(world / "images", world / "work", replace(cue, corner="any"))
 
 
 def test_the_mini_world_end_to_end(tmp_path):

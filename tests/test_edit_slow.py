@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import kstest
 from test_models import RESNET20
 
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.mini_networks import Workshop
-from leaderboard.applications.edit import task as edits
+from leaderboard.applications.edit import task
 from leaderboard.applications.edit.mini import FAST, MiniTrials
 from leaderboard.applications.edit.task import Settings
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -82,9 +82,9 @@ def test_p_is_uniform_over_null_runs(mini, milan):
         said = mini.workshop.describe_all("random-description", mini.networks, mini.world, seed)
         for trial in map(copy, mini.trials):
             trial.selectivity = None  # the ceiling, and placebos of its own, are not asked for
-            own = flags.flagged(said, trial.units, settings.words)
-            arms, placebos = edits.arms_of(trial, own, "edit-conflict", settings)
-            made = edits._replicate(trial, arms, placebos, "edit-conflict")
+            own = keyword_flags.flagged(said, trial.units, settings.words)
+            arms, placebos = task.arms_of(trial, own, "edit-conflict", settings)
+            made = task._replicate(trial, arms, placebos, "edit-conflict")
             entry = made["arms"]["method"]
             if entry["flagged"]:
                 gains = made["placebos"]["gains"]
@@ -141,7 +141,7 @@ def test_resnet20_on_cifar10(real, tmp_path):
         tmp_path / "said.csv", "resnet20-cifar10-test", {"layer2": 32, "layer3": 64},
     )  # fmt: skip
     run("edit", tmp_path / "said.csv", *base, "--placebos", 19, "--out", tmp_path / "edit")
-    made = outcome.load(tmp_path / "edit")
+    made = application_record.load(tmp_path / "edit")
     before = made.results["edit-plain"]["replicates"][0]["before"]["accuracy"]
     print(f"\n{before} {made.number.says}")
     print({k: v["gain"]["mean"] for k, v in made.results["edit-conflict"]["arms"].items()})
@@ -165,7 +165,7 @@ def test_squeezenet_on_imagenet(real, tmp_path):
     described({(layer, i): 1 for i in range(0, width, 64)}, tmp_path / "said.csv",
               "squeezenet", {layer: width})  # fmt: skip
     run("edit", tmp_path / "said.csv", *base, "--placebos", 9, "--out", tmp_path / "edit")
-    made = outcome.load(tmp_path / "edit")
+    made = application_record.load(tmp_path / "edit")
     before = made.results["edit-conflict"]["replicates"][0]["before"]["accuracy"]
     print(f"\n{before} {made.number.says}")
     assert before["test-clean"] > 0.5

@@ -21,22 +21,17 @@ from PIL import Image
 
 import baselines
 import milannotations
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from milannotations import InputError, Unit, schema
 from milannotations.editions import card as cards
-from milannotations.editions import hub, shards
-from milannotations.editions import loading as editions
-from milannotations.editions import resumable as unfinished
-from milannotations.editions import validation as checking
+from milannotations.editions import hub, loading, resumable, shards, validation
 from milannotations.exemplars.engine import Computed, LayerExemplars, Skipped
 from milannotations.exemplars.images.sources import BadPicture
-from milannotations.exemplars.output import edition as writing
-from milannotations.exemplars.output import image_buffer as spool
-from milannotations.exemplars.output import npy as folders
+from milannotations.exemplars.output import edition, image_buffer, npy
 from milannotations.exemplars.output.edition import write, write_npy
-from milannotations.published import annotations as published
+from milannotations.published import annotations
 from milannotations.published.archive import Archive
-from milannotations.utils import contact_sheet as pictures
+from milannotations.utils import contact_sheet
 
 SIZE = (12, 20)
 MADE_FROM = {
@@ -67,7 +62,7 @@ class Pool:
         self.read.append(i)
         return self.pixels[i]
 
-    def pictures(self, ids):
+    def contact_sheet(self, ids):
         self.asked.append(list(ids))
         return map(self.picture, ids)
 
@@ -159,11 +154,11 @@ def test_every_row_is_what_was_computed(two, made):
 
 
 def test_every_way_to_open_it_works(made):
-    assert checking.check(made) == []
+    assert validation.check(made) == []
     assert len(datasets.load_dataset(str(made), "tiny-pool", split="test")) == 17
     streamed = datasets.load_dataset(str(made), "tiny-pool", split="test", streaming=True)
     assert len(list(streamed.select_columns(["unit"]))) == 17
-    one = editions.select(made, "tiny-pool", "layer2.sae", 5)
+    one = loading.select(made, "tiny-pool", "layer2.sae", 5)
     assert (len(one), one[0]["unit"]) == (1, 5)
     counted = json.loads((made / "tiny-pool" / "statistics.json").read_text())
     assert (counted["units"], counted["descriptions"]) == (17, 0)
@@ -171,7 +166,7 @@ def test_every_way_to_open_it_works(made):
 
 def test_every_picture_is_read_once_whatever_shows_it(two, tmp_path, monkeypatch):
     encoded, webp = [], shards.webp
-    monkeypatch.setattr(writing, "webp", lambda *args: encoded.append(1) or webp(*args))
+    monkeypatch.setattr(edition, "webp", lambda *args: encoded.append(1) or webp(*args))
     pool = Pool()
     write(two, pool, tmp_path / "out", "x", made_from={})
     wanted = sorted({i for layer in two.layers.values() for i in layer.ids.flatten().tolist()})
@@ -183,13 +178,13 @@ def test_every_picture_is_read_once_whatever_shows_it(two, tmp_path, monkeypatch
 def test_a_subset_of_units_keeps_its_indices(tmp_path):
     layer = changed(layer_of("conv1", 3), units=torch.tensor([2, 5, 70]))
     write(computed_of(layer), Pool(), tmp_path / "out", "x", made_from={})
-    assert editions.select(tmp_path / "out")["unit"] == [2, 5, 70]
+    assert loading.select(tmp_path / "out")["unit"] == [2, 5, 70]
 
 
 def test_masks_and_pictures_can_be_of_another_size_and_of_2022(two, tmp_path):
     write(two, Pool(), tmp_path / "out", "x", made_from={}, side=8, masks="2022")
     layer = two.layers["conv1"]
-    row = editions.select(tmp_path / "out", layer="conv1", unit=0)[0]
+    row = loading.select(tmp_path / "out", layer="conv1", unit=0)[0]
     masks = np.stack([np.asarray(mask) for mask in row["masks"]])
     np.testing.assert_array_equal(masks, layer.masks(slice(0, 1), (8, 8), "2022")[0])
     pixels = Pool().pixels[layer.ids[0, 0]]
@@ -200,7 +195,7 @@ def test_masks_and_pictures_can_be_of_another_size_and_of_2022(two, tmp_path):
     said = json.loads((tmp_path / "out" / "x" / "prepared.json").read_text())
     assert said["layers"]["conv1"]["size"] == [8, 8]
     assert (said["settings"]["masks"], said["settings"]["side"]) == ("2022", 8)
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 def test_lossy_pictures_are_smaller_and_the_card_says_so(two, tmp_path):
@@ -215,12 +210,12 @@ def test_lossy_pictures_are_smaller_and_the_card_says_so(two, tmp_path):
 
 def test_exemplars_and_text_stand_side_by_side(two, tiny_annotations, tmp_path):
     text = tiny_annotations([("conv1", i, f"red {i}") for i in range(20)])
-    published.build_edition(text, "described", tmp_path / "out")
+    annotations.build_edition(text, "described", tmp_path / "out")
     write(two, Pool(), tmp_path / "out", "computed", made_from=MADE_FROM)
-    assert editions.configs(tmp_path / "out") == {
+    assert loading.configs(tmp_path / "out") == {
         "computed": ["test"], "described": ["train", "test"],
     }  # fmt: skip
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
     card = (tmp_path / "out" / "README.md").read_text()
     assert "These configs hold text" in card
     assert "Exemplars computed here" in card
@@ -230,7 +225,7 @@ def test_exemplars_and_text_stand_side_by_side(two, tiny_annotations, tmp_path):
 def test_a_published_network_computed_again_is_no_published_one(tmp_path):
     write(computed_of(layer_of("conv1", 30)), Pool(), tmp_path / "out", "alexnet-imagenet",
           made_from=MADE_FROM)  # fmt: skip
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 # ---- what is said of it
@@ -300,19 +295,21 @@ def test_faults_are_counted_and_told(tmp_path):
         "sae: 11 of 12 latents never fire, no picture drives them above 0: 0, 1, 2, 3, 4, ...",
     ):
         assert line in card, card
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
     layer = layer_of("conv1", 2)
     layer = changed(layer, thresholds=torch.stack([layer.activations[0, 0], torch.tensor(0.0)]))
     write(computed_of(layer), Pool(), tmp_path / "out", "x", made_from={})
-    rows = editions.select(tmp_path / "out")
+    rows = loading.select(tmp_path / "out")
     assert not any(np.asarray(mask).any() for mask in rows[0]["masks"])
-    assert pictures.lines(rows[0])[0].startswith("x/conv1/0   (dead: no activation is above")
-    assert pictures.lines(rows[1]) == ["x/conv1/1", "no descriptions"]
-    assert pictures.lines({**rows[1], "descriptions": ["a", "b"]})[1] == "people: a | b"
-    assert pictures.lines({**rows[1], "activations": None, "threshold": None})[0] == "x/conv1/1"
+    assert contact_sheet.lines(rows[0])[0].startswith("x/conv1/0   (dead: no activation is above")
+    assert contact_sheet.lines(rows[1]) == ["x/conv1/1", "no descriptions"]
+    assert contact_sheet.lines({**rows[1], "descriptions": ["a", "b"]})[1] == "people: a | b"
+    assert (
+        contact_sheet.lines({**rows[1], "activations": None, "threshold": None})[0] == "x/conv1/1"
+    )
 
 
 # ---- what reads it
@@ -322,7 +319,7 @@ def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
 def milan(capsys):
     def run(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
+            main.main([str(word) for word in words])
         shown = capsys.readouterr()
         return left.value.code, shown.out, shown.err
 
@@ -340,11 +337,11 @@ def test_data_show_draws_it_with_its_proportions(made, milan, tmp_path):
     assert milan("data", "check", made)[0] == 0
     image, mask = Image.new("RGB", (200, 100), "red"), Image.new("1", (200, 100))
     mask.paste(1, (0, 0, 100, 100))
-    small, region = pictures.reduced(image, mask, 50)
+    small, region = contact_sheet.reduced(image, mask, 50)
     assert (small.size, region.shape) == ((50, 25), (25, 50))
     assert region[:, :25].all()
     assert not region[:, 25:].any()
-    assert pictures.grid([np.asarray(image)], 1, 50).size == (52, 27)
+    assert contact_sheet.grid([np.asarray(image)], 1, 50).size == (52, 27)
 
 
 def test_methods_describe_it(made, milan, tmp_path):
@@ -365,7 +362,7 @@ def test_it_can_be_made_ready_for_the_hub(made, tmp_path, include):
     staged = hub.stage(
         made, tmp_path / "staged", include_pictures=include, rights="ours" if include else None
     )
-    assert checking.check(staged) == []
+    assert validation.check(staged) == []
     rows = milannotations.load(staged, split="test")
     assert len(rows) == 17
     assert (rows[0]["images"] is None) == (not include)
@@ -393,8 +390,8 @@ def test_a_picture_that_many_units_show_costs_its_bytes_once(tmp_path):
 def test_row_groups_and_shards_are_bounded_in_bytes(tmp_path, monkeypatch):
     few, pool = computed_of(layer_of("conv1", 60, images=5)), Pool(5, size=(64, 64))
     size = len(shards.webp(pool.pixels[0], None))
-    monkeypatch.setattr(writing, "GROUP_BYTES", 30 * size)
-    monkeypatch.setattr(writing, "SHARD_BYTES", 60 * size)
+    monkeypatch.setattr(edition, "GROUP_BYTES", 30 * size)
+    monkeypatch.setattr(edition, "SHARD_BYTES", 60 * size)
     write(few, pool, tmp_path / "out", "x", made_from={})
     paths = sorted((tmp_path / "out" / "x").glob("*.parquet"))
     groups = [
@@ -404,7 +401,7 @@ def test_row_groups_and_shards_are_bounded_in_bytes(tmp_path, monkeypatch):
     assert len(groups) >= 2
     assert sum(map(sum, groups)) == 60
     assert all(rows <= 11 for group in groups for rows in group)
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 def test_encoding_holds_a_few_pictures_at_a_time(tmp_path, monkeypatch):
@@ -423,7 +420,7 @@ def test_encoding_holds_a_few_pictures_at_a_time(tmp_path, monkeypatch):
         return b"x"
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    with spool.Spool(tmp_path) as kept, ThreadPoolExecutor(1) as pool:
+    with image_buffer.Spool(tmp_path) as kept, ThreadPoolExecutor(1) as pool:
         kept.fill(range(200), given(), encode, pool)
         assert kept[7] == b"x"
         assert kept.bytes_of([3, 3, 4]) == 3
@@ -461,7 +458,7 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
     ):
         pool.pixels = [*Pool().pixels[:29], wrong]
         with pytest.raises(InputError, match=says):
-            list(spool.stream(pool, range(30)))
+            list(image_buffer.stream(pool, range(30)))
     pool.pictures = lambda ids: iter(())
     with pytest.raises(InputError, match="no picture of class/"):
         write(two, pool, tmp_path / "out", "x", made_from={})
@@ -527,10 +524,10 @@ def test_a_disk_that_fills_while_pictures_wait_says_so(two, tmp_path, monkeypatc
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool.Spool, "fill", full)
+    monkeypatch.setattr(image_buffer.Spool, "fill", full)
     with pytest.raises(InputError, match="No space is left"):
         write(two, Pool(), tmp_path / "out", "x", made_from={})
-    monkeypatch.setattr(folders, "_write_pictures", full)
+    monkeypatch.setattr(npy, "_write_pictures", full)
     with pytest.raises(InputError, match=r"No space is left.*Make room and run"):
         write_npy(two, Pool(), tmp_path / "npy")
     assert not any("npy" in path.name for path in tmp_path.iterdir())
@@ -538,7 +535,7 @@ def test_a_disk_that_fills_while_pictures_wait_says_so(two, tmp_path, monkeypatc
 
 def interrupted(two, out, monkeypatch):
     """Stop in the second layer."""
-    rows = writing._rows
+    rows = edition._rows
 
     def stop(layer, *args):
         if layer.layer != "conv1":
@@ -546,20 +543,20 @@ def interrupted(two, out, monkeypatch):
         return rows(layer, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(writing, "_rows", stop)
+        patched.setattr(edition, "_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             write(two, Pool(), out, "tiny-pool", made_from=MADE_FROM)
 
 
 def written(monkeypatch):
     """Return a list that will hold the layers that are written from now on."""
-    rows, seen = writing._rows, []
+    rows, seen = edition._rows, []
 
     def note(layer, *args):
         seen.append(layer.layer)
         return rows(layer, *args)
 
-    monkeypatch.setattr(writing, "_rows", note)
+    monkeypatch.setattr(edition, "_rows", note)
     return seen
 
 
@@ -591,7 +588,7 @@ def test_a_run_starts_over_where_anything_changed(two, tmp_path, monkeypatch, wh
     seen = written(monkeypatch)
     write(two, Pool(), out, "tiny-pool", **options)
     assert seen == ["conv1", "layer2.sae"]
-    assert checking.check(out) == []
+    assert validation.check(out) == []
 
 
 @pytest.mark.parametrize("point", ["describe", "card", "clearing"])
@@ -603,11 +600,11 @@ def test_a_run_stopped_at_the_end_writes_no_layer_again(two, made, tmp_path, mon
 
     with monkeypatch.context() as patched:
         if point == "describe":
-            patched.setattr(writing, "_describe", stop)
+            patched.setattr(edition, "_describe", stop)
         if point == "card":
-            patched.setattr(unfinished.cards, "write", stop)
+            patched.setattr(resumable.cards, "write", stop)
         if point == "clearing":
-            patched.setattr(unfinished.Work, "clear", stop)
+            patched.setattr(resumable.Work, "clear", stop)
         with pytest.raises(KeyboardInterrupt):
             write(two, Pool(), out, "tiny-pool", made_from=MADE_FROM)
     seen = written(monkeypatch)
@@ -760,7 +757,7 @@ def test_the_projects_own_reader_reads_them(tmp_path):
             masks = layer.masks(slice(None), (16, 16), "2022").numpy()
             for row, unit in enumerate(archive.units(layer.layer)):
                 np.testing.assert_array_equal(unit.masks.astype(bool), masks[row])
-                wanted = spool.nearest(pool.pixels[layer.ids[row, 0]], 16)
+                wanted = image_buffer.nearest(pool.pixels[layer.ids[row, 0]], 16)
                 np.testing.assert_array_equal(unit.images[0], wanted.transpose(2, 0, 1))
 
 
@@ -830,7 +827,7 @@ def test_a_network_its_exemplars_and_an_edition(tmp_path):
     found = exemplars.compute(model, images, ["0"], k=4)
     made_from = {"images": images.source, "preprocessing": images.preprocessing}
     write(found, images, tmp_path / "out", "own-val", made_from=made_from)
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
     rows = milannotations.load(tmp_path / "out", split="test")
     assert len(rows) == 5
     ids = found.layers["0"].ids[0].tolist()

@@ -13,7 +13,7 @@ import pytest
 from networks import folder
 
 import milannotations
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 
 NETWORKS = Path(__file__).parent / "networks.py"
 EXACT = f"{NETWORKS}:exact_plain"
@@ -23,7 +23,7 @@ EXACT = f"{NETWORKS}:exact_plain"
 def milan(capsys):
     def run(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
+            main.main([str(word) for word in words])
         shown = capsys.readouterr()
         return left.value.code, shown.out, shown.err
 

@@ -15,13 +15,11 @@ from torch import nn
 
 from baselines.shared.clip import TextImage
 from baselines.shared.probe_statistics import Probing
-from leaderboard.cli import main as cli
-from leaderboard.console import grounding_table as tables
+from leaderboard.cli import main
+from leaderboard.console import grounding_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
-from leaderboard.grounding import human_ratings as ratings
-from leaderboard.grounding import sanity_checks as checks
-from leaderboard.grounding import score
+from leaderboard.grounding import human_ratings, sanity_checks, score
 from leaderboard.grounding.activations import HeldOut, Sample, Sampling
 from leaderboard.grounding.metrics import HEADLINE, get
 from leaderboard.grounding.scorers import Presences, labels, open_scorer, table
@@ -29,7 +27,7 @@ from leaderboard.grounding.scorers.grammar import Grammar
 from leaderboard.grounding.scorers.labels import Labels
 from leaderboard.grounding.scorers.text_image import TextImageScorer
 from leaderboard.grounding.simulation import Simulation
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 from milannotations.exemplars import Ablator
 from milannotations.exemplars.tallies.grid_pooled import Cells
@@ -121,13 +119,13 @@ def test_a_unit_that_never_moves_has_no_value():
 def test_records_are_of_their_kind_and_the_same_twice(held, tmp_path):
     first, again = (score(said(NAMES), held, "labels") for _ in range(2))
     first.save(tmp_path / "record")
-    loaded = records.load(tmp_path / "record")
+    loaded = score_record.load(tmp_path / "record")
     assert loaded == first.record
     assert loaded.kind == "grounding"
     assert loaded.address[-2] == "grounding"
     changing = {"id": "", "created": "", "seconds": {}, "files": {}}
     left, right = (each.record.model_copy(update=changing) for each in (first, again))
-    assert records.dumps(left) == records.dumps(right)
+    assert score_record.dumps(left) == score_record.dumps(right)
 
 
 def test_people_stand_beside_where_they_described_units(held):
@@ -237,7 +235,7 @@ def test_a_judge_of_the_methods_family_is_marked(held, model):
     assert (other.grounding.same_model, other.grounding.same_family) == (False, True)
     none = score(said(NAMES), held, scorer, accounts=[account()]).record.grounding
     assert (none.same_model, none.same_family) == (False, False)
-    assert "AGREES WITH ITSELF" in " ".join(tables.notes(own)).upper()
+    assert "AGREES WITH ITSELF" in " ".join(grounding_table.notes(own)).upper()
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -468,12 +466,12 @@ def pool():
     presence = draw.random((60, 600)) < 0.3
     high = draw.lognormal(0, 0.4, presence.shape)
     noise = np.abs(draw.normal(0, 0.15, presence.shape))
-    return checks.Pool((presence * high + noise).T, presence)
+    return sanity_checks.Pool((presence * high + noise).T, presence)
 
 
 @pytest.mark.parametrize("name", HEADLINE)
 def test_the_headline_passes_both_sanity_tests(pool, name):
-    found = checks.sanity(get(name), pool, (0.01,))
+    found = sanity_checks.sanity(get(name), pool, (0.01,))
     assert [each.verdict for each in found] == ["pass", "pass"]
     assert all(each.units == 60 and each.drop >= 0.005 for each in found)
 
@@ -484,36 +482,38 @@ def test_the_headline_passes_both_sanity_tests(pool, name):
      ("mad", ["missing labels"]), ("auroc-invert", ["missing labels"])],
 )  # fmt: skip
 def test_others_fail_what_was_published(pool, name, fails):
-    found = checks.sanity(get(name), pool, (0.01,))
+    found = sanity_checks.sanity(get(name), pool, (0.01,))
     assert [each.test for each in found if each.verdict != "pass"] == fails
     assert list(get(name).fails) == fails
 
 
 def test_a_strangers_metric_that_ignores_the_unit_fails(pool, write_file):
     path = write_file("flat.py", "def metric(p, a):\n return 0 * (p @ a) + p.sum(1)[:, None]")
-    found = checks.sanity(get(str(path)), pool, (0.1,))
+    found = sanity_checks.sanity(get(str(path)), pool, (0.1,))
     assert [each.verdict for each in found] == ["pass", "FAIL"]
-    text = tables.explained(found)
+    text = grounding_table.explained(found)
     assert len(text) == 2  # nothing was published of it
     path = write_file("nan.py", "def metric(p, a):\n return float('nan') * (p @ a)")
     with pytest.raises(InputError, match="not finite"):
-        checks.sanity(get(str(path)), pool, (0.1,))
+        sanity_checks.sanity(get(str(path)), pool, (0.1,))
 
 
 def test_a_drop_that_is_hardly_one_is_called_so(pool):
-    found = checks.sanity(get("accuracy"), pool, (0.01, 0.3))
+    found = sanity_checks.sanity(get("accuracy"), pool, (0.01, 0.3))
     missing = [each for each in found if each.test == "missing labels"]
     assert missing[0].drop < 0.005
     assert missing[0].verdict != "pass"
     assert missing[1].verdict == "pass"
-    assert any("At higher prevalence accuracy passes" in line for line in tables.explained(found))
+    assert any(
+        "At higher prevalence accuracy passes" in line for line in grounding_table.explained(found)
+    )
 
 
 def test_sanity_tests_are_the_same_twice_and_say_what_is_wrong(pool):
-    again = [checks.sanity(get("pearson"), pool, (0.1,)) for _ in range(2)]
+    again = [sanity_checks.sanity(get("pearson"), pool, (0.1,)) for _ in range(2)]
     assert again[0] == again[1]
     with pytest.raises(InputError, match=r"Prevalence 0.7"):
-        checks.sanity(get("f1"), pool, (0.7,))
+        sanity_checks.sanity(get("f1"), pool, (0.7,))
 
 
 # ---- people's ratings
@@ -530,28 +530,28 @@ RATINGS = (
 
 def test_agreement_with_ratings_by_hand(write_file):
     own = held_of()
-    rated = ratings.read(write_file("ratings.csv", RATINGS), "net", "conv")
+    rated = human_ratings.read(write_file("ratings.csv", RATINGS), "net", "conv")
     rated = [each for each in rated if each.unit.layer == "conv"]
     presences = Presences(open_scorer("labels"), own.probe)
     from leaderboard.grounding.metrics import Grounded
 
-    found = ratings.agreement(Grounded(get("pearson"), own, presences), rated)
+    found = human_ratings.agreement(Grounded(get("pearson"), own, presences), rated)
     # unit 2 was rated against what it does; of unit 3 a label cannot be read
     assert (found.share, found.n_units, found.n_pairs) == (pytest.approx(2 / 3), 3, 3)
     assert found.n_unreadable == 1
     # of four pairs that the first told apart, the second agrees on three and is even on one
     assert found.people == pytest.approx(3.5 / 4)
     with pytest.raises(InputError, match="expected Layer, Unit"):
-        ratings.read(write_file("other.csv", "a,b\n1,2\n"), "net")
+        human_ratings.read(write_file("other.csv", "a,b\n1,2\n"), "net")
 
 
 def test_published_ratings_can_be_read(real):
-    rated = ratings.read(real / "ratings" / "resnet50_human_ratings.csv", "resnet50")
+    rated = human_ratings.read(real / "ratings" / "resnet50_human_ratings.csv", "resnet50")
     assert len(rated) == 200
     assert {each.unit.layer for each in rated} == {f"layer{i}" for i in range(1, 5)}
     given = [one for each in rated for both in each.ratings.values() for one in both]
     assert 1 <= min(given) <= max(given) <= 5
-    between = [one for each in rated for one in ratings._between_raters(each)]
+    between = [one for each in rated for one in human_ratings._between_raters(each)]
     print(f"\none rater prefers as the other: {np.mean(between):.3f} of {len(between)} pairs")
     assert 0.5 < np.mean(between) < 1
 
@@ -655,15 +655,15 @@ def test_a_network_of_ones_own_on_the_command_line(tmp_path, capsys):
         "--images", str(tmp_path / "pictures"), "--layer", "conv1", "--device", "cpu",
     ]  # fmt: skip
     with pytest.raises(SystemExit) as stop:
-        cli.main([*common, "--out", str(tmp_path / "record"), "--cache", str(tmp_path / "cache")])
+        main.main([*common, "--out", str(tmp_path / "record"), "--cache", str(tmp_path / "cache")])
     assert not stop.value.code
     assert "judged by labels" in capsys.readouterr().out
-    made = records.load(tmp_path / "record")
+    made = score_record.load(tmp_path / "record")
     assert made.scores["pearson"].n_scored == 6
     assert made.grounding.images["count"] == 24
     assert any((tmp_path / "cache").iterdir())
     with pytest.raises(SystemExit) as stop:
-        cli.main([*common, "--limit", "19"])
+        main.main([*common, "--limit", "19"])
     assert stop.value.code == 1
     assert "19 held-out pictures" in capsys.readouterr().err
 
@@ -674,13 +674,13 @@ def test_a_network_of_ones_own_on_the_command_line(tmp_path, capsys):
 )
 def test_options_that_do_not_go_together(words):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["score", "mine.csv", *words])
+        main.main(["score", "mine.csv", *words])
     assert stop.value.code == 2
 
 
 def test_an_unknown_metric_on_the_command_line(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["check", "--metric", "pearsn"])
+        main.main(["check", "--metric", "pearsn"])
     assert stop.value.code == 1
     assert "Did you mean" in capsys.readouterr().err
 

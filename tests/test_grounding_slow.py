@@ -11,10 +11,9 @@ from sklearn import metrics as sk
 import baselines
 from baselines import Subject
 from baselines.framework.run import keys
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
-from leaderboard.grounding import sanity_checks as checks
-from leaderboard.grounding import score
+from leaderboard.grounding import sanity_checks, score
 from leaderboard.grounding.activations import Sampling, of_mini, of_subject
 from leaderboard.grounding.functional import active_at, counts
 from leaderboard.grounding.metrics import HEADLINE, get
@@ -85,7 +84,7 @@ def test_a_constant_has_exactly_no_lift(scores):
 
 @pytest.mark.parametrize("name", HEADLINE)
 def test_truth_is_near_the_best_that_any_truth_has(held, name):
-    found = checks.ranking(get(name), held)
+    found = sanity_checks.ranking(get(name), held)
     print(
         f"\n{name}: truth above another {found.auc:.3f}, best of all {found.first:.3f}, mean "
         f"{found.truth:.3f} of {found.best:.3f}; two senses {found.half[0]:.3f}, one of them "
@@ -97,10 +96,10 @@ def test_truth_is_near_the_best_that_any_truth_has(held, name):
 
 
 def test_published_verdicts_are_found_on_planted_units():
-    every = checks.Pool.of_mini(of_mini())
-    pool = checks.Pool(every.activations[:, ::3], every.presence[::3])
+    every = sanity_checks.Pool.of_mini(of_mini())
+    pool = sanity_checks.Pool(every.activations[:, ::3], every.presence[::3])
     for kind in map(get, (*HEADLINE, *PUBLISHED)):
-        found = checks.sanity(kind, pool, (0.001, 0.01))
+        found = sanity_checks.sanity(kind, pool, (0.001, 0.01))
         missed = [each for each in found if each.verdict != "pass"]
         print("\n", kind.name, [(e.test, e.prevalence, round(e.drop, 4), e.fell) for e in missed])
         for prevalence in (0.001, 0.01):
@@ -110,13 +109,13 @@ def test_published_verdicts_are_found_on_planted_units():
 
 def test_the_command_prints_the_table(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["check", "--metric", "pearson", "mad", "--network", NETWORK])
+        main.main(["check", "--metric", "pearson", "mad", "--network", NETWORK])
     assert stop.value.code == 1  # one of them fails
     out = capsys.readouterr().out
     assert "missing labels" in out
     assert "Differs: mad, missing labels" in out
     with pytest.raises(SystemExit) as stop:
-        cli.main(["check", "--metric", "pearson", "--network", NETWORK, "--json"])
+        main.main(["check", "--metric", "pearson", "--network", NETWORK, "--json"])
     assert not stop.value.code
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from milannotations import InputError, Unit, schema
 from milannotations.editions import card as cards
-from milannotations.editions import hub
-from milannotations.editions import loading as editions
+from milannotations.editions import hub, loading
 from milannotations.utils.files import sha256
 
 
@@ -62,12 +61,10 @@ def edition(tmp_path):
         ]
 
     root = tmp_path / "release"
-    editions.write_config(
-        root, "own-net", {"train": rows("own-net", 9), "test": rows("own-net", 2)}
-    )
+    loading.write_config(root, "own-net", {"train": rows("own-net", 9), "test": rows("own-net", 2)})
     path = root / "own-net" / "train.parquet"
     parquet.write_table(parquet.read_table(path), path, row_group_size=4)
-    editions.write_config(root, "other-net", {"test": rows("other-net", 3)})
+    loading.write_config(root, "other-net", {"test": rows("other-net", 3)})
     (root / "statistics.json").write_text("{}")
     (root / ".state").write_text("x")
     return root

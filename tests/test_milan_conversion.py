@@ -21,12 +21,11 @@ import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from milan import Milan
-from milan.legacy import convert as conversion
-from milan.legacy import pickle_reader as published
+from milan.legacy import convert, pickle_reader
 from milannotations import InputError
-from milannotations.published import download as downloads
+from milannotations.published import download
 from milannotations.published.download import MODELS, address
 
 WORDS = ("a", "dog", "dogs", "of", "sky")
@@ -168,7 +167,7 @@ def handmade(tmp_path, program, **members):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_contents_come_back_as_plain_data_whatever_the_protocol(save, protocol):
     content = checkpoint()
-    read = published.read(save(content, pickle_protocol=protocol))
+    read = pickle_reader.read(save(content, pickle_protocol=protocol))
     assert read["children"] == content["children"]
     nlp, state = read["properties"]["indexer"]["properties"]["tokenize"]["properties"]["nlp"]
     assert type(nlp) is dict
@@ -184,7 +183,7 @@ def test_the_config_is_known_by_its_names_of_all_years(save, name):
     old = b"cconfection._config\nConfig\n"
     assert save(checkpoint()).read_bytes().count(old) == 1
     path = with_pickle(save(checkpoint()), lambda p: p.replace(old, f"c{name}\nConfig\n".encode()))
-    assert published.read(path)["properties"]["length"] == 15
+    assert pickle_reader.read(path)["properties"]["length"] == 15
 
 
 def test_tensors_of_all_kinds_shapes_and_overlaps_come_back(save):
@@ -195,9 +194,9 @@ def test_tensors_of_all_kinds_shapes_and_overlaps_come_back(save):
         "number": torch.tensor(3),
         "none": torch.zeros(0, 5),
         "parameter": torch.nn.Parameter(base),
-        **{str(d): torch.ones(3).to(d) for d in published.DTYPES.values()},
+        **{str(d): torch.ones(3).to(d) for d in pickle_reader.DTYPES.values()},
     }
-    read = published.read(save(content))
+    read = pickle_reader.read(save(content))
     for name, value in content.items():
         torch.testing.assert_close(read[name], value.detach(), rtol=0, atol=0)
     assert not read["parameter"].requires_grad
@@ -256,7 +255,7 @@ def test_what_may_run_code_is_refused_by_name_and_not_run(save, tmp_path, name, 
     if protocol == 4:
         name = name.replace("builtin__", "builtins")
     with pytest.raises(InputError, match=name) as error:
-        published.read(path)
+        pickle_reader.read(path)
     assert "refused" in str(error.value)
     assert "Nothing" in str(error.value)
     assert not marker.exists()
@@ -276,12 +275,12 @@ def test_attributes_of_a_config_are_dropped(save):
             return confection.Config, (), {"update": Calls(print), "__class__": 1}
 
     with pytest.raises(InputError, match=r"print"):
-        published.read(save({"c": Config()}))
+        pickle_reader.read(save({"c": Config()}))
     program = (
         b"\x80\x02cthinc.config\nConfig\n)\x81}(X\x09\x00\x00\x00__class__K\x01"
         b"X\x06\x00\x00\x00updateK\x02ub."
     )
-    made = published.read(handmade(save({}).parent, program))
+    made = pickle_reader.read(handmade(save({}).parent, program))
     assert type(made) is dict
     assert made == {}
 
@@ -341,7 +340,7 @@ HAND = {
 def test_pickles_written_by_hand(tmp_path, case):
     program, says = HAND[case]
     with pytest.raises(InputError) as error:
-        published.read(handmade(tmp_path, program))
+        pickle_reader.read(handmade(tmp_path, program))
     assert says in str(error.value)
     assert str(error.value).isprintable()
 
@@ -396,17 +395,17 @@ def test_sizes_that_are_lies(tmp_path, case):
     made, says = LIES[case]
     path = handmade(tmp_path, b"\x80\x02" + made + b".", **{"data/0": b"\0" * 16})
     with pytest.raises(InputError) as error:
-        published.read(path)
+        pickle_reader.read(path)
     assert says in str(error.value)
 
 
 def test_tensors_that_are_none_are_read(tmp_path):
     good = b"\x80\x02" + tensor([2, 2], [2, 1]) + b"."
     path = handmade(tmp_path, good, **{"data/0": struct.pack("4f", 1, 2, 3, 4)})
-    assert published.read(path).tolist() == [[1, 2], [3, 4]]
+    assert pickle_reader.read(path).tolist() == [[1, 2], [3, 4]]
     wide = b"\x80\x02" + tensor([1 << 30], [0]) + b"."
     path = handmade(tmp_path, wide, **{"data/0": struct.pack("4f", 1, 2, 3, 4)})
-    assert published.read(path).shape == (1 << 30,)  # one number: nothing is allocated
+    assert pickle_reader.read(path).shape == (1 << 30,)  # one number: nothing is allocated
 
 
 BOMBS = {
@@ -538,16 +537,16 @@ def test_files_that_are_no_checkpoints(tmp_path, case):
     make, says = NO_CHECKPOINTS[case]
     path = make(tmp_path / "old.pth")
     with pytest.raises(InputError) as error:
-        published.read(path)
+        pickle_reader.read(path)
     assert says in str(error.value)
     assert str(path) in str(error.value)
 
 
 def test_what_is_no_file(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        published.read(tmp_path / "none.pth")
+        pickle_reader.read(tmp_path / "none.pth")
     with pytest.raises(InputError, match="directory"):
-        published.read(tmp_path)
+        pickle_reader.read(tmp_path)
 
 
 @settings(max_examples=150, deadline=None)
@@ -556,7 +555,7 @@ def test_random_bytes_are_refused(tmp_path_factory, content, head):
     path = tmp_path_factory.getbasetemp() / "random.pth"
     path.write_bytes(head + content)
     with pytest.raises(InputError):
-        published.read(path)
+        pickle_reader.read(path)
 
 
 @settings(max_examples=300, deadline=None)
@@ -564,7 +563,7 @@ def test_random_bytes_are_refused(tmp_path_factory, content, head):
 def test_random_pickles_give_plain_data_or_are_refused(tmp_path_factory, program):
     path = handmade(tmp_path_factory.getbasetemp(), b"\x80\x02" + program + b".")
     with contextlib.suppress(InputError):
-        published.read(path)
+        pickle_reader.read(path)
 
 
 @pytest.fixture(scope="module")
@@ -602,7 +601,7 @@ def test_a_checkpoint_that_was_changed_is_refused(good, seed, inside):
         path = good.with_name("changed.pth")
         path.write_bytes(mutate(good.read_bytes(), seed))
     with pytest.raises(InputError) as error:  # without the encoder's weights it ends there
-        conversion.convert(path, good.with_name("out"))
+        convert.convert(path, good.with_name("out"))
     assert str(error.value).isprintable()
 
 
@@ -687,7 +686,7 @@ def test_checkpoints_that_say_something_else(save, tmp_path, case):
     edit, says = WRONG[case]
     path = save(edit(checkpoint()))
     with pytest.raises(InputError) as error:
-        conversion.convert(path, tmp_path / "out")
+        convert.convert(path, tmp_path / "out")
     assert says in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -698,7 +697,7 @@ def test_checkpoints_that_say_something_else(save, tmp_path, case):
 @pytest.mark.parametrize("lm", [True, False])
 def test_a_checkpoint_becomes_a_folder_that_opens(save, tmp_path, lm):
     content = checkpoint(lm=lm)
-    out = conversion.convert(save(content), tmp_path / "out")
+    out = convert.convert(save(content), tmp_path / "out")
     model = Milan.from_pretrained(out)
     assert model.config.vocabulary == WORDS
     assert (model.config.beam, model.config.lam, model.config.length) == (7, 0.3, 15)
@@ -709,7 +708,7 @@ def test_a_checkpoint_becomes_a_folder_that_opens(save, tmp_path, lm):
     assert (model.language_model is not None) == lm
     found = model.describe_features(torch.randn(2, 4, F), strategy="pmi" if lm else "beam")
     assert len(found) == 2
-    again = conversion.convert(save(content), tmp_path / "again")
+    again = convert.convert(save(content), tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (out / name).read_bytes() == (again / name).read_bytes()
 
@@ -718,7 +717,7 @@ def test_clip_is_left_out_with_a_note(save, tmp_path):
     content = checkpoint()
     content["properties"]["reranker_kwargs"] = {"name": "ViT-B/32", "jit": False, "device": "cpu"}
     content["state_dict"]["reranker.clip.visual.proj"] = torch.ones(3, 3)
-    model = Milan.from_pretrained(conversion.convert(save(content), tmp_path / "out"))
+    model = Milan.from_pretrained(convert.convert(save(content), tmp_path / "out"))
     assert "CLIP" in model.config.made["notes"][0]
     assert not [name for name in model.state_dict() if "clip" in name]
 
@@ -726,31 +725,29 @@ def test_clip_is_left_out_with_a_note(save, tmp_path):
 def test_the_encoders_weights_come_from_the_file_or_are_given(save, tmp_path):
     path = save(checkpoint(network=False))
     with pytest.raises(InputError, match=r"of resnet18, under .*: --encoder-weights FILE"):
-        conversion.convert(path, tmp_path / "out")
+        convert.convert(path, tmp_path / "out")
     weights = save(torchvision.models.resnet18().state_dict(), "resnet18.pth")
-    out = conversion.convert(path, tmp_path / "out", encoder_weights=weights)
+    out = convert.convert(path, tmp_path / "out", encoder_weights=weights)
     kept = json.loads((out / "config.json").read_text())["encoder"]["weights"]
     assert "resnet18.pth" in str(kept)
     with pytest.raises(InputError, match="leave out --encoder-weights"):
-        conversion.convert(
-            save(checkpoint(), "whole.pth"), tmp_path / "two", encoder_weights=weights
-        )
+        convert.convert(save(checkpoint(), "whole.pth"), tmp_path / "two", encoder_weights=weights)
     other = save(torchvision.models.squeezenet1_1().state_dict(), "squeezenet.pth")
     with pytest.raises(InputError, match=r"squeezenet\.pth"):
-        conversion.convert(path, tmp_path / "two", encoder_weights=other)
+        convert.convert(path, tmp_path / "two", encoder_weights=other)
 
 
 def test_what_is_there_is_not_lost(save, tmp_path):
     path, out = save(checkpoint()), tmp_path / "out"
-    conversion.convert(path, out)
+    convert.convert(path, out)
     with pytest.raises(InputError, match="--overwrite"):
-        conversion.convert(path, out)
-    conversion.convert(path, out, overwrite=True)
+        convert.convert(path, out)
+    convert.convert(path, out, overwrite=True)
     (out / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match=r"thesis\.tex"):
-        conversion.convert(path, out, overwrite=True)
+        convert.convert(path, out, overwrite=True)
     with pytest.raises(InputError, match="is a file"):
-        conversion.convert(path, out / "thesis.tex", overwrite=True)
+        convert.convert(path, out / "thesis.tex", overwrite=True)
     assert (out / "thesis.tex").read_text() == "years"
 
 
@@ -764,7 +761,7 @@ def run(capsys):
     def command(*words):
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
+            main.main([str(word) for word in words])
         return (left.value.code or 0, *capsys.readouterr())
 
     return command
@@ -824,10 +821,10 @@ def test_download_fetches_once_and_converts(run, site, save, tmp_path, monkeypat
     assert "plain http" in errors
     assert "sha256" in errors
     assert Milan.from_pretrained(tmp_path / "milan-base").config.beam == 7
-    lock = json.loads((tmp_path / "kept" / downloads.LOCK).read_text())
+    lock = json.loads((tmp_path / "kept" / download.LOCK).read_text())
     assert list(lock["archives"]) == ["milan-base.pth"]
 
-    made = conversion.download(  # from what is kept: nothing is asked
+    made = convert.download(  # from what is kept: nothing is asked
         "base", tmp_path / "again", folder=tmp_path / "kept", base="http://127.0.0.1:9"
     )
     assert Milan.from_pretrained(made).config.vocabulary == WORDS
@@ -835,7 +832,7 @@ def test_download_fetches_once_and_converts(run, site, save, tmp_path, monkeypat
     torch.save(checkpoint(lm=False), folder / "milan-base.pth")
     (tmp_path / "kept" / "milan-base.pth").unlink()
     with pytest.raises(InputError, match=r"lock file says|sha256"):
-        conversion.download("base", tmp_path / "third", folder=tmp_path / "kept", base=base)
+        convert.download("base", tmp_path / "third", folder=tmp_path / "kept", base=base)
     assert not (tmp_path / "third").exists()
 
 
@@ -860,10 +857,10 @@ def test_download_says_what_is_wrong(run, site, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
     monkeypatch.setenv("MILAN_MODELS_URL", base)
     with pytest.raises(InputError, match=r"404.*MILAN_MODELS_URL.*milan convert"):
-        conversion.download("gen", tmp_path / "out", folder=tmp_path / "kept", progress=False)
+        convert.download("gen", tmp_path / "out", folder=tmp_path / "kept", progress=False)
     (folder / "milan-gen.pth").write_text("<html>")
     with pytest.raises(InputError, match="not a whole zip file"):
-        conversion.download("gen", tmp_path / "out", folder=tmp_path / "kept", progress=False)
+        convert.download("gen", tmp_path / "out", folder=tmp_path / "kept", progress=False)
 
 
 def test_addresses_are_the_published_ones(monkeypatch):

@@ -16,7 +16,7 @@ import milan.features
 from milan import encoder as encoders
 from milan.features import Features, features_of
 from milannotations import InputError, schema
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # batches of other sizes are summed in another order
 
@@ -33,7 +33,7 @@ def spatial():
 
 @pytest.fixture(scope="module")
 def units():
-    return editions.load("mini", split="train").select(range(12))
+    return loading.load("mini", split="train").select(range(12))
 
 
 def picture(height, width, seed, mode="RGB"):
@@ -261,7 +261,7 @@ def killed(file):
         return maps(images)
 
     encoder.maps = die
-    features_of(editions.load("mini", split="train").select(range(12)), encoder, file=file)
+    features_of(loading.load("mini", split="train").select(range(12)), encoder, file=file)
 
 
 @pytest.mark.slow

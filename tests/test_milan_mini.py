@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 import leaderboard
-from leaderboard import run_methods as suite
+from leaderboard import run_methods
 from leaderboard.evaluation.evaluator import Settings
-from leaderboard.reproduction import training as trainer
+from leaderboard.reproduction import training
 
 METRICS = ["concept-f1", "retrieval-tfidf-auc"]
 MARGIN = 0.03
@@ -19,7 +19,7 @@ def lifts(score):
 
 @pytest.fixture(scope="module")
 def floors():
-    return suite.run("mini", ["nearest", "most-common", "constant"], metrics=METRICS)
+    return run_methods.run("mini", ["nearest", "most-common", "constant"], metrics=METRICS)
 
 
 def described(model, tmp_path):
@@ -45,7 +45,7 @@ def test_the_model_that_ships_is_better_than_floors_and_the_nearest_unit(floors,
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_other_seeds_learn_as_well(floors, tmp_path, seed):
-    trainer.train(["mini"], str(tmp_path / "model"), settings={"seed": seed})
+    training.train(["mini"], str(tmp_path / "model"), settings={"seed": seed})
     made = lifts(described(tmp_path / "model", tmp_path))
     for metric in METRICS:
         assert made[metric].lift_low > floors["nearest"].record.scores[metric].lift
@@ -55,7 +55,7 @@ def test_other_seeds_learn_as_well(floors, tmp_path, seed):
 def test_one_command_makes_what_ships(tmp_path):
     from milan import Milan
 
-    made = trainer.train(["mini"], str(tmp_path / "model"))
+    made = training.train(["mini"], str(tmp_path / "model"))
     ships = Milan.from_pretrained("mini").config
     assert replace(made.config, lam=0.0) == replace(ships, lam=0.0)
     assert made.config.made["settings"] == ships.made["settings"]

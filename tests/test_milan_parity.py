@@ -13,8 +13,7 @@ import torch
 import torchvision
 from torch.nn import functional as nnf
 
-from milan import Milan
-from milan import search as searching
+from milan import Milan, search
 from milan.encoder import LAYERS, Encoder, EncoderConfig
 from milan.legacy.convert import convert
 
@@ -63,7 +62,7 @@ def close(made, wanted, tolerance=SCORE):
 def found_tokens(model, features, **how):
     """Return the descriptions that the search finds, all places of them."""
     words = model.vocabulary
-    rules = searching.Rules(
+    rules = search.Rules(
         words.start, words.stop, how.get("length", 15), empty=True, after_stop=True
     )
     seen = model.decoder.exemplars(features)
@@ -71,8 +70,8 @@ def found_tokens(model, features, **how):
     by = (model.decoder, model.language_model, lam) if how.get("mi") else (model.decoder,)
     with torch.no_grad():
         if "beam" in how:
-            return searching.beam(searching.Model(*by), seen, rules, how["beam"])
-        return searching.greedy(searching.Model(*by), seen, rules)
+            return search.beam(search.Model(*by), seen, rules, how["beam"])
+        return search.greedy(search.Model(*by), seen, rules)
 
 
 def until_stop(model, tokens):

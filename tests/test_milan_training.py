@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import leaderboard.reproduction.training
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from milan import Milan, training
 from milan import encoder as encoders
 from milan.features import Features, features_of
 from milan.model import Candidate, Config
 from milan.training import SIZES, Corpus, Settings, Units, doubly_stochastic, held_out, learn
 from milannotations import InputError
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 
 TINY = Settings(epochs=2, batch=16, rate=3e-3, patience=9)
 WORDS = {"embedding_size": 8, "hidden_size": 16, "attention_size": 8, "lm_hidden_size": 16}
@@ -47,7 +47,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def mini():
-    return editions.load("mini", split="train").select(range(24))
+    return loading.load("mini", split="train").select(range(24))
 
 
 @pytest.fixture(scope="module")
@@ -686,7 +686,7 @@ def environment(**more):
 def edition(mini, tmp_path):
     """Return an edition on disk with few units, of which none are held out."""
     rows = mini.to_list()
-    return str(editions.write_config(tmp_path / "edition", "few", {"train": rows}).parent)
+    return str(loading.write_config(tmp_path / "edition", "few", {"train": rows}).parent)
 
 
 @pytest.mark.slow
@@ -818,7 +818,7 @@ def test_lambda_of_layers_too_small_for_a_lift_is_the_paper_s(mini):
 def command(capsys):
     def run(*words):
         try:
-            cli.main(words)
+            main.main(words)
             status = 0
         except SystemExit as stop:
             status = stop.code or 0
@@ -837,7 +837,7 @@ def test_train_on_an_edition_by_the_command(command, edition, tmp_path):
     assert "lambda 0.2" in said
     model = Milan.from_pretrained(out)
     assert model.config.made["data"] == {"editions": [f"{edition}:few"], "condition": None}
-    units = editions.load(edition, split="train").select(range(2))
+    units = loading.load(edition, split="train").select(range(2))
     values, present = features_of(units, model.encoder).tensors()
     assert len(model.describe_features(values, present).text) == 2
     before = Path(out, "model.safetensors").read_bytes()
@@ -853,7 +853,7 @@ def test_train_on_mini_by_the_command(command, tmp_path):
     status, said, err = command("train", "--data", "mini", "--out", out, "--epochs", "1")
     assert status == 0, err
     assert "698 units learned from, 133 held out" in said
-    units = editions.load("mini", split="test").select(range(3))
+    units = loading.load("mini", split="test").select(range(3))
     model = Milan.from_pretrained(out)
     values, present = features_of(units, model.encoder).tensors()
     assert all(model.describe_features(values, present, strategy="greedy").text)
@@ -862,7 +862,7 @@ def test_train_on_mini_by_the_command(command, tmp_path):
 def test_several_editions_are_learned_from_together(edition, mini, tmp_path):
     moved = without(mini, "network", "another").to_list()
     parts = {"train": moved[:20], "validation": moved[20:]}
-    other = str(editions.write_config(tmp_path / "other", "more", parts).parent)
+    other = str(loading.write_config(tmp_path / "other", "more", parts).parent)
     train, validation = leaderboard.reproduction.training.open_units([edition, f"{other}:more"])
     assert Counter(train["network"]) == {**Counter(mini["network"]), "another": 20}
     assert set(validation["network"]) == {"another"}
@@ -889,7 +889,7 @@ def test_an_edition_without_a_unit_to_learn_from(command, mini, tmp_path):
         ("none", {"train": without(mini, "descriptions", []).to_list()}, "to learn from"),
         ("test", {"test": mini.select(range(2)).to_list()}, "no split 'train'"),
     ]:
-        made = str(editions.write_config(tmp_path / name, "few", parts).parent)
+        made = str(loading.write_config(tmp_path / name, "few", parts).parent)
         status, _, err = command("train", "--data", made, "--out", str(tmp_path / "m"))
         assert status == 1
         assert says in " ".join(err.split())
@@ -897,7 +897,7 @@ def test_an_edition_without_a_unit_to_learn_from(command, mini, tmp_path):
 
 def test_the_command_says_which_encoder_and_which_sizes(command, edition, mini, tmp_path):
     rows = without(mini.select(range(3)), "unit_kind", "channel").to_list()
-    real = str(editions.write_config(tmp_path / "real", "few", {"train": rows}).parent)
+    real = str(loading.write_config(tmp_path / "real", "few", {"train": rows}).parent)
     status, _, err = command("train", "--data", real, "--out", str(tmp_path / "m"))
     assert (status, "Which network is the encoder?" in err) == (1, True)
     words = ("train", "--data", edition, "--out", str(tmp_path / "m"))

@@ -15,15 +15,14 @@ import torch
 
 import milannotations
 from milannotations import InputError, schema
-from milannotations.editions import loading as editions
-from milannotations.synthetic import Formula, SceneDataset, World, network, parse
-from milannotations.synthetic import edition as mini
+from milannotations.editions import loading
+from milannotations.synthetic import Formula, SceneDataset, World, edition, network, parse
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.grammar import meaning, phrase
 from milannotations.synthetic.networks import BANK, NETWORKS, plan
 
 HOME = Path(milannotations.__file__).parent
-FILES = {split: HOME / "data" / "mini" / f"{split}.parquet" for split in editions.SPLITS}
+FILES = {split: HOME / "data" / "mini" / f"{split}.parquet" for split in loading.SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +105,14 @@ def test_load_by_name_from_anywhere(tmp_path):
 
 def test_statistics_are_those_of_the_files(texts):
     shipped = json.loads((HOME / "data" / "mini" / "statistics.json").read_text())
-    assert {"seed": shipped["seed"], **mini.statistics(texts)} == shipped
+    assert {"seed": shipped["seed"], **edition.statistics(texts)} == shipped
 
 
 def test_the_card_counts_what_is_there(texts):
     card = (HOME / "README.md").read_text()
-    table = card.split(mini.TABLE_BEGINS)[1].split(mini.TABLE_ENDS)[0].strip().splitlines()[2:]
+    table = (
+        card.split(edition.TABLE_BEGINS)[1].split(edition.TABLE_ENDS)[0].strip().splitlines()[2:]
+    )
     shown = {tuple(cell.strip() for cell in line.strip("| ").split("|")) for line in table}
     counts = defaultdict(Counter)
     for split, part in texts.items():
@@ -276,7 +277,7 @@ def test_exemplars_by_a_slow_reading_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     activations = torch.randint(0, 60, (40, 3, 8, 8), generator=generator) / 1024
     activations[:, 2] = 0
-    found = mini.exemplars(activations, k=5)
+    found = edition.exemplars(activations, k=5)
     for unit in range(3):
         highest = [(-float(a[unit].max()), i) for i, a in enumerate(activations)]
         assert found.scenes[unit].tolist() == [i for _, i in sorted(highest)[:5]]
@@ -295,11 +296,11 @@ def test_shipped_rows_are_what_the_code_makes(units):
     """A layer made again, exemplars and words and all, is what ships, to the bit."""
     shipped = milannotations.load("mini", split="test")
     index = {key(row): i for i, row in enumerate(texts_of(shipped))}
-    scenes = mini.pool()
+    scenes = edition.pool()
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
     layer = network("mini-coarse").layer3
     with torch.no_grad():
-        found = mini.exemplars(torch.cat([layer(part) for part in maps.split(64)]))
+        found = edition.exemplars(torch.cat([layer(part) for part in maps.split(64)]))
     checked = 0
     for planted in layer.units:
         if planted.split != "test":
@@ -326,7 +327,7 @@ def test_the_whole_edition_is_made_again_to_the_bit():
     shipped = {s: milannotations.load("mini", split=s) for s in FILES}
     rows = {key(row): (s, i) for s, part in shipped.items() for i, row in enumerate(texts_of(part))}
     made = 0
-    for split, member in mini.rows():
+    for split, member in edition.rows():
         at_split, at = rows[key(member)]
         assert at_split == split
         row = shipped[split][at]
@@ -344,17 +345,17 @@ def test_the_whole_edition_is_made_again_to_the_bit():
 
 def test_build_writes_an_edition_and_leaves_other_folders_alone(tmp_path, monkeypatch):
     """The whole of `build`, on a smaller pool and one network."""
-    small = list(mini.rows(0, ["mini-coarse"], count=48))
-    monkeypatch.setattr(mini, "rows", lambda seed: iter(small))
-    out = mini.build(tmp_path / "edition")
-    assert editions.configs(out) == {"mini": ["train", "validation", "test"]}
+    small = list(edition.rows(0, ["mini-coarse"], count=48))
+    monkeypatch.setattr(edition, "rows", lambda seed: iter(small))
+    out = edition.build(tmp_path / "edition")
+    assert loading.configs(out) == {"mini": ["train", "validation", "test"]}
     assert len(milannotations.load(out, "mini", split="train+validation+test")) == len(small)
-    mini.build(out)  # over itself
+    edition.build(out)  # over itself
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        mini.build(other)
+        edition.build(other)
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
@@ -412,7 +413,7 @@ def test_annotators_are_seeded():
 def test_sheets_show_units_and_scenes(texts):
     from milannotations.utils import contact_sheet as pictures
 
-    rows = editions.select("mini", "mini-sharp", "layer2", count=3, seed=1)
+    rows = loading.select("mini", "mini-sharp", "layer2", count=3, seed=1)
     assert len(rows) == 3
     assert set(rows["layer"]) == {"layer2"}
     sheet = pictures.unit_sheet(rows, exemplars=4)
@@ -442,4 +443,4 @@ def test_sheets_show_units_and_scenes(texts):
 )
 def test_asking_for_units_that_are_not_there(asked, says):
     with pytest.raises(InputError, match=says):
-        editions.select("mini", *asked)
+        loading.select("mini", *asked)

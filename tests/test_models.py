@@ -28,7 +28,7 @@ from milannotations.exemplars.networks.loading import (
 )
 from milannotations.exemplars.networks.preprocessing import MEAN, STD, Preprocessing
 from milannotations.exemplars.networks.weights import put, read, renamed
-from milannotations.utils import python_file as python_files
+from milannotations.utils import python_file
 
 SQUEEZE = "torchvision:squeezenet1_1"
 SIZES = {
@@ -547,7 +547,7 @@ def test_preprocessing_of_a_file_reaches_another_process(own, tmp_path):
         text=True,
     )
     assert ran.stdout.strip() == "(3, 9, 9)", ran.stderr
-    assert str(path) in python_files.loaded()
+    assert str(path) in python_file.loaded()
 
 
 # --- names

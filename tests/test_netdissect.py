@@ -10,9 +10,9 @@ from PIL import Image
 
 import baselines
 from baselines import Context, Description, netdissect
-from baselines.shared import formula_search as compositions
+from baselines.shared import formula_search
 from baselines.shared.probe_statistics import Probing
-from leaderboard.evaluation import file_formats as layouts
+from leaderboard.evaluation import file_formats
 from milannotations import InputError, Unit, schema
 from milannotations.exemplars import Preprocessing, Run, load_model
 from milannotations.probes import Concept, ProbeItems, open_probe
@@ -248,11 +248,11 @@ def test_the_contract(probing, name):
 
 def test_what_was_counted_is_read_from_the_cache(tmp_path, probing):
     made = netdissect.dissect(filters(Painted(), cache=tmp_path))
-    activity = compositions.activities(filters(Painted(), cache=tmp_path))["units"]
+    activity = formula_search.activities(filters(Painted(), cache=tmp_path))["units"]
     again = filters(Painted(), cache=tmp_path)
     again._compute = None  # nothing is computed
     assert netdissect.dissect(again) == made == netdissect.dissect(probing)
-    for name, values in vars(compositions.activities(again)["units"]).items():
+    for name, values in vars(formula_search.activities(again)["units"]).items():
         assert np.array_equal(values, vars(activity)[name])
 
 
@@ -270,7 +270,7 @@ def test_a_table_comes_back_and_is_read_as_predictions(tmp_path, probing):
     assert [float(row["score"]) for row in rows] == sorted(
         (each.score for each in made.units), reverse=True
     )
-    layout = layouts.recognise(list(rows[0]), path)
+    layout = file_formats.recognise(list(rows[0]), path)
     assert layout.name == "NetDissect"
     read = {row["unit"]: row for row in (layout.adapt(cells, "here") for cells in rows)}
     assert read[3] == {"unit": 3, "description": "yellow", "score": 1.0}

@@ -17,16 +17,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from baselines.framework import provenance as account
+from baselines.framework import provenance
 from leaderboard.evaluation import predictions
-from leaderboard.record_format import score_record as records
-from leaderboard.site import load_records as finding
+from leaderboard.record_format import score_record
+from leaderboard.site import load_records
 from leaderboard.submission import form
 from milannotations import InputError
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.editions.card import read_json
 from milannotations.probes.coco import open_probe
-from milannotations.published import annotations as published
+from milannotations.published import annotations
 from milannotations.published.archive import Archive
 from milannotations.utils.files import sha256
 
@@ -58,7 +58,7 @@ def _zip():
 
 
 def _card():
-    return (editions.locate("mini") / "README.md").read_bytes()
+    return (loading.locate("mini") / "README.md").read_bytes()
 
 
 COCO = {
@@ -73,17 +73,17 @@ def _units(path):
     record = json.loads((path.parent / "record.json").read_text())
     record["files"] = {"units.parquet": sha256(path)}
     (path.parent / "record.json").write_text(json.dumps(record))
-    return finding.find([path.parent])
+    return load_records.find([path.parent])
 
 
 def _edition(path):
     """Read an edition whose one split is the file."""
-    return editions.select(path.parent)
+    return loading.select(path.parent)
 
 
 def _account(path):
     said = path.parent / "said.csv"
-    return account.beside(said, sha256(said))
+    return provenance.beside(said, sha256(said))
 
 
 PARSERS = {
@@ -98,12 +98,12 @@ PARSERS = {
     "a record": (
         "record.json",
         lambda: (RECORD / "record.json").read_bytes(),
-        lambda p: records.load(p.parent),
+        lambda p: score_record.load(p.parent),
     ),
     "records for a board": (
         "record.json",
         lambda: (RECORD / "record.json").read_bytes(),
-        lambda p: finding.tables(finding.find([p.parent])[0]),
+        lambda p: load_records.tables(load_records.find([p.parent])[0]),
     ),
     "units of a record": (
         "units.parquet",
@@ -113,9 +113,9 @@ PARSERS = {
     "annotations": (
         "annotations.csv",
         lambda: Path(sample.ANNOTATIONS).read_bytes(),
-        lambda p: published.read(p, "sample"),
+        lambda p: annotations.read(p, "sample"),
     ),
-    "the card of an edition": ("README.md", _card, lambda p: editions.configs(p.parent)),
+    "the card of an edition": ("README.md", _card, lambda p: loading.configs(p.parent)),
     "what an edition's folder says of itself": ("a.json", lambda: b'{"a": 1}', read_json),
     "a split of an edition": (
         "test.parquet",

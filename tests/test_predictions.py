@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard.evaluation import file_formats as layouts
-from leaderboard.evaluation import predictions
+from leaderboard.evaluation import file_formats, predictions
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from milannotations import InputError, Unit
 
@@ -106,7 +105,7 @@ def test_every_layout_is_recognised_and_read(write_file, name, ends):
 
 
 def test_every_layout_has_an_example():
-    assert list(EXAMPLES) == [layout.name for layout in layouts.LAYOUTS]
+    assert list(EXAMPLES) == [layout.name for layout in file_formats.LAYOUTS]
 
 
 def test_every_real_file_is_read(real):
@@ -345,7 +344,7 @@ def test_a_cell_of_100_megabytes_is_refused(tmp_path):
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
     header=st.sampled_from(
-        ["", *(",".join(layout.required + layout.optional) for layout in layouts.LAYOUTS)]
+        ["", *(",".join(layout.required + layout.optional) for layout in file_formats.LAYOUTS)]
     ),
     body=st.binary(max_size=80)
     | st.text("aé0129.-,\"\r\n[](')\x00\u2028", max_size=80).map(str.encode),

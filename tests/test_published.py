@@ -12,8 +12,8 @@ import pytest
 
 import milannotations
 from milannotations import InputError, Unit, catalog, schema, splits
-from milannotations.editions import loading as editions
-from milannotations.published import annotations as published
+from milannotations.editions import loading
+from milannotations.published import annotations
 
 PLACES, DINO = "resnet152-places365", "dino_vits8-imagenet"
 EXEMPLARS = ("images", "masks", "source_ids", "activations", "threshold")
@@ -58,7 +58,7 @@ def edition(tmp_path_factory):
             csv.writer(stream).writerows(
                 [("layer", "unit", "summary"), *annotations_of(network, layers)]
             )
-        published.build_edition(path, network.replace("-", "/", 1), folder / "both")
+        annotations.build_edition(path, network.replace("-", "/", 1), folder / "both")
     return folder / "both"
 
 
@@ -69,7 +69,9 @@ def edition(tmp_path_factory):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_rows_may_come_in_any_order(tiny_annotations, ends, encoding):
     rows = [("conv2", 1, "dogs"), ("conv1", 0, "red"), ("conv2", 1, "cats"), ("conv1", 0, "café")]
-    read = published.read(tiny_annotations(rows, ends=ends, encoding=encoding), "alexnet/imagenet")
+    read = annotations.read(
+        tiny_annotations(rows, ends=ends, encoding=encoding), "alexnet/imagenet"
+    )
     assert list(read.descriptions.items()) == [
         (Unit("alexnet-imagenet", "conv2", 1), ["dogs", "cats"]),
         (Unit("alexnet-imagenet", "conv1", 0), ["red", "café"]),
@@ -79,25 +81,25 @@ def test_rows_may_come_in_any_order(tiny_annotations, ends, encoding):
 
 @pytest.mark.parametrize("text", ["wool, stairs", 'so-called "dogs"', " Kept As It Is. ", "a\nb"])
 def test_a_summary_is_kept_as_it_stands(tiny_annotations, text):
-    read = published.read(tiny_annotations([("conv1", 0, text)]), "mine")
+    read = annotations.read(tiny_annotations([("conv1", 0, text)]), "mine")
     assert read.descriptions == {Unit("mine", "conv1", 0): [text]}
 
 
 def test_layers_of_digits_stay_text(tiny_annotations):
-    read = published.read(tiny_annotations([("0", 3, "sand"), ("4", 3, "sky")]), PLACES)
+    read = annotations.read(tiny_annotations([("0", 3, "sand"), ("4", 3, "sky")]), PLACES)
     assert list(read.descriptions) == [Unit(PLACES, "0", 3), Unit(PLACES, "4", 3)]
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "...", "-"])
 def test_a_summary_without_a_word_is_counted_and_its_unit_kept(tiny_annotations, empty):
     rows = [("conv1", 0, empty), ("conv1", 1, "red"), ("conv1", 1, empty)]
-    read = published.read(tiny_annotations(rows), "mine")
+    read = annotations.read(tiny_annotations(rows), "mine")
     assert list(read.descriptions.values()) == [[], ["red"]]
     assert (read.n_descriptions, read.n_empty) == (1, 2)
 
 
 def test_the_digest_is_that_of_the_file(mine):
-    assert published.read(mine, "mine").digest == hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert annotations.read(mine, "mine").digest == hashlib.sha256(mine.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -134,22 +136,22 @@ def test_the_digest_is_that_of_the_file(mine):
 )
 def test_a_broken_file_is_refused_with_a_hint(write_file, network, content, said):
     with pytest.raises(InputError) as error:
-        published.read(write_file("annotations.csv", content), network)
+        annotations.read(write_file("annotations.csv", content), network)
     for part in said:
         assert part in str(error.value)
 
 
 def test_a_folder_or_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match="is a directory"):
-        published.read(tmp_path, "mine")
+        annotations.read(tmp_path, "mine")
     with pytest.raises(InputError, match="No such file"):
-        published.read(tmp_path / "absent.csv", "mine")
+        annotations.read(tmp_path / "absent.csv", "mine")
 
 
 @pytest.mark.parametrize("network", ["", " ", "."])
 def test_a_network_needs_a_name(mine, network):
     with pytest.raises(InputError, match="network"):
-        published.read(mine, network)
+        annotations.read(mine, network)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,8 @@ def test_a_network_needs_a_name(mine, network):
 def test_unlisted_takes_what_the_catalog_does_not_know(tiny_annotations, network, layer, unit):
     path = tiny_annotations([(layer, unit, "red")])
     with pytest.raises(InputError):
-        published.read(path, network)
-    read = published.read(path, network, unlisted=True)
+        annotations.read(path, network)
+    read = annotations.read(path, network, unlisted=True)
     assert list(read.descriptions) == [Unit(network, layer, unit)]
 
 
@@ -198,7 +200,7 @@ def test_only_the_columns_asked_for_are_read(edition, streaming):
 
 @pytest.mark.parametrize("network", [DINO, PLACES])
 def test_the_splits_are_those_of_the_network_in_the_order_of_the_catalog(edition, network):
-    opened = editions.load(edition, network, columns=["network", "layer", "unit"])
+    opened = loading.load(edition, network, columns=["network", "layer", "unit"])
     found = {name: [Unit(**row) for row in split] for name, split in opened.items()}
     layers = {unit.layer for units in found.values() for unit in units}
     expected = splits.within(network)._asdict()
@@ -207,7 +209,7 @@ def test_the_splits_are_those_of_the_network_in_the_order_of_the_catalog(edition
 
 
 def test_exemplars_are_null_and_descriptions_are_lists(edition):
-    for row in editions.load(edition, PLACES, "train+test"):
+    for row in loading.load(edition, PLACES, "train+test"):
         assert [row[name] for name in EXEMPLARS] == [None] * len(EXEMPLARS)
         assert len(row["descriptions"]) == 2
         assert row["annotator_ids"] == []
@@ -215,38 +217,38 @@ def test_exemplars_are_null_and_descriptions_are_lists(edition):
 
 @pytest.mark.parametrize(("network", "kind"), [(DINO, "token"), (PLACES, "channel")])
 def test_the_kind_of_unit_is_that_of_the_catalog(edition, network, kind):
-    rows = editions.load(edition, network, "test", columns=["unit_kind", "polarity"])
+    rows = loading.load(edition, network, "test", columns=["unit_kind", "polarity"])
     assert {(row["unit_kind"], row["polarity"]) for row in rows} == {(kind, "+")}
 
 
 def test_a_unit_without_a_word_has_an_empty_list(tiny_annotations, tmp_path):
     path = tiny_annotations([("conv1", 0, ""), ("conv1", 1, "red")])
-    published.build_edition(path, "mine", tmp_path / "out")
-    assert editions.load(tmp_path / "out", split="train")["descriptions"] == [[], ["red"]]
+    annotations.build_edition(path, "mine", tmp_path / "out")
+    assert loading.load(tmp_path / "out", split="train")["descriptions"] == [[], ["red"]]
 
 
 def test_too_few_units_for_a_test_split_still_open(tiny_annotations, tmp_path):
-    published.build_edition(tiny_annotations([("conv1", 0, "red")]), "mine", tmp_path / "out")
-    assert editions.configs(tmp_path / "out") == {"mine": ["train"]}
-    assert set(editions.load(tmp_path / "out")) == {"train"}
+    annotations.build_edition(tiny_annotations([("conv1", 0, "red")]), "mine", tmp_path / "out")
+    assert loading.configs(tmp_path / "out") == {"mine": ["train"]}
+    assert set(loading.load(tmp_path / "out")) == {"train"}
 
 
 # ---- opening
 
 
 def test_configs_are_those_on_the_card(edition):
-    assert editions.configs(edition) == {name: ["train", "test"] for name in (DINO, PLACES)}
+    assert loading.configs(edition) == {name: ["train", "test"] for name in (DINO, PLACES)}
 
 
 @pytest.mark.parametrize("name", [PLACES, "resnet152/places365"])
 def test_a_config_may_have_a_slash(edition, name):
-    assert editions.pick_config(edition, name) == PLACES
+    assert loading.pick_config(edition, name) == PLACES
     assert milannotations.load(edition, name, split="test").num_rows == 6 + 26
 
 
 def test_the_only_config_need_not_be_named(mine, tmp_path):
-    published.build_edition(mine, "mine", tmp_path / "out")
-    assert editions.pick_config(tmp_path / "out", None) == "mine"
+    annotations.build_edition(mine, "mine", tmp_path / "out")
+    assert loading.pick_config(tmp_path / "out", None) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_the_only_config_need_not_be_named(mine, tmp_path):
 )
 def test_a_wrong_config_or_split_is_refused_with_a_hint(edition, config, split, said):
     with pytest.raises(InputError) as error:
-        editions.load(edition, config, split)
+        loading.load(edition, config, split)
     for part in said:
         assert part in str(error.value)
 
@@ -293,15 +295,15 @@ def test_a_folder_of_something_else_is_no_edition(write_file, tmp_path, mine, ca
         write_file("README.md", card)
     before = names(tmp_path)
     with pytest.raises(InputError, match=r"README\.md"):
-        editions.load(tmp_path)
+        loading.load(tmp_path)
     with pytest.raises(InputError):
-        published.build_edition(mine, "mine", tmp_path, overwrite=True)
+        annotations.build_edition(mine, "mine", tmp_path, overwrite=True)
     assert names(tmp_path) == before
 
 
 def test_no_folder_is_no_edition(tmp_path):
     with pytest.raises(InputError, match=r"No edition '.*absent'"):
-        editions.load(tmp_path / "absent")
+        loading.load(tmp_path / "absent")
 
 
 # ---- writing
@@ -309,22 +311,22 @@ def test_no_folder_is_no_edition(tmp_path):
 
 def test_a_second_network_leaves_the_first_as_it_was(mine, tmp_path):
     out = tmp_path / "out"
-    published.build_edition(mine, "mine", out)
+    annotations.build_edition(mine, "mine", out)
     before = (out / "mine" / "train.parquet").read_bytes()
-    published.build_edition(mine, "yours", out)
-    assert list(editions.configs(out)) == ["mine", "yours"]
+    annotations.build_edition(mine, "yours", out)
+    assert list(loading.configs(out)) == ["mine", "yours"]
     assert (out / "mine" / "train.parquet").read_bytes() == before
 
 
 def test_a_network_that_is_there_is_replaced_only_when_asked(mine, tiny_annotations, tmp_path):
     out = tmp_path / "out"
-    published.build_edition(mine, "mine", out)
+    annotations.build_edition(mine, "mine", out)
     other = tiny_annotations([("conv1", 0, "blue")])
     with pytest.raises(InputError, match=r"has mine already.*--overwrite"):
-        published.build_edition(other, "mine", out)
-    assert editions.configs(out) == {"mine": ["train", "test"]}
-    published.build_edition(other, "mine", out, overwrite=True)
-    assert editions.load(out)["train"]["descriptions"] == [["blue"]]
+        annotations.build_edition(other, "mine", out)
+    assert loading.configs(out) == {"mine": ["train", "test"]}
+    annotations.build_edition(other, "mine", out, overwrite=True)
+    assert loading.load(out)["train"]["descriptions"] == [["blue"]]
     assert names(out) == {"README.md", "mine", "mine/train.parquet"}
 
 
@@ -335,14 +337,14 @@ def test_an_edition_of_the_same_name_opened_before_is_not_opened_again(
     # `datasets` keeps what it opened under the folder's last name and the config's
     other = tiny_annotations([("conv1", i, f"blue {i}") for i in range(20)])
     for path, out in ((mine, "here/out"), (other, second)):
-        published.build_edition(path, "mine", tmp_path / out, overwrite=True)
+        annotations.build_edition(path, "mine", tmp_path / out, overwrite=True)
         opened = datasets.load_dataset(str(tmp_path / out), "mine")
     assert opened["test"]["descriptions"][0][0].startswith("blue")
 
 
 def test_a_file_is_no_place_for_an_edition(mine):
     with pytest.raises(InputError, match="is a file; an edition is a folder"):
-        published.build_edition(mine, "mine", mine)
+        annotations.build_edition(mine, "mine", mine)
 
 
 def test_the_card_counts_units_and_descriptions(edition):
@@ -353,17 +355,17 @@ def test_the_card_counts_units_and_descriptions(edition):
 
 def test_a_nameless_network_cannot_wipe_an_edition(mine, tmp_path):
     # "$NETWORK" with nothing in it, in somebody's script
-    published.build_edition(mine, "mine", tmp_path / "out")
+    annotations.build_edition(mine, "mine", tmp_path / "out")
     before = names(tmp_path / "out")
     with pytest.raises(InputError):
-        published.build_edition(mine, "", tmp_path / "out")
+        annotations.build_edition(mine, "", tmp_path / "out")
     assert names(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_failed_write_leaves_nothing_behind(mine, tmp_path, monkeypatch, overwrite):
     out = tmp_path / "out"
-    published.build_edition(mine, "mine", out)
+    annotations.build_edition(mine, "mine", out)
     before = {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()}
     write, written = pyarrow.parquet.write_table, []
 
@@ -374,7 +376,7 @@ def test_a_failed_write_leaves_nothing_behind(mine, tmp_path, monkeypatch, overw
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", fail_at_the_second)
     with pytest.raises(OSError, match="no space left"):
-        published.build_edition(mine, "mine" if overwrite else "yours", out, overwrite=overwrite)
+        annotations.build_edition(mine, "mine" if overwrite else "yours", out, overwrite=overwrite)
     assert names(out) == {"README.md", "mine", "mine/train.parquet", "mine/test.parquet"}
     assert {name: (out / name).read_bytes() for name in before} == before
 
@@ -383,28 +385,28 @@ def test_a_failed_first_write_can_be_tried_again(mine, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(pyarrow.parquet, "write_table", fail)
         with pytest.raises(OSError, match="no space left"):
-            published.build_edition(mine, "mine", tmp_path / "out")
+            annotations.build_edition(mine, "mine", tmp_path / "out")
     assert names(tmp_path / "out") == set()
-    published.build_edition(mine, "mine", tmp_path / "out")
-    assert editions.configs(tmp_path / "out") == {"mine": ["train", "test"]}
+    annotations.build_edition(mine, "mine", tmp_path / "out")
+    assert loading.configs(tmp_path / "out") == {"mine": ["train", "test"]}
 
 
 def test_a_first_write_stopped_before_its_card_can_be_tried_again(mine, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(editions.yaml, "safe_dump", fail)
+        patched.setattr(loading.yaml, "safe_dump", fail)
         with pytest.raises(OSError, match="no space left"):
-            published.build_edition(mine, "mine", tmp_path / "out")
-    published.build_edition(mine, "mine", tmp_path / "out", overwrite=True)
-    assert editions.configs(tmp_path / "out") == {"mine": ["train", "test"]}
+            annotations.build_edition(mine, "mine", tmp_path / "out")
+    annotations.build_edition(mine, "mine", tmp_path / "out", overwrite=True)
+    assert loading.configs(tmp_path / "out") == {"mine": ["train", "test"]}
 
 
 def test_write_config_keeps_what_rows_say(tmp_path):
     unit = Unit("made", "conv1", 0)
     row = schema.row(unit, descriptions=["red"], truth="red", seen=False, threshold=0.5)
-    folder = editions.write_config(tmp_path / "out", "made", {"validation": [row], "test": []})
+    folder = loading.write_config(tmp_path / "out", "made", {"validation": [row], "test": []})
     assert folder == tmp_path / "out" / "made"
-    assert list(editions.load(tmp_path / "out", split="validation")) == [row]
-    assert editions.configs(tmp_path / "out") == {"made": ["validation"]}
+    assert list(loading.load(tmp_path / "out", split="validation")) == [row]
+    assert loading.configs(tmp_path / "out") == {"made": ["validation"]}
 
 
 # ---- files that others made
@@ -414,7 +416,7 @@ def test_what_the_original_code_wrote_and_read(parity, write_file):
     with zipfile.ZipFile(parity / "a4_alexnet-places365.zip") as archive:
         path = write_file("annotations.csv", archive.read("annotations.csv"))
     # three layers of a toy network under a published name: not in the catalog
-    read = published.read(path, "alexnet/places365", unlisted=True)
+    read = annotations.read(path, "alexnet/places365", unlisted=True)
     by_unit = {}
     for row in csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")):
         by_unit.setdefault((row["layer"], int(row["unit"])), []).append(row["summary"])
@@ -430,7 +432,7 @@ def test_what_the_original_code_wrote_and_read(parity, write_file):
 
 def test_the_annotations_of_a_whole_real_network(real):
     path = real / "annotations" / "milannotations_resnet152_imagenet.csv"
-    read = published.read(path, "resnet152/imagenet")
+    read = annotations.read(path, "resnet152/imagenet")
     assert set(read.descriptions) == set(catalog.NETWORKS["resnet152-imagenet"].units())
     assert {len(texts) for texts in read.descriptions.values()} == {3}
     assert read.n_empty == 0

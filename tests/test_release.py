@@ -19,12 +19,8 @@ import pytest
 from archived import SIDE, K, members, npy, write_folder, write_zip
 
 from milannotations import InputError, Unit, catalog, schema, splits
-from milannotations.editions import loading as editions
-from milannotations.editions import resumable as unfinished
-from milannotations.editions import validation as checking
-from milannotations.published import annotations as published
-from milannotations.published import convert as release
-from milannotations.published import imagenet
+from milannotations.editions import loading, resumable, validation
+from milannotations.published import annotations, convert, imagenet
 from milannotations.published.convert import prepare
 
 ALEXNET, PLACES = "alexnet-imagenet", "alexnet-places365"
@@ -135,7 +131,7 @@ def test_pixels_of_imagenet_are_those_that_the_masks_were_made_on(parity, tmp_pa
 
 
 def test_every_config_and_union_opens_streams_and_filters(both):
-    known = editions.configs(both)
+    known = loading.configs(both)
     assert list(known) == [ALEXNET, PLACES, "alexnet"]
     for config, parts in known.items():
         opened = datasets.load_dataset(str(both), config)
@@ -159,9 +155,9 @@ def test_every_config_and_union_opens_streams_and_filters(both):
 
 
 def test_a_union_is_its_members_one_after_the_other(both):
-    union = editions.load(both, "alexnet", columns=["network", "layer", "unit"])
+    union = loading.load(both, "alexnet", columns=["network", "layer", "unit"])
     parts = [
-        editions.load(both, c, "train", columns=["network", "layer", "unit"])
+        loading.load(both, c, "train", columns=["network", "layer", "unit"])
         for c in (ALEXNET, PLACES)
     ]
     assert list(union["train"]) == [row for part in parts for row in part]
@@ -171,12 +167,12 @@ def test_a_union_is_its_members_one_after_the_other(both):
 def test_the_splits_are_the_official_ones(both):
     test = set(splits.within(ALEXNET).test)
     for split in ("train", "test"):
-        for row in editions.load(both, ALEXNET, split, columns=["network", "layer", "unit"]):
+        for row in loading.load(both, ALEXNET, split, columns=["network", "layer", "unit"]):
             assert (Unit(**row) in test) == (split == "test")
 
 
 def test_a_checked_edition_has_nothing_to_say(both):
-    assert checking.check(both) == []
+    assert validation.check(both) == []
 
 
 def test_the_card_says_what_is_in_it(both):
@@ -191,7 +187,7 @@ def test_checksums_statistics_and_how_it_was_made_lie_beside(both):
     folder = both / PLACES
     sums = json.loads((folder / "checksums.json").read_text())
     assert sorted(sums) == sorted(path.name for path in folder.glob("*.parquet"))
-    assert all(release.cards.sha256(folder / name) == digest for name, digest in sums.items())
+    assert all(convert.cards.sha256(folder / name) == digest for name, digest in sums.items())
     assert json.loads((folder / "statistics.json").read_text())["units"] == 12
     made = json.loads((folder / "prepared.json").read_text())
     assert made["source"]["sha256"].startswith("5c93fb6e")
@@ -213,11 +209,11 @@ def test_what_came_of_it_is_returned(zipped, tmp_path):
 def test_a_network_without_descriptions_has_one_split(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(annotations=False))
     assert prepare("made-up", path, tmp_path / "out").units == {"test": 23}
-    assert editions.configs(tmp_path / "out") == {"made-up": ["test"]}
+    assert loading.configs(tmp_path / "out") == {"made-up": ["test"]}
     assert {
         tuple(row["descriptions"]) for row in rows_of(tmp_path / "out", "made-up").values()
     } == {()}
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 def test_a_zip_and_its_folder_give_the_same_shards(zipped, tmp_path):
@@ -250,14 +246,14 @@ def test_lossy_pictures_are_smaller_and_the_card_says_so(tmp_path):
 
 
 def test_a_layer_is_cut_into_shards_in_order(zipped, tmp_path, monkeypatch):
-    monkeypatch.setattr(release, "SHARD_BYTES", 1)
+    monkeypatch.setattr(convert, "SHARD_BYTES", 1)
     prepare("made-up", zipped, tmp_path / "out")
     shards = sorted(path.name for path in (tmp_path / "out" / "made-up").glob("train-conv1-*"))
     assert shards == [f"train-conv1-{i:05d}.parquet" for i in range(3)]
-    train = editions.load(tmp_path / "out", split="train", columns=["layer", "unit"])
+    train = loading.load(tmp_path / "out", split="train", columns=["layer", "unit"])
     keys = [(row["layer"], row["unit"]) for row in train]
     assert keys == sorted(keys)
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 def test_layers_whose_names_begin_alike_are_kept_apart(tmp_path):
@@ -265,7 +261,7 @@ def test_layers_whose_names_begin_alike_are_kept_apart(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(names, annotations=False))
     prepare("made-up", path, tmp_path / "out")
     assert len(rows_of(tmp_path / "out", "made-up")) == 10
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
 
 
 class Fake:
@@ -295,34 +291,34 @@ def test_pixels_are_asked_for_where_the_archive_has_none(tmp_path):
 
 
 def test_dino_masks_are_marked_and_moved_back_when_asked(tmp_path):
-    layers = dict.fromkeys(catalog.NETWORKS[release.DINO].layers, 2)
+    layers = dict.fromkeys(catalog.NETWORKS[convert.DINO].layers, 2)
     made = members(layers, images=False)
     path = write_zip(tmp_path / "dino.zip", made)
-    bad = prepare(release.DINO, path, tmp_path / "a", unlisted=True)
-    good = prepare(release.DINO, path, tmp_path / "b", unlisted=True, repair_dino_shift=True)
+    bad = prepare(convert.DINO, path, tmp_path / "a", unlisted=True)
+    good = prepare(convert.DINO, path, tmp_path / "b", unlisted=True, repair_dino_shift=True)
     assert "They stand as published" in bad.notes[0]
     assert "were moved back" in good.notes[0]
     for out, note in (("a", bad.notes[0]), ("b", good.notes[0])):
         assert note in (tmp_path / out / "README.md").read_text()
     masks = np.load(io.BytesIO(made["blocks.10.mlp.fc1/masks.npy"]))[1, :, 0].astype(bool)
-    unit = Unit(release.DINO, "blocks.10.mlp.fc1", 1)
-    kept, moved = (np.stack(rows_of(tmp_path / o, release.DINO)[unit]["masks"]) for o in "ab")
+    unit = Unit(convert.DINO, "blocks.10.mlp.fc1", 1)
+    kept, moved = (np.stack(rows_of(tmp_path / o, convert.DINO)[unit]["masks"]) for o in "ab")
     np.testing.assert_array_equal(kept, masks)
     np.testing.assert_array_equal(moved[:, :8, :8], masks[:, :8, 8:])  # 2 x 2 patches
     np.testing.assert_array_equal(moved[:, :8, 8:], masks[:, 8:, :8])
     assert not moved[:, 8:, 8:].any()
-    assert rows_of(tmp_path / "a", release.DINO)[unit]["unit_kind"] == "token"
+    assert rows_of(tmp_path / "a", convert.DINO)[unit]["unit_kind"] == "token"
     with pytest.raises(InputError, match="is for dino_vits8-imagenet"):
         prepare("made-up", path, tmp_path / "c", repair_dino_shift=True)
 
 
 def test_text_and_exemplars_stand_side_by_side(zipped, tiny_annotations, tmp_path):
     text = tiny_annotations([("conv1", i, f"red {i}") for i in range(20)])
-    published.build_edition(text, "text-only", tmp_path / "out")
+    annotations.build_edition(text, "text-only", tmp_path / "out")
     prepare("made-up", zipped, tmp_path / "out")
-    published.build_edition(text, "more-text", tmp_path / "out")
-    assert list(editions.configs(tmp_path / "out")) == ["made-up", "more-text", "text-only"]
-    assert checking.check(tmp_path / "out") == []
+    annotations.build_edition(text, "more-text", tmp_path / "out")
+    assert list(loading.configs(tmp_path / "out")) == ["made-up", "more-text", "text-only"]
+    assert validation.check(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("name", ["base", "alexnet", "not-alexnet-imagenet"])
@@ -330,26 +326,26 @@ def test_no_network_is_called_as_a_union(zipped, tiny_annotations, tmp_path, nam
     with pytest.raises(InputError, match="is the union of"):
         prepare(name, zipped, tmp_path / "out", unlisted=True)
     with pytest.raises(InputError, match="is the union of"):
-        published.build_edition(tiny_annotations([("a", 0, "b")]), name, tmp_path / "out")
+        annotations.build_edition(tiny_annotations([("a", 0, "b")]), name, tmp_path / "out")
 
 
 def test_select_reads_only_what_it_is_asked_for(zipped, tmp_path, monkeypatch):
     prepare("made-up", zipped, tmp_path / "out")
     rows = rows_of(tmp_path / "out", "made-up")
     monkeypatch.setattr(datasets, "load_dataset", None)
-    found = editions.select(tmp_path / "out", count=9, seed=3)
+    found = loading.select(tmp_path / "out", count=9, seed=3)
     assert found.features == schema.features()
     assert len(found) == 9
     for row in found:
         same = rows[Unit(row["network"], row["layer"], row["unit"])]
         np.testing.assert_array_equal(np.stack(row["images"]), np.stack(same["images"]))
-    assert editions.select(tmp_path / "out", layer="conv2", unit=3)[0]["unit"] == 3
-    assert len(editions.select(tmp_path / "out", split="test")) == 2
+    assert loading.select(tmp_path / "out", layer="conv2", unit=3)[0]["unit"] == 3
+    assert len(loading.select(tmp_path / "out", split="test")) == 2
     with pytest.raises(InputError, match=r"No split 'valid'.*train, test"):
-        editions.select(tmp_path / "out", split="valid")
+        loading.select(tmp_path / "out", split="valid")
     (tmp_path / "out" / "made-up" / "test-conv1-00000.parquet").unlink()
     with pytest.raises(InputError, match="no such file"):
-        editions.select(tmp_path / "out", count=1)
+        loading.select(tmp_path / "out", count=1)
 
 
 # ---- faults
@@ -374,7 +370,7 @@ def test_a_damaged_archive_leaves_nothing_to_open(tmp_path):
     with pytest.raises(InputError, match="expected 0 and 1, got 2"):
         prepare("made-up", write_zip(tmp_path / "a.zip", made), tmp_path / "out")
     with pytest.raises(InputError, match=r"README\.md"):
-        editions.load(tmp_path / "out")
+        loading.load(tmp_path / "out")
 
 
 def test_an_archive_that_is_refused_leaves_no_folder(tmp_path):
@@ -399,7 +395,7 @@ def test_a_full_disk_keeps_finished_layers_and_says_so(zipped, tmp_path, monkeyp
         with pytest.raises(InputError, match=r"No space is left.*run the same command again"):
             prepare("made-up", zipped, tmp_path / "out")
     with pytest.raises(InputError, match=r"README\.md"):
-        editions.load(tmp_path / "out")
+        loading.load(tmp_path / "out")
     prepare("made-up", zipped, tmp_path / "out")
     assert content(tmp_path / "out" / "made-up") == content(tmp_path / "whole" / "made-up")
     assert [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")] == []
@@ -407,7 +403,7 @@ def test_a_full_disk_keeps_finished_layers_and_says_so(zipped, tmp_path, monkeyp
 
 def interrupted(zipped, out, monkeypatch):
     """Stop a conversion in its second layer."""
-    rows = release._rows
+    rows = convert._rows
 
     def stop(archive, layer, *args):
         if layer.name == "conv2":
@@ -415,20 +411,20 @@ def interrupted(zipped, out, monkeypatch):
         return rows(archive, layer, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(release, "_rows", stop)
+        patched.setattr(convert, "_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare("made-up", zipped, out)
 
 
 def converted(monkeypatch):
     """Return a list that will hold the layers that are converted from now on."""
-    rows, seen = release._rows, []
+    rows, seen = convert._rows, []
 
     def note(archive, layer, *args):
         seen.append(layer.name)
         return rows(archive, layer, *args)
 
-    monkeypatch.setattr(release, "_rows", note)
+    monkeypatch.setattr(convert, "_rows", note)
     return seen
 
 
@@ -457,7 +453,7 @@ def test_a_run_starts_over_where_anything_changed(zipped, tmp_path, monkeypatch,
     seen = converted(monkeypatch)
     prepare("made-up", zipped, out, **options)
     assert seen == ["conv1", "conv2"]
-    assert checking.check(out) == []
+    assert validation.check(out) == []
 
 
 @pytest.mark.parametrize("point", ["whole", "before", "card", "clearing"])
@@ -471,7 +467,7 @@ def test_a_run_stopped_at_the_end_loses_nothing(zipped, tmp_path, monkeypatch, p
     def stop(*_):
         raise KeyboardInterrupt
 
-    rename = unfinished.Path.rename
+    rename = resumable.Path.rename
 
     def stop_at(path, target):
         if path.name == "whole" and point == "before":
@@ -481,11 +477,11 @@ def test_a_run_stopped_at_the_end_loses_nothing(zipped, tmp_path, monkeypatch, p
             stop()
 
     with monkeypatch.context() as patched:
-        patched.setattr(unfinished.Path, "rename", stop_at)
+        patched.setattr(resumable.Path, "rename", stop_at)
         if point == "card":
-            patched.setattr(unfinished.cards, "write", stop)
+            patched.setattr(resumable.cards, "write", stop)
         if point == "clearing":
-            patched.setattr(unfinished.Work, "clear", stop)
+            patched.setattr(resumable.Work, "clear", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare("made-up", zipped, out, overwrite=True)
     seen = converted(monkeypatch)
@@ -493,7 +489,7 @@ def test_a_run_stopped_at_the_end_loses_nothing(zipped, tmp_path, monkeypatch, p
     assert seen == []
     assert content(out / "made-up") == content(tmp_path / "whole" / "made-up")
     assert not (out / ".made-up.unfinished").exists()
-    assert checking.check(out) == []
+    assert validation.check(out) == []
 
 
 def started(zipped, out, pause):
@@ -524,7 +520,7 @@ def test_a_kill_during_a_shard_changes_nothing_of_the_result(zipped, tmp_path, m
     process.stderr.close()
     assert not (out / "made-up").exists()
     with pytest.raises(InputError, match=r"README\.md"):
-        editions.load(out)
+        loading.load(out)
     seen = converted(monkeypatch)
     prepare("made-up", zipped, out)
     assert seen == ["conv2"]
@@ -541,8 +537,8 @@ def test_a_second_process_is_told_to_wait(zipped, tmp_path):
     prepare("beside", zipped, out)  # another network is no conflict
     assert process.wait(60) == 0, process.stderr.read()
     process.stderr.close()
-    assert list(editions.configs(out)) == ["beside", "made-up"]
-    assert checking.check(out) == []
+    assert list(loading.configs(out)) == ["beside", "made-up"]
+    assert validation.check(out) == []
 
 
 # ---- what `check` finds
@@ -579,7 +575,7 @@ def spoilt(path, change):
 def test_check_finds_what_is_wrong_with_a_row(made, change, said):
     path = made / "made-up" / "train-conv1-00000.parquet"
     spoilt(path, change)
-    findings = checking.check(made)
+    findings = validation.check(made)
     assert any("its sha256 differs" in found for found in findings)
     assert any(said in found for found in findings), findings
 
@@ -589,17 +585,17 @@ def test_check_finds_pictures_of_another_size_than_their_masks(made, tmp_path):
     strange = pyarrow.parquet.read_table(other.folder / "train-conv1-00000.parquet").to_pylist()
     path = made / "made-up" / "train-conv1-00000.parquet"
     spoilt(path, lambda rows: rows[0].update(masks=strange[0]["masks"]))
-    assert any("differ in size" in found for found in checking.check(made))
+    assert any("differ in size" in found for found in validation.check(made))
 
 
 def test_check_finds_files_that_are_gone_cut_or_strange(made):
     folder = made / "made-up"
     (folder / "test-conv1-00000.parquet").unlink()
-    assert any("no such file" in found for found in checking.check(made))
+    assert any("no such file" in found for found in validation.check(made))
     prepared = folder / "train-conv2-00000.parquet"
     prepared.write_bytes(prepared.read_bytes()[:-50])
     shutil.copy(folder / "train-conv1-00000.parquet", folder / "test-conv1-00000.parquet")
-    findings = checking.check(made)
+    findings = validation.check(made)
     assert any("train-conv2-00000.parquet is damaged" in found for found in findings)
     assert any("units that stand twice" in found for found in findings)
 
@@ -608,18 +604,18 @@ def test_check_finds_other_columns(made):
     path = made / "made-up" / "train-conv1-00000.parquet"
     table = pyarrow.parquet.read_table(path)
     pyarrow.parquet.write_table(table.drop(["masks"]), path)
-    assert any("masks is absent" in found for found in checking.check(made))
+    assert any("masks is absent" in found for found in validation.check(made))
 
 
 def test_check_finds_units_on_the_wrong_side_and_beyond_the_catalog(tmp_path):
     path = write_zip(tmp_path / "a.zip", members({"conv1": 64}))
     prepare(ALEXNET, path, tmp_path / "out", unlisted=True)
-    assert checking.check(tmp_path / "out") == []
+    assert validation.check(tmp_path / "out") == []
     shard = tmp_path / "out" / ALEXNET / "train-conv1-00000.parquet"
     spoilt(shard, lambda rows: rows[0].update(unit=splits.within(ALEXNET).test[0].unit))
-    findings = checking.check(tmp_path / "out")
+    findings = validation.check(tmp_path / "out")
     assert any("wrong side of the split" in found for found in findings)
 
 
 def test_the_embedded_edition_is_whole():
-    assert checking.check("mini") == []
+    assert validation.check("mini") == []

@@ -10,7 +10,7 @@ import yaml
 
 from leaderboard import schemas
 from leaderboard.ranking import tracks
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 
 V1 = Path(__file__).parent / "records" / "v1"
 AGAIN = "Make them anew: python -m leaderboard.schemas --out leaderboard/schemas"
@@ -29,11 +29,11 @@ def test_records_of_every_age_fit_their_schema(place):
     assert found
     for path in found:
         jsonschema.validate(json.loads(path.read_text()), schema)
-        records.load(path.parent)
+        score_record.load(path.parent)
 
 
 def test_a_record_older_than_tracks_stands_on_none():
-    record = records.load(V1)
+    record = score_record.load(V1)
     assert (record.track, record.about) == (None, None)
     assert tracks.belongs(record, tracks.get("mini")) == "its track is none"
 

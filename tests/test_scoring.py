@@ -15,7 +15,7 @@ from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.references import References
 from leaderboard.metrics.text import normalise
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 
 FEW = Settings(draws=50)
@@ -311,9 +311,9 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
 def test_python_takes_paths_frames_and_data_sets_alike(tmp_path, known):
     import datasets
 
-    from milannotations.published import annotations as published
+    from milannotations.published import annotations
 
-    published.build_edition(sample.ANNOTATIONS, "sample", tmp_path / "edition")
+    annotations.build_edition(sample.ANNOTATIONS, "sample", tmp_path / "edition")
     frame = pd.read_csv(sample.PREDICTIONS)
     loaded = datasets.load_dataset(str(tmp_path / "edition"), "sample")
     results = [
@@ -536,7 +536,7 @@ def test_a_record_is_written_whole_and_read_back(tmp_path, scored):
         "units.parquet",
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["record"]
-    assert records.load(folder) == scored.record
+    assert score_record.load(folder) == scored.record
     units = pd.read_parquet(folder / "units.parquet")
     assert list(units.columns) == ["network", "layer", "unit", "metric", "value", "lift"]
     assert not units.value.isna().any()
@@ -579,9 +579,9 @@ def test_a_record_replaces_its_own_kind_and_nothing_else(tmp_path, known, scored
     )
     with pytest.raises(InputError, match="holds the record of"):
         other.save(folder)
-    assert records.load(folder).method == scored.record.method
+    assert score_record.load(folder).method == scored.record.method
     other.save(folder, overwrite=True)
-    assert records.load(folder).address[3:5] == ("another", "1.2")
+    assert score_record.load(folder).address[3:5] == ("another", "1.2")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no record"):
@@ -596,7 +596,7 @@ def test_a_failed_save_leaves_the_old_record(tmp_path, scored, monkeypatch):
     def full(record):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(records, "dumps", full)
+    monkeypatch.setattr(score_record, "dumps", full)
     with pytest.raises(OSError, match="No space"):
         scored.save(folder)
     assert (folder / "record.json").read_bytes() == before
@@ -617,22 +617,22 @@ def test_a_failed_save_leaves_the_old_record(tmp_path, scored, monkeypatch):
 def test_what_is_no_record_is_refused(tmp_path, text, message):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        records.load(tmp_path)
+        score_record.load(tmp_path)
 
 
 def test_the_first_schema_still_loads():
     """A record written by the first version; it must load as long as the suite lives."""
     from pathlib import Path
 
-    old = records.load(Path(__file__).parent / "records" / "v1")
+    old = score_record.load(Path(__file__).parent / "records" / "v1")
     assert old.method == "sample-method"
     assert old.scores["rouge-l"].n_units == 32
 
 
 def test_the_commit_is_of_this_package_not_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    records._commit.cache_clear()
-    ran = records.what_ran()
+    score_record._commit.cache_clear()
+    ran = score_record.what_ran()
     assert ran["commit"] is None or len(ran["commit"]) == 40
     assert statistics.RETRIEVAL_POOL == 100
-    records._commit.cache_clear()
+    score_record._commit.cache_clear()

@@ -6,27 +6,26 @@ import pytest
 
 import baselines
 import leaderboard
-from leaderboard import run_methods as suite
+from leaderboard import run_methods
 from leaderboard.evaluation import predictions
 from leaderboard.evaluation.evaluator import Settings
-from leaderboard.ranking import standings as ranking
-from leaderboard.ranking import tracks
-from leaderboard.record_format import score_record as records
-from leaderboard.site import load_records as finding
+from leaderboard.ranking import standings, tracks
+from leaderboard.record_format import score_record
+from leaderboard.site import load_records
 from leaderboard.submission.track_units import open_references
 
-HOME = Path(records.__file__).parent / "records"
+HOME = Path(score_record.__file__).parent / "records"
 MINI = tracks.get("mini")
 AGAIN = "Make the records that ship anew: leaderboard/results/README.md"
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return finding.find([HOME])[0]
+    return load_records.find([HOME])[0]
 
 
 def test_every_method_that_needs_no_download_is_there_in_its_version(runs):
-    expected = {name: baselines.get(name).spec for name in suite.offline_methods(True, True)}
+    expected = {name: baselines.get(name).spec for name in run_methods.offline_methods(True, True)}
     found = {run.record.method: run.record for run in runs}
     assert set(found) == set(expected), AGAIN
     for name, spec in expected.items():
@@ -49,7 +48,7 @@ def test_they_are_small():
 
 
 def test_their_table_has_floors_below_methods_and_the_truth_above(runs):
-    rows = ranking.standings(runs, MINI, draws=200)
+    rows = standings.standings(runs, MINI, draws=200)
     place = {(row.name, row.kind): i for i, row in enumerate(rows)}
     assert place["truth", "reference"] == 0
     methods = [i for (_, kind), i in place.items() if kind == "method"]

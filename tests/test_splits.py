@@ -12,7 +12,7 @@ import pytest
 
 import milannotations
 from milannotations import InputError, Unit, catalog, schema, splits
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.splits import making, official
 
 SHIPPED = json.loads((official.HOME / "v1.json").read_text())
@@ -194,11 +194,11 @@ def test_the_module_is_there_after_a_plain_import():
 
 
 def test_milan_list_splits(capsys):
-    from leaderboard.cli import main as cli
+    from leaderboard.cli import main
 
     for words in (("list", "splits"), ("list", "splits", "--json")):
         with contextlib.suppress(SystemExit):
-            cli.main(words)
+            main.main(words)
     table, _, rows = capsys.readouterr().out.partition("\n[")
     assert "across-network/alexnet-to-resnet152      2,528   7,808" in table
     assert {"name", "version", "train", "test", "digest"} == set(json.loads(f"[{rows}")[0])
@@ -220,7 +220,7 @@ def write(folder, network, units, shuffle=False):
     from milannotations.published.annotations import official_split
 
     parts = official_split(network, units)
-    editions.write_config(
+    loading.write_config(
         folder, network, {s: rows_of(u[::-1] if shuffle else u) for s, u in parts.items()}
     )
 
@@ -314,10 +314,10 @@ def test_both_sides_of_a_stream(whole, name):
 def test_pictures_of_several_row_groups(tmp_path):
     import pyarrow.parquet as parquet
 
-    home = editions.EMBEDDED["mini"] / "data" / "mini"
+    home = loading.EMBEDDED["mini"] / "data" / "mini"
     table = parquet.read_table(home / "test.parquet").slice(0, 12)
     network = table["network"][0].as_py()
-    path = editions.write_config(tmp_path / "pixels", network, {"test": table.to_pylist()})
+    path = loading.write_config(tmp_path / "pixels", network, {"test": table.to_pylist()})
     parquet.write_table(table, path / "test.parquet", row_group_size=5)
     keys = zip(*(table[name].to_pylist() for name in ("network", "layer", "unit")), strict=True)
     units = [Unit(*key) for key in keys]

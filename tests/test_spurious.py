@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaderboard.applications.edit import spurious_cues as spurious
+from leaderboard.applications.edit import spurious_cues
 from leaderboard.applications.edit.spurious_cues import Cue
 from milannotations.errors import InputError
 
@@ -32,7 +32,7 @@ def rows(folder):
 
 
 def test_half_of_each_class_carries_its_own_name(images, tmp_path):
-    record = spurious.write(images, tmp_path / "out", Cue(side=64))
+    record = spurious_cues.write(images, tmp_path / "out", Cue(side=64))
     table = rows(tmp_path / "out")
     assert record["pictures"] == len(table) == 24
     assert record["with_cue"] == 12
@@ -44,15 +44,15 @@ def test_half_of_each_class_carries_its_own_name(images, tmp_path):
     assert record["cue"]["seed"] == 0
     assert len(record["font"]["sha256"]) == 64
     assert json.loads((tmp_path / "out" / "cues.json").read_text()) == record
-    assert spurious.read(tmp_path / "out") == record
+    assert spurious_cues.read(tmp_path / "out") == record
 
 
 def test_pictures_differ_from_plain_ones_in_the_box_alone(images, tmp_path):
-    spurious.write(images, tmp_path / "plain", Cue(side=64, share=0))
-    spurious.write(images, tmp_path / "named", Cue(side=64, share=1, corner="any"))
-    boxes = spurious.boxes(tmp_path / "named")
+    spurious_cues.write(images, tmp_path / "plain", Cue(side=64, share=0))
+    spurious_cues.write(images, tmp_path / "named", Cue(side=64, share=1, corner="any"))
+    boxes = spurious_cues.boxes(tmp_path / "named")
     assert len(boxes) == 24
-    assert spurious.boxes(tmp_path / "plain") == {}
+    assert spurious_cues.boxes(tmp_path / "plain") == {}
     corners = set()
     for path, (left, top, right, bottom) in boxes.items():
         plain, named = (
@@ -71,7 +71,7 @@ def test_pictures_differ_from_plain_ones_in_the_box_alone(images, tmp_path):
 
 
 def test_wrong_names_are_of_other_classes_each_as_often(images, tmp_path):
-    spurious.write(images, tmp_path / "out", Cue(side=64, share=1, wrong=True))
+    spurious_cues.write(images, tmp_path / "out", Cue(side=64, share=1, wrong=True))
     for name in CLASSES:
         said = [row["cue"] for row in rows(tmp_path / "out") if row["class"] == name]
         assert name not in said
@@ -80,7 +80,7 @@ def test_wrong_names_are_of_other_classes_each_as_often(images, tmp_path):
 
 def test_seeds_and_bytes(images, tmp_path):
     def made(name, cue):
-        spurious.write(images, tmp_path / name, cue)
+        spurious_cues.write(images, tmp_path / name, cue)
         return (tmp_path / name / "cues.csv").read_text(), [
             path.read_bytes() for path in sorted((tmp_path / name).rglob("*.png"))
         ]
@@ -92,7 +92,7 @@ def test_seeds_and_bytes(images, tmp_path):
 
 def test_only_some_pictures_and_other_names(images, tmp_path):
     cue = Cue(side=None, share=1, wrong=True)
-    record = spurious.write(
+    record = spurious_cues.write(
         images, tmp_path / "out", cue, only=["ant/0.jpg", "cow/7.jpg"], names={"ant": "Ameise"}
     )
     assert record["pictures"] == 2
@@ -101,19 +101,19 @@ def test_only_some_pictures_and_other_names(images, tmp_path):
 
 
 def test_frames_have_a_colour_a_class(images, tmp_path):
-    spurious.write(images, tmp_path / "out", Cue("color", share=1, side=64, height=0.1))
+    spurious_cues.write(images, tmp_path / "out", Cue("color", share=1, side=64, height=0.1))
     colors = {
         row["class"]: Image.open(tmp_path / "out" / row["path"]).getpixel((0, 0))
         for row in rows(tmp_path / "out")
     }
     assert len(set(colors.values())) == 3
-    assert spurious.boxes(tmp_path / "out")["ant/0.png"] == (0, 0, 64, 64)
+    assert spurious_cues.boxes(tmp_path / "out")["ant/0.png"] == (0, 0, 64, 64)
 
 
 def test_long_names_shrink_until_they_fit():
     picture = Image.new("RGB", (64, 64), "gray")
     cue = Cue(height=0.2)
-    left, _, right, _ = spurious.write_text(picture, "hammerhead shark", cue)
+    left, _, right, _ = spurious_cues.write_text(picture, "hammerhead shark", cue)
     assert 0 < left < right <= 64
 
 
@@ -135,19 +135,19 @@ def test_cues_that_cannot_be(settings, said):
 
 def test_folders_that_cannot_be(images, tmp_path):
     with pytest.raises(InputError, match="is there already"):
-        spurious.write(images, images)
+        spurious_cues.write(images, images)
     with pytest.raises(InputError, match="in a folder a class were expected"):
-        spurious.write(images / "ant", tmp_path / "out")
+        spurious_cues.write(images / "ant", tmp_path / "out")
     with pytest.raises(InputError, match="no picture ant/99"):
-        spurious.write(images, tmp_path / "out", only=["ant/99.jpg"])
+        spurious_cues.write(images, tmp_path / "out", only=["ant/99.jpg"])
     with pytest.raises(InputError, match=r"has no cues\.json"):
-        spurious.read(images)
+        spurious_cues.read(images)
     for name in ("bee_fly", "cow"):
         for path in (images / name).iterdir():
             path.unlink()
     with pytest.raises(InputError, match="one class"):
-        spurious.write(images, tmp_path / "out", Cue(wrong=True))
+        spurious_cues.write(images, tmp_path / "out", Cue(wrong=True))
     (images / "ant" / "0.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"ant/0\.jpg"):
-        spurious.write(images, tmp_path / "out", Cue())
+        spurious_cues.write(images, tmp_path / "out", Cue())
     assert not (tmp_path / "out").exists()

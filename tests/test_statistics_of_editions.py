@@ -9,9 +9,8 @@ import pytest
 
 import milannotations
 from milannotations import schema
-from milannotations.editions import loading as editions
-from milannotations.editions import statistics
-from milannotations.published import annotations as published
+from milannotations.editions import loading, statistics
+from milannotations.published import annotations
 from milannotations.schema import Unit
 
 SMALL = {
@@ -109,7 +108,7 @@ def test_rouge_l_is_that_of_rouge_score(one, other):
 
 
 def test_of_config_reads_an_edition(tmp_path):
-    editions.write_config(tmp_path / "edition", "mine", rows_of(SMALL))
+    loading.write_config(tmp_path / "edition", "mine", rows_of(SMALL))
     assert statistics.of_config(tmp_path / "edition") == statistics.of_rows(rows_of(SMALL))
 
 
@@ -124,10 +123,10 @@ def test_those_of_mini_are_the_shared_ones():
 
 
 def test_of_people_are_the_numbers_known_of_them(real):
-    found = published.read(
+    found = annotations.read(
         real / "annotations" / "milannotations_resnet152_imagenet.csv", "resnet152-imagenet"
     )
-    parts = published.official_split(found.network, found.descriptions)
+    parts = annotations.official_split(found.network, found.descriptions)
     made = statistics.of_rows(
         (split, schema.row(unit, descriptions=found.descriptions[unit]))
         for split, units in parts.items()

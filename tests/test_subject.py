@@ -13,10 +13,10 @@ import baselines
 import leaderboard
 from baselines import Account, Subject
 from baselines.framework.provenance import SUFFIX, beside
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 from milannotations.probes import open_probe
 from milannotations.utils.files import sha256
@@ -56,7 +56,7 @@ def suppress_success():
 def run(*said):
     """Run the command; return nothing unless it fails."""
     with suppress_success():
-        cli.main([*map(str, said)])
+        main.main([*map(str, said)])
 
 
 def test_a_network_of_ones_own_is_described(place, tmp_path, capsys):
@@ -139,7 +139,7 @@ def test_pictures_of_which_nothing_is_known(place):
 )
 def test_what_is_wrong_is_said(place, tmp_path, capsys, said, error):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["describe", str(place / "edition"), "--method", "netdissect",
+        main.main(["describe", str(place / "edition"), "--method", "netdissect",
                   "--out", str(tmp_path / "x.csv"), *said])  # fmt: skip
     assert stop.value.code == 1
     assert error in capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_accounts_and_the_blind_control_go_into_records(tmp_path):
         accounts=[account.to_dict()], settings=Settings(draws=50),
     )  # fmt: skip
     made.save(tmp_path / "record")
-    record = records.load(tmp_path / "record")
+    record = score_record.load(tmp_path / "record")
     assert record.accounts == [account.to_dict()]
     floor = record.floors["blind"]["concept-f1"]
     alone = leaderboard.score(blind, known, ["concept-f1"], split="test",
@@ -216,7 +216,7 @@ def test_what_looks_at_exemplars_has_no_lift_when_they_are_shuffled(tmp_path, ca
         "--out", out)  # fmt: skip
     capsys.readouterr()
     for folder in (out / "mini-mini-test").iterdir():
-        made = records.load(folder)
+        made = score_record.load(folder)
         if made.method == "invert":
             assert "blind" not in made.floors
             for chosen in made.accounts[0]["chosen_on"].values():

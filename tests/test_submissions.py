@@ -10,13 +10,13 @@ import pytest
 import submitted
 from submitted import FIELDS, edit, found
 
-from leaderboard import submission as submitting
-from leaderboard.cli import main as cli
+from leaderboard import submission
+from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
 from leaderboard.metrics.models import at_hand
 from leaderboard.ranking import tracks
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from leaderboard.submission import leakage, track_units
 from milannotations import InputError, Unit
 
@@ -37,14 +37,14 @@ def made(tmp_path, known):
 
 
 def test_a_plain_submission_passes_every_check(made):
-    findings = submitting.check(made)
-    assert [each.name for each in findings] == list(submitting.CHECKS)
+    findings = submission.check(made)
+    assert [each.name for each in findings] == list(submission.CHECKS)
     assert {each.status for each in findings} == {"pass"}, findings
 
 
 def test_the_folder_is_computed_from_the_content(made, tmp_path):
     assert made == tmp_path / "submissions" / "made-up" / "1.0"
-    form = submitting.load(made)
+    form = submission.load(made)
     assert form.path.as_posix() == "made-up/1.0"
     assert [each.file for each in form.predictions] == ["mini-mini.csv"]
     edit(made, lambda fields: fields.update(version="1.1"))
@@ -52,14 +52,14 @@ def test_the_folder_is_computed_from_the_content(made, tmp_path):
 
 
 def test_the_form_comes_back_as_it_was_written(made):
-    form = submitting.load(made)
-    assert submitting.form.parse(submitting.form.dumps(form).encode()) == form
+    form = submission.load(made)
+    assert submission.form.parse(submission.form.dumps(form).encode()) == form
     assert form.predictions[0].edition_digest == MINI.edition_digest
     assert form.predictions[0].units_digest == MINI.units_digest
 
 
 def test_the_contact_stays_in_the_form_and_the_rest_goes_into_the_record(made):
-    form = submitting.load(made)
+    form = submission.load(made)
     about = form.about(form.predictions[0])
     assert about.command == FIELDS["command"]
     assert FIELDS["contact"] not in about.model_dump_json()
@@ -111,7 +111,7 @@ def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, 
     assert finding.status == "warn"
     assert f"{len(copied)} of 393 answers" in finding.says
     with pytest.raises(SystemExit) as left:
-        cli.main(["submit", "check", str(made)])
+        main.main(["submit", "check", str(made)])
     assert not left.value.code
     assert "WARN" in capsys.readouterr().out
 
@@ -173,7 +173,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
     file = tmp_path / "said.csv"
     predictions.of_texts(list(said), said.values()).write(file)
     fields = {**FIELDS, "trained_on": trained_on, "saw_test_units": saw}
-    made = submitting.new(fields, [file], track=track.key, root=tmp_path)
+    made = submission.new(fields, [file], track=track.key, root=tmp_path)
     findings = found(made)
     assert findings["training"].status == status
     # what needs people's words is skipped and said, where they are not at hand
@@ -185,29 +185,29 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
 @pytest.mark.skipif(not at_hand(sentences=True), reason="needs the text model of 'offline'")
 def test_every_metric_of_the_track_is_computed(made, tmp_path):
     """A minute: the text model encodes what the simulated annotators said."""
-    submitting.score(made, out=tmp_path / "records", settings=Settings(draws=20))
-    record = records.load(tmp_path / "records" / "mini-v1" / "made-up-1.0")
+    submission.score(made, out=tmp_path / "records", settings=Settings(draws=20))
+    record = score_record.load(tmp_path / "records" / "mini-v1" / "made-up-1.0")
     assert set(MINI.metrics) == set(record.scores)
     assert tracks.belongs(record, MINI) is None
 
 
 def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, monkeypatch):
     short = replace(MINI, metrics=("concept-f1", "rouge-l"))
-    monkeypatch.setattr(submitting.rescoring, "get", lambda key: short)
+    monkeypatch.setattr(submission.rescoring, "get", lambda key: short)
     out = tmp_path / "records"
     few = Settings(draws=20)
-    (score,) = submitting.score(made, out=out, settings=few)
+    (score,) = submission.score(made, out=out, settings=few)
     folder = out / "mini-v1" / "made-up-1.0"
-    record = records.load(folder)
+    record = score_record.load(folder)
     assert record.track == "mini@1"
     assert record.method == "made-up"
     assert record.about.authors == ["A. Tester"]
     assert set(record.scores) == {"concept-f1", "rouge-l"}
     assert record.scores == score.record.scores
-    submitting.score(made, out=out, settings=few)  # its own record is replaced
+    submission.score(made, out=out, settings=few)  # its own record is replaced
     edit(made, lambda fields: fields["predictions"][0].update(sha256="0" * 64))
     with pytest.raises(InputError, match="is not scored: digests"):
-        submitting.score(made, out=out, settings=few)
+        submission.score(made, out=out, settings=few)
 
 
 def test_several_seeds_are_files_of_one_submission(tmp_path, known):
@@ -216,14 +216,14 @@ def test_several_seeds_are_files_of_one_submission(tmp_path, known):
     for seed in (0, 1):
         files.append(tmp_path / f"seed{seed}.csv")
         predictions.of_texts(list(said), said.values()).write(files[-1])
-    made = submitting.new(FIELDS, files, seeds=[0, 1], root=tmp_path / "submissions")
+    made = submission.new(FIELDS, files, seeds=[0, 1], root=tmp_path / "submissions")
     names = sorted(path.name for path in (made / "predictions").iterdir())
     assert names == ["mini-mini-seed0.csv", "mini-mini-seed1.csv"]
     assert {each.status for each in found(made).values()} == {"pass"}
     with pytest.raises(InputError, match="one file, or several with a --seed each"):
-        submitting.new(FIELDS, files, root=tmp_path / "others")
+        submission.new(FIELDS, files, root=tmp_path / "others")
     with pytest.raises(InputError, match="stands twice with seed 0"):
-        submitting.new(FIELDS, files, seeds=[0, 0], root=tmp_path / "others")
+        submission.new(FIELDS, files, seeds=[0, 0], root=tmp_path / "others")
 
 
 def test_a_submission_is_not_written_over_another(made, tmp_path, known):
@@ -234,7 +234,7 @@ def test_a_submission_is_not_written_over_another(made, tmp_path, known):
 def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, known, capsys):
     def run(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main(["submit", "new", "made-up", "--predictions", str(file), *words])
+            main.main(["submit", "new", "made-up", "--predictions", str(file), *words])
         return left.value.code, capsys.readouterr()
 
     from baselines.framework.provenance import Account
@@ -255,7 +255,7 @@ def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, know
     root = tmp_path / "submissions"
     code, shown = run(*words, "--not-saw-test-units", "--root", str(root))
     assert not code, shown.err
-    form = submitting.load(root / "made-up" / "2.0")
+    form = submission.load(root / "made-up" / "2.0")
     assert form.authors == ["A", "B"]
     assert form.cost == "3.2 s for 393 units"
 
@@ -263,7 +263,7 @@ def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, know
 def test_check_prints_json_and_fails_with_one(made, capsys):
     edit(made, lambda fields: fields["predictions"][0].update(sha256="0" * 64))
     with pytest.raises(SystemExit) as left:
-        cli.main(["submit", "check", str(made), "--json"])
+        main.main(["submit", "check", str(made), "--json"])
     assert left.value.code == 1
     shown = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in shown if each["status"] == "fail"] == ["digests"]
@@ -286,7 +286,7 @@ def real_milan(real, tmp_path_factory):
             writer.writerows(rows)
         fields = {**FIELDS, "name": "milan", "version": version}
         fields |= {"trained_on": ["alexnet-places365", "resnet152-places365", "biggan-places365"]}
-        made = submitting.new(fields, [file], track=REAL, data=annotations, root=folder)
+        made = submission.new(fields, [file], track=REAL, data=annotations, root=folder)
         return found(made, data={"release": str(annotations)})
 
     submit.known = references.of_csv(annotations, "resnet152-imagenet")

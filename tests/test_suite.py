@@ -7,10 +7,9 @@ import pytest
 
 import baselines
 from baselines.framework.run import keys
-from leaderboard import metrics
-from leaderboard import run_methods as suite
+from leaderboard import metrics, run_methods
 from leaderboard import score as score_of
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
 from leaderboard.metrics.models import at_hand
@@ -111,7 +110,7 @@ def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, mon
     asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed",
              "retrieval-tfidf-auc"]  # fmt: skip
     with pytest.raises(SystemExit) as left:
-        cli.main([*asked, "--out", str(tmp_path / "out"), "--draws", "50"])
+        main.main([*asked, "--out", str(tmp_path / "out"), "--draws", "50"])
     assert left.value.code == 0
     shown, told = capsys.readouterr()
     page = tmp_path / "out" / "page" / "index.html"
@@ -143,7 +142,7 @@ def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, mon
 )
 def test_what_cannot_be_run(asked, says):
     with pytest.raises(InputError, match=says):
-        suite.run(**{"data": "mini", **asked})
+        run_methods.run(**{"data": "mini", **asked})
 
 
 @pytest.mark.slow
@@ -153,7 +152,7 @@ def test_order_of_merit_on_other_worlds(tmp_path, seed):
     from milannotations.synthetic.edition import build
 
     build(tmp_path / "edition", seed)
-    scores = suite.run(
+    scores = run_methods.run(
         tmp_path / "edition",
         ["truth", "nearest", "random-description", "constant"],
         metrics=MERIT,

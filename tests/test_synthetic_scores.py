@@ -9,14 +9,14 @@ import pytest
 
 import leaderboard
 from leaderboard import metrics
-from leaderboard.console import score_table as tables
+from leaderboard.console import score_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.references import References
 from leaderboard.metrics import models
 from leaderboard.metrics.text import normalise
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 from milannotations.schema import features, row
 from milannotations.synthetic.formulas import Formula
@@ -479,10 +479,10 @@ def test_units_of_other_editions_have_none_of_this(plainly):
     assert record.abstention is None
     assert record.person_slices == {}
     assert not {"seen", "unseen"} & set(record.slices)
-    shown = tables.text(record)
+    shown = score_table.text(record)
     assert "SYNTHETIC" not in shown
     assert "simulated" not in shown
-    assert "seen_mean" not in tables.frame(record)
+    assert "seen_mean" not in score_table.frame(record)
 
 
 # --- records and tables -----------------------------------------------------------------------
@@ -490,7 +490,7 @@ def test_units_of_other_editions_have_none_of_this(plainly):
 
 def test_a_synthetic_record_is_written_and_read_back(tmp_path, partly):
     folder = partly.save(tmp_path / "record")
-    made = records.load(folder)
+    made = score_record.load(folder)
     assert made == partly.record
     assert made.edition.synthetic
     assert made.metrics["sense-recall"].reads == "all"
@@ -498,7 +498,7 @@ def test_a_synthetic_record_is_written_and_read_back(tmp_path, partly):
 
 
 def test_everything_printed_stands_under_a_heading_that_says_synthetic(partly):
-    shown = tables.text(partly.record)
+    shown = score_table.text(partly.record)
     assert shown.startswith("SYNTHETIC: ")
     assert "not that it transfers to photographs" in " ".join(shown.split())
     assert "one person" not in shown.lower()
@@ -506,7 +506,7 @@ def test_everything_printed_stands_under_a_heading_that_says_synthetic(partly):
     assert "Abstention: on 2 of 4 units that mean nothing (0.50), and falsely on 4 of 28" in shown
     assert "never abstaining has 0.50" in shown
     assert "unseen in" in shown
-    frame = tables.frame(partly.record)
+    frame = score_table.frame(partly.record)
     assert frame.loc["concept-f1", "unseen_lift"] == (
         partly.record.slices["unseen"]["concept-f1"].lift
     )
@@ -524,7 +524,7 @@ def lines(board, width):
 @pytest.mark.parametrize("width", [150, 100])
 def test_the_board_shows_methods_side_by_side_with_their_lifts(truth, partly, width):
     named = {"somebody who knows": truth.record, "partly": partly.record}
-    shown = lines(tables.board(dict(reversed(named.items())), width), width)
+    shown = lines(score_table.board(dict(reversed(named.items())), width), width)
     assert shown[0].startswith("SYNTHETIC: ")
     assert max(map(len, shown)) <= width
     text = " ".join(" ".join(shown).split())
@@ -538,16 +538,16 @@ def test_the_board_shows_methods_side_by_side_with_their_lifts(truth, partly, wi
 
 def test_the_board_takes_one_synthetic_edition_alone(truth, known, plainly):
     with pytest.raises(InputError, match="never stand in one table"):
-        tables.board([truth.record, plainly.record])
+        score_table.board([truth.record, plainly.record])
     other = leaderboard.score(
         say(told), known, ["concept-f1"], layers=["a"], split="test", settings=FEW, method="x"
     )
     with pytest.raises(InputError, match="scored on other units"):
-        tables.board([truth.record, other.record])
+        score_table.board([truth.record, other.record])
     with pytest.raises(InputError, match="names of their own"):
-        tables.board([truth.record, truth.record])
+        score_table.board([truth.record, truth.record])
     with pytest.raises(InputError, match="no records"):
-        tables.board([])
+        score_table.board([])
 
 
 def test_metrics_built_once_serve_several_scores(known):

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from milannotations.errors import InputError
 from milannotations.exemplars.images import batches as loading
-from milannotations.exemplars.tallies import overlap as overlaps
+from milannotations.exemplars.tallies import overlap, validation
 from milannotations.exemplars.tallies import quantile as quantiles
-from milannotations.exemplars.tallies import validation as incoming
 from milannotations.exemplars.tallies.base import Nonfinite, Overlap, Pooled, Quantile, TopK
 from milannotations.exemplars.tallies.masks import masks, upsample
 
@@ -674,12 +673,12 @@ def test_overlap_of_nothing_is_zero():
 
 
 @pytest.mark.parametrize("many", [0, 8, 1 << 40])  # whole masks for none, some, all
-@pytest.mark.parametrize("exact", [10, overlaps.EXACT])  # what float32 is taken to count
-@pytest.mark.parametrize("block", [1, 50, incoming.BLOCK])
+@pytest.mark.parametrize("exact", [10, overlap.EXACT])  # what float32 is taken to count
+@pytest.mark.parametrize("block", [1, 50, validation.BLOCK])
 def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block, exact, many):
-    monkeypatch.setattr(incoming, "BLOCK", block)
-    monkeypatch.setattr(overlaps, "EXACT", exact)
-    monkeypatch.setattr(overlaps, "MANY", many)
+    monkeypatch.setattr(validation, "BLOCK", block)
+    monkeypatch.setattr(overlap, "EXACT", exact)
+    monkeypatch.setattr(overlap, "MANY", many)
     thresholds, activations, planes = torch.tensor([0.3, 1.0, 50.0]), stream("normal"), as_planes()
     hot = one_hot(planes)
     assert (planes[:, 0] == planes[:, 1])[planes[:, 0] > 0].any()  # twice at a pixel
@@ -715,8 +714,8 @@ def test_active_pixels_are_those_of_masks(kind, old, size, same, threshold, bloc
     expected = masks(maps, thresholds, size).flatten(1)
     found = torch.zeros_like(expected, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(incoming, "BLOCK", block)
-        for at, pixels in overlaps.active(maps, thresholds, size):
+        patched.setattr(validation, "BLOCK", block)
+        for at, pixels in overlap.active(maps, thresholds, size):
             assert (at.diff() >= 0).all()
             found.index_put_((at, pixels), torch.tensor(1), accumulate=True)
     assert torch.equal(found, expected.long())
@@ -729,7 +728,7 @@ def test_active_pixels_of_real_sizes(old, quantile):
     thresholds = maps.flatten(1).quantile(quantile, dim=1)
     expected = masks(maps, thresholds, (112, 112)).flatten(1)
     found = torch.zeros_like(expected)
-    for at, pixels in overlaps.active(maps, thresholds, (112, 112)):
+    for at, pixels in overlap.active(maps, thresholds, (112, 112)):
         found[at, pixels] = True
     assert expected.any()
     assert torch.equal(found, expected)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from leaderboard.applications import run_tasks as tasks
-from leaderboard.applications.audit import mini as audit_mini
+from leaderboard.applications import run_tasks
+from leaderboard.applications.audit import mini
 from leaderboard.applications.common.mini_networks import LAYERS, Scenes, Workshop, describers
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.subjects import CLASSES, SubjectWorld
@@ -20,10 +20,10 @@ TINY = Settings(steps=2, batch=4)
 
 
 def test_tasks_have_names():
-    assert tasks.names(None) == ["analyze", "audit", "edit"]
-    assert tasks.names(["edit", "analyze"]) == ["analyze", "edit"]
+    assert run_tasks.names(None) == ["analyze", "audit", "edit"]
+    assert run_tasks.names(["edit", "analyze"]) == ["analyze", "edit"]
     with pytest.raises(InputError, match="Did you mean 'audit'"):
-        tasks.names(["audits"])
+        run_tasks.names(["audits"])
 
 
 def test_methods_that_need_nothing_more_can_describe_subjects():
@@ -95,7 +95,7 @@ def test_every_method_on_analysis_and_audit(tmp_path):
         ("second", 0, ["analyze", "audit"]),
         ("third", 1, ["audit"]),
     ):
-        tasks.run(
+        run_tasks.run(
             wanted, ["random-description", "constant"], seeds=1, seed=seed, out=tmp_path / name,
             cache=tmp_path / f"cache-{seed}", workers=1, training=TINY, scenes=40, pictures=20,
         )  # fmt: skip
@@ -111,17 +111,17 @@ def test_every_method_on_analysis_and_audit(tmp_path):
     assert all(made["first"][name] != record for name, record in made["third"].items())
     folders = sorted(each.name for each in (tmp_path / "first" / "audit-mini").iterdir())
     assert [name.rsplit("-", 1)[0] for name in folders] == ["constant", "random-description"]
-    constant = outcome.load(tmp_path / "first" / "analyze-mini" / folders[0])
+    constant = application_record.load(tmp_path / "first" / "analyze-mini" / folders[0])
     assert constant.number.value is None, "nothing varies"
     (tmp_path / "first" / "audit-mini" / folders[0] / "mine").write_text("")
     with pytest.raises(InputError, match="holds"):
-        tasks.run(["audit"], ["constant"], out=tmp_path / "first", training=TINY)
+        run_tasks.run(["audit"], ["constant"], out=tmp_path / "first", training=TINY)
 
 
 @pytest.mark.slow
 def test_networks_that_saw_blurred_faces_have_fewer_face_units(tmp_path):
     """The calibration of audits: five pairs, the truth from pixels, MILAN's words."""
-    (found,) = tasks.run(["audit"], ["milan"], seeds=audit_mini.SEEDS, out=tmp_path)
+    (found,) = run_tasks.run(["audit"], ["milan"], seeds=mini.SEEDS, out=tmp_path)
     group = found.results["groups"]["faces"]
     print(f"\n{found.number.says}\nMeasured: {group['measured']['training_data']}")
     print(f"Flag against pixels: {group['measured']['all']}")
@@ -165,7 +165,7 @@ def test_the_papers_audit_from_files(tmp_path, capsys):
     of_texts(units, texts).write(tmp_path / "said.csv")
     common = ("--predictions", tmp_path / "said.csv", "--out", tmp_path / "out")
     assert command("reproduce", "audit", *common) in (0, None)
-    made = outcome.load(tmp_path / "out")
+    made = application_record.load(tmp_path / "out")
     assert made.settings["matching"] == "substrings", "as in 2022: 'face' is in 'surfaces'"
     assert made.number.p == 2.0**-12
     assert made.results["paper"] == {"unblurred": 213, "blurred": 142}

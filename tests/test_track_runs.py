@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from leaderboard import run_methods as suite
+from leaderboard import run_methods
 from leaderboard.cli import submit
 from leaderboard.evaluation.evaluator import Settings
 from leaderboard.ranking import tracks
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import InputError
-from milannotations.published import annotations as published
+from milannotations.published import annotations
 
 FEW = Settings(draws=20, seed=3)
 
@@ -24,8 +24,8 @@ def shortened(monkeypatch, name, *metrics):
 
 def test_a_run_for_a_track_makes_records_of_it(tmp_path, monkeypatch):
     track = shortened(monkeypatch, "mini", "concept-f1", "rouge-l")
-    suite.run("mini", ["constant"], track="mini", settings=FEW, out=tmp_path)
-    record = records.load(tmp_path / "mini-v1" / "constant-1.0-seed3")
+    run_methods.run("mini", ["constant"], track="mini", settings=FEW, out=tmp_path)
+    record = score_record.load(tmp_path / "mini-v1" / "constant-1.0-seed3")
     assert record.track == track.key
     assert set(record.scores) == {"concept-f1", "rouge-l"}
     assert record.edition.split == "test"
@@ -38,10 +38,10 @@ def test_floors_on_the_real_annotations(real, tmp_path, monkeypatch):
     """Text alone: no exemplars are at hand, so floors are all that can run there."""
     source = real / "annotations" / "milannotations_resnet152_imagenet.csv"
     edition = tmp_path / "release"
-    published.build_edition(source, "resnet152-imagenet", edition)
+    annotations.build_edition(source, "resnet152-imagenet", edition)
     name = "within-network/resnet152-imagenet"
     track = shortened(monkeypatch, name, "rouge-l", "retrieval-tfidf-auc")
-    scores = suite.run(edition, track=name, settings=FEW, out=tmp_path / "out")
+    scores = run_methods.run(edition, track=name, settings=FEW, out=tmp_path / "out")
     assert set(scores) == {"constant", "most-common", "random-description"}
     for score in scores.values():
         record = score.record
@@ -62,7 +62,7 @@ def test_floors_on_the_real_annotations(real, tmp_path, monkeypatch):
 )
 def test_tracks_that_a_run_cannot_serve(name, says):
     with pytest.raises(InputError, match=says):
-        suite.run("mini", ["constant"], track=name)
+        run_methods.run("mini", ["constant"], track=name)
 
 
 def test_on_a_terminal_what_is_missing_is_asked_for(monkeypatch):

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from leaderboard.cli import main as cli
+from leaderboard.cli import main
 from leaderboard.evaluation import references
 from leaderboard.ranking import tracks
-from leaderboard.submission import track_units as units
+from leaderboard.submission import track_units
 from milannotations import InputError, splits
 
 
@@ -43,10 +43,10 @@ def test_mini_is_the_edition_that_ships():
     """A mini edition made anew with other units needs a version of its own."""
     track, known = tracks.get("mini"), references.of("mini")
     assert known.digest == track.edition_digest
-    inside, others = units.units(track, known)
+    inside, others = track_units.units(track, known)
     assert len(inside) == track.n_units
     assert len(inside | others) == 1224
-    assert units.digest(inside) == track.units_digest
+    assert track_units.digest(inside) == track.units_digest
 
 
 def test_a_version_does_not_change():
@@ -70,24 +70,26 @@ def test_get_takes_names_and_keys_and_says_what_is_near():
 
 def test_units_of_a_published_track_are_known_without_its_edition():
     track = tracks.get("within-network/resnet152-imagenet")
-    inside, others = units.units(track, None)
+    inside, others = track_units.units(track, None)
     assert (len(inside), len(inside | others)) == (390, 3904)
-    train, test = units.networks(tracks.get("across-network/alexnet-to-resnet152"))
+    train, test = track_units.networks(tracks.get("across-network/alexnet-to-resnet152"))
     assert train == ["alexnet-imagenet", "alexnet-places365"]
     assert test == ["resnet152-imagenet", "resnet152-places365"]
-    assert units.units(replace(track, condition=""), None) == (None, None)
+    assert track_units.units(replace(track, condition=""), None) == (None, None)
 
 
 def test_another_edition_is_refused(tmp_path):
     import sample
 
     with pytest.raises(InputError, match="is not the edition of mini@1"):
-        units.open_references(replace(tracks.get("mini"), config="sample"), sample.ANNOTATIONS)
+        track_units.open_references(
+            replace(tracks.get("mini"), config="sample"), sample.ANNOTATIONS
+        )
 
 
 def test_list_tracks_prints_and_is_instant(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["list", "tracks", "--json"])
+        main.main(["list", "tracks", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert [each["key"] for each in shown] == [track.key for track in tracks.tracks()]
     program = (

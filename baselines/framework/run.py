@@ -212,9 +212,9 @@ def open_units(
     """
     from datasets import concatenate_datasets
 
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
-    made = editions.load(edition, config, split)
+    made = loading.load(edition, config, split)
     units = concatenate_datasets(list(made.values())) if split is None else made
     wanted = [layers] if isinstance(layers, str) else list(layers)
     members = keys(units)
@@ -247,10 +247,10 @@ def open_training(edition: str | os.PathLike[str], config: str | None = None) ->
     Raises:
         InputError: no such edition or config.
     """
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
-    known = editions.configs(edition)
-    made = editions.load(edition, None if len(known) == 1 else config)
+    known = loading.configs(edition)
+    made = loading.load(edition, None if len(known) == 1 else config)
     return made.get("train")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.applications import TASKS
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from leaderboard.record_format.application_record import Outcome
 from milannotations.errors import InputError, did_you_mean
 from milannotations.synthetic.training import Settings as Training
@@ -124,7 +124,7 @@ def run(
     if out is not None:
         for task in wanted:
             for title in titles:
-                outcome.check_free(Path(out) / f"{task}-mini" / title, task)
+                application_record.check_free(Path(out) / f"{task}-mini" / title, task)
     workers = workers or min(2, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="milan-tasks-") as temporary:
         job = Job(
@@ -149,7 +149,7 @@ def run(
         # the longest first
         second = [replace(job, kind=task) for task in reversed(wanted)]
         for folders in _each(_task, second, workers):
-            own = [outcome.load(folder) for folder in folders]
+            own = [application_record.load(folder) for folder in folders]
             tell(f"{own[0].kind}: {len(own)} methods")
             found = own + found
     return found

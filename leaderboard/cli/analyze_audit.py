@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leaderboard.cli import board as boards
+from leaderboard.cli import board
 from leaderboard.cli.options import Json, console, examples, print_json
 from milannotations.errors import InputError
 
@@ -91,7 +91,7 @@ def analyze(
     from leaderboard.applications.analyze.task import Settings, analyze
     from leaderboard.applications.common.open_network import open_target
     from leaderboard.evaluation import predictions
-    from leaderboard.record_format import application_record as outcome
+    from leaderboard.record_format import application_record
     from milannotations.exemplars import Run
 
     check_source(files, describe, model)
@@ -104,7 +104,7 @@ def analyze(
         how=how,
         seed=seed,
     )
-    outcome.check_free(out, "analyze")
+    application_record.check_free(out, "analyze")
     said = predictions.read(*files, network=network) if files else None
     asked: dict[str, Any] = {"files": [Path(file).name for file in files or ()]}
     if model is None:
@@ -188,7 +188,7 @@ def audit(
     from leaderboard.applications.audit.task import preset as pairs_of
     from leaderboard.applications.common.open_network import open_selectivity, open_sheets
     from leaderboard.evaluation import predictions
-    from leaderboard.record_format import application_record as outcome
+    from leaderboard.record_format import application_record
 
     if not files and describe is None:
         check_source(files, describe, None)
@@ -198,7 +198,7 @@ def audit(
     if pair and preset:
         raise InputError("Both --pair and --preset were given; expected one of them.")
     pairs = pairs_of(preset) if preset else [_pair(each) for each in pair or ()]
-    outcome.check_free(out, "audit")
+    application_record.check_free(out, "audit")
     asked = {"files": [Path(file).name for file in files or ()], "preset": preset}
     if describe is not None:
         from leaderboard.applications.audit.mini import AT, MiniAudit
@@ -236,11 +236,11 @@ def run(
     as_json: bool,
 ) -> None:
     """Run tasks for several methods, and print a table a task; see `tasks.run`."""
-    from leaderboard.applications import run_tasks as running
+    from leaderboard.applications import run_tasks
     from leaderboard.console.application_table import render
 
     watched = sys.stderr.isatty()
-    made = running.run(
+    made = run_tasks.run(
         tasks,
         methods,
         seeds=seeds,
@@ -257,7 +257,7 @@ def run(
         screen.print(render(made, screen.width))
     if out is not None:
         print(f"Records: {out}", file=sys.stderr)
-        boards.beside(out)
+        board.beside(out)
 
 
 def show(made: Outcome, out: str, as_json: bool) -> None:

@@ -49,9 +49,9 @@ def build(
 
     Open SITE/index.html, from a server or from a disk.
     """
-    from leaderboard import site as board
+    from leaderboard import site
 
-    page = board.build(
+    page = site.build(
         out,
         records or (),
         editions=editions or (),
@@ -97,11 +97,11 @@ def report(
 
 def beside(records: str, data: str = "mini") -> None:
     """Make a board of a folder of records within it, and say where it is, or why there is none."""
-    from leaderboard import site as board
+    from leaderboard import site
 
     editions = [data] if Path(data).is_dir() else []
     try:
-        page = board.build(
+        page = site.build(
             Path(records) / "page",
             [records],
             editions=editions,

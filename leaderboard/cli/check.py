@@ -77,10 +77,10 @@ def check(
     if metric is not None:
         _metrics(metric, network or [], seed, as_json)
         return
-    from baselines.framework import conformance as checking
+    from baselines.framework import conformance
 
     assert method is not None
-    found = checking.check(method, options_of(method, model=model, given=set_), seed=seed)
+    found = conformance.check(method, options_of(method, model=model, given=set_), seed=seed)
     if as_json:
         print_json([vars(each) for each in found])
     else:
@@ -101,14 +101,14 @@ def _kinds(names: list[str]) -> list[Any]:
 
 def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) -> None:
     kinds = _kinds(names)  # before minutes are spent
-    from leaderboard.console import grounding_table as tables
-    from leaderboard.grounding import sanity_checks as checks
+    from leaderboard.console import grounding_table
+    from leaderboard.grounding import sanity_checks
     from leaderboard.grounding.activations import of_mini
 
     held = of_mini(networks=networks)
-    pool = checks.Pool.of_mini(held)
-    verdicts = [each for kind in kinds for each in checks.sanity(kind, pool, seed=seed)]
-    rankings = [checks.ranking(kind, held) for kind in kinds]
+    pool = sanity_checks.Pool.of_mini(held)
+    verdicts = [each for kind in kinds for each in sanity_checks.sanity(kind, pool, seed=seed)]
+    rankings = [sanity_checks.ranking(kind, held) for kind in kinds]
     if as_json:
         print_json(
             {
@@ -118,9 +118,14 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
         )
     else:
         screen = console()
-        screen.print(tables.verdicts(verdicts, screen.width), "", tables.rankings(rankings), "")
-        screen.print(*tables.explained(verdicts), sep="\n", style="dim")
-    low = [each for each in verdicts if each.prevalence <= checks.LOW]
+        screen.print(
+            grounding_table.verdicts(verdicts, screen.width),
+            "",
+            grounding_table.rankings(rankings),
+            "",
+        )
+        screen.print(*grounding_table.explained(verdicts), sep="\n", style="dim")
+    low = [each for each in verdicts if each.prevalence <= sanity_checks.LOW]
     if any(each.verdict != "pass" for each in low):
         raise typer.Exit(1)
 
@@ -137,15 +142,17 @@ def _rated(
 ) -> None:
     kinds = _kinds(names)
     from leaderboard.cli.ground import held_of
-    from leaderboard.grounding import human_ratings as rating
+    from leaderboard.grounding import human_ratings
     from leaderboard.grounding.metrics import Grounded
     from leaderboard.grounding.scorers import Presences, open_scorer
 
-    rated = rating.read(ratings, model)
+    rated = human_ratings.read(ratings, model)
     made = open_scorer(scorer, cache=subject["cache"])
     held = held_of(model, [each.unit for each in rated], images, seed=seed, **subject)
     presences = Presences(made, held.probe)
-    found = [rating.agreement(Grounded(kind, held, presences), rated, seed) for kind in kinds]
+    found = [
+        human_ratings.agreement(Grounded(kind, held, presences), rated, seed) for kind in kinds
+    ]
     if as_json:
         print_json([each.to_dict() for each in found])
         return

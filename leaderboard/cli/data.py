@@ -97,9 +97,9 @@ def data_show(
     out: Annotated[str, typer.Option(help="Picture to write (PNG).")] = "units.png",
 ) -> None:
     """Draw units: exemplars dimmed outside their masks, the truth, what was written of them."""
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
     from milannotations.errors import InputError
-    from milannotations.utils import contact_sheet as pictures
+    from milannotations.utils import contact_sheet
     from milannotations.utils.files import replacing
 
     if not out.lower().endswith(".png"):
@@ -107,19 +107,19 @@ def data_show(
     if scenes:
         from milannotations.synthetic.scenes import World
 
-        editions.check_embedded(edition)
-        sheet = pictures.grid([scene.image for scene in World().scenes(seed, scenes)], 12, 128)
+        loading.check_embedded(edition)
+        sheet = contact_sheet.grid([scene.image for scene in World().scenes(seed, scenes)], 12, 128)
     else:
-        rows = editions.select(
+        rows = loading.select(
             edition, network, layer, unit, config=config, split=split, count=count, seed=seed
         )
         # one unit is looked at closely, several beside one another
         close: dict[str, Any] = {"columns": 5, "side": 160} if len(rows) == 1 else {}
-        sheet = pictures.unit_sheet(rows, exemplars=exemplars, **close)
+        sheet = contact_sheet.unit_sheet(rows, exemplars=exemplars, **close)
         if "synthetic" in rows["unit_kind"]:
-            print(pictures.SYNTHETIC + "\n")
+            print(contact_sheet.SYNTHETIC + "\n")
         for row in rows:
-            print("\n".join(pictures.lines(row)) + "\n")
+            print("\n".join(contact_sheet.lines(row)) + "\n")
     with replacing(out) as temporary:
         sheet.save(temporary)
     print(f"Picture: {out}")

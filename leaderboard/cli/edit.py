@@ -107,7 +107,7 @@ def edit(
 ) -> None:
     """Delete the units that are described as text: are wrong names believed less?"""
     from leaderboard.applications.edit.task import COLORS, Settings
-    from leaderboard.record_format import application_record as outcome
+    from leaderboard.record_format import application_record
     from milannotations.exemplars import Run
 
     if model is not None and images is None:
@@ -134,7 +134,7 @@ def edit(
     run = Run(batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty())
     place = Path(out)
     if not prepare:
-        outcome.check_free(place, "edit")
+        application_record.check_free(place, "edit")
     if model is None:
         made = _mini(files, describe, network, settings, seeds, pictures, cache, place, prepare,
                      method)  # fmt: skip
@@ -166,10 +166,12 @@ def cues(
     as_json: Json = False,
 ) -> None:
     """Write class names into a corner of some pictures, or frame them in a colour of the class."""
-    from leaderboard.applications.edit import spurious_cues as spurious
+    from leaderboard.applications.edit import spurious_cues
 
     asked = replace(cue_of(cue, corner, height, side, seed), share=share, wrong=wrong)
-    made = spurious.write(images, out, asked, names=_names(names), progress=sys.stderr.isatty())
+    made = spurious_cues.write(
+        images, out, asked, names=_names(names), progress=sys.stderr.isatty()
+    )
     if as_json:
         print_json(made)
     else:
@@ -229,7 +231,7 @@ def _real(
     import tempfile
 
     from leaderboard.applications.common.open_network import lines
-    from leaderboard.applications.edit import real_networks as edit_real
+    from leaderboard.applications.edit import real_networks
     from leaderboard.applications.edit.task import edit as edited
     from leaderboard.evaluation import predictions
     from milannotations.exemplars import load_model
@@ -247,7 +249,7 @@ def _real(
     loaded = load_model(model, weights=weights, random=random)
     with tempfile.TemporaryDirectory(prefix="milan-edit-") as temporary:
         work = Path(cache or temporary)
-        roles: Roles = edit_real.write_roles(
+        roles: Roles = real_networks.write_roles(
             images,
             work / "pictures",
             cue,
@@ -257,10 +259,10 @@ def _real(
             progress=run.progress,
         )
         if prepare:
-            edit_real.write_exemplars(loaded, name, layers, roles, out, run=run)
+            real_networks.write_exemplars(loaded, name, layers, roles, out, run=run)
             return None
         assert said is not None
-        trial = edit_real.trial_of(
+        trial = real_networks.trial_of(
             loaded, name, layers, roles, seed=settings.seed, run=run, folder=work
         )
         return edited(

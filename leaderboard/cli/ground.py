@@ -81,8 +81,7 @@ def of_command(
     Raises:
         InputError: as `grounding.score` and `Subject.probings`.
     """
-    from leaderboard.evaluation import references as reference_sources
-    from leaderboard.evaluation import scoring
+    from leaderboard.evaluation import references, scoring
     from leaderboard.grounding import score
     from leaderboard.grounding.activations import exemplars_of
     from leaderboard.grounding.scorers import open_scorer
@@ -91,7 +90,7 @@ def of_command(
     if mini and (images or limit or weights or random):
         raise InputError("The mini world has scenes of its own: leave --images and others out.")
     made_scorer = open_scorer(scorer or ("grammar" if mini else "labels"), cache=cache)
-    known: Any = None if data is None else reference_sources.of(data, config=config)
+    known: Any = None if data is None else references.of(data, config=config)
     if known is None and network is None:
         network = None if mini else model.rpartition(":")[2].partition("@")[0]
     said = scoring.read_predictions(list(files), known, network, list(layers))

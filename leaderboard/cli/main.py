@@ -13,22 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboard.cli import analyze_audit as applications
-from leaderboard.cli import board as boards
+from leaderboard.cli import analyze_audit, board, describe, edit, models, reproduce, submit, train
 from leaderboard.cli import check as checking
 from leaderboard.cli import data as data_commands
-from leaderboard.cli import describe as describing
-from leaderboard.cli import edit as editing
 from leaderboard.cli import ground as grounding
 from leaderboard.cli import list as lists
-from leaderboard.cli import models as model_commands
-from leaderboard.cli import reproduce as reproducing
-from leaderboard.cli import submit as submitting
-from leaderboard.cli import train as training
 from leaderboard.cli.options import Json, console, examples, print_json
 from leaderboard.cli.subject import Cache, Device, Model, Probe, Random, Weights, subject_of
 from milannotations.errors import InputError
-from milannotations.exemplars import command as exemplar_command
+from milannotations.exemplars import command
 from milannotations.utils.terminal import leave, spread
 
 if TYPE_CHECKING:
@@ -46,20 +39,20 @@ app = typer.Typer(
 )
 app.add_typer(lists.app, name="list")
 app.add_typer(data_commands.app, name="data")
-app.add_typer(submitting.app, name="submit")
-app.add_typer(boards.app, name="board")
-app.command("report", epilog=boards.REPORT)(boards.report)
-app.command("exemplars", epilog=exemplar_command.EPILOG)(exemplar_command.exemplars)
-app.command("describe", epilog=describing.EPILOG)(describing.describe)
+app.add_typer(submit.app, name="submit")
+app.add_typer(board.app, name="board")
+app.command("report", epilog=board.REPORT)(board.report)
+app.command("exemplars", epilog=command.EPILOG)(command.exemplars)
+app.command("describe", epilog=describe.EPILOG)(describe.describe)
 app.command("check", epilog=checking.EPILOG)(checking.check)
-app.command("train", epilog=training.EPILOG)(training.train)
-app.command("reproduce", epilog=reproducing.EPILOG)(reproducing.reproduce)
-app.command("analyze", epilog=applications.ANALYZE)(applications.analyze)
-app.command("audit", epilog=applications.AUDIT)(applications.audit)
-app.command("edit", epilog=editing.EPILOG)(editing.edit)
-data_commands.app.command("cues", epilog=editing.CUES)(editing.cues)
-app.command("convert", epilog=model_commands.CONVERT)(model_commands.convert)
-app.command("download", epilog=model_commands.DOWNLOAD)(model_commands.download)
+app.command("train", epilog=train.EPILOG)(train.train)
+app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
+app.command("analyze", epilog=analyze_audit.ANALYZE)(analyze_audit.analyze)
+app.command("audit", epilog=analyze_audit.AUDIT)(analyze_audit.audit)
+app.command("edit", epilog=edit.EPILOG)(edit.edit)
+data_commands.app.command("cues", epilog=edit.CUES)(edit.cues)
+app.command("convert", epilog=models.CONVERT)(models.convert)
+app.command("download", epilog=models.DOWNLOAD)(models.download)
 
 
 def _version(wanted: bool) -> None:
@@ -154,9 +147,9 @@ def score(
     if ground is None and (data is None) == (references is None):
         raise typer.BadParameter("give either --data EDITION or --references annotations.csv")
     if out is not None:
-        from leaderboard.record_format import score_record as records
+        from leaderboard.record_format import score_record
 
-        records.check_free(out)  # before hours are spent
+        score_record.check_free(out)  # before hours are spent
     import leaderboard
     from leaderboard.evaluation.evaluator import Settings
 
@@ -249,15 +242,15 @@ def run(
                 f"--tasks are of the mini world, and --data is {data}. For networks of your own: "
                 "milan analyze, milan audit, milan edit."
             )
-        applications.run(tasks, methods, seeds, placebos, seed, out, cache, as_json)
+        analyze_audit.run(tasks, methods, seeds, placebos, seed, out, cache, as_json)
         return
-    from leaderboard import run_methods as suite
-    from leaderboard.console import synthetic_table as synthetic
+    from leaderboard import run_methods
+    from leaderboard.console import synthetic_table
     from leaderboard.evaluation.evaluator import Settings
 
     screen = console()
     tell = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
-    scores = suite.run(
+    scores = run_methods.run(
         data,
         methods,
         fast=fast,
@@ -276,13 +269,13 @@ def run(
     if as_json:
         print_json({name: record.model_dump() for name, record in made.items()})
     elif next(iter(made.values())).edition.synthetic:
-        screen.print(synthetic.board(made, screen.width))
+        screen.print(synthetic_table.board(made, screen.width))
     else:
         for score in scores.values():
             screen.print(score.render(screen.width))
     if out is not None:
         print(f"Records: {out}", file=sys.stderr)
-        boards.beside(out, data)
+        board.beside(out, data)
 
 
 @app.command("doctor", epilog=examples("milan doctor", "milan doctor --json"))
@@ -306,11 +299,11 @@ def doctor(
 
 
 def _edition(name: str) -> str:
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
     if Path(name).is_file():
         raise InputError(f"{name} is a file; an edition is a folder. Use --references for a CSV.")
-    editions.locate(name or "./")
+    loading.locate(name or "./")
     return name
 
 
@@ -322,9 +315,9 @@ def _file(name: str) -> str:
 
 def _show(made: Score, as_json: bool) -> None:
     if as_json:
-        from leaderboard.record_format import score_record as records
+        from leaderboard.record_format import score_record
 
-        sys.stdout.write(records.dumps(made.record))
+        sys.stdout.write(score_record.dumps(made.record))
         return
     screen = console()
     screen.print(made.render(screen.width))

@@ -66,9 +66,8 @@ def prepare(
 ) -> None:
     """Convert published archives into an edition that datasets.load_dataset opens."""
     from milannotations import catalog
-    from milannotations.published import convert as release
+    from milannotations.published import convert, imagenet
     from milannotations.published import download as fetching
-    from milannotations.published import imagenet
 
     names = [member for name in networks for member in catalog.GROUPS.get(name, (name,))]
     sources = _sources(names, zips or [], download)
@@ -91,7 +90,7 @@ def prepare(
             tell=_tell,
             progress=sys.stderr.isatty(),
         )
-        made = release.prepare(
+        made = convert.prepare(
             name,
             source,
             out,
@@ -132,9 +131,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify an edition: schema, checksums, counts, and that every picture decodes."""
-    from milannotations.editions import validation as checking
+    from milannotations.editions import validation
 
-    findings = checking.check(edition, progress=sys.stderr.isatty())
+    findings = validation.check(edition, progress=sys.stderr.isatty())
     if as_json:
         print_json({"edition": edition, "findings": findings})
     else:

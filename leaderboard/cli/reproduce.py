@@ -65,27 +65,27 @@ def reproduce(
     watched = sys.stderr.isatty()
     if table in TASKS:
         from leaderboard.cli.analyze_audit import show
-        from leaderboard.reproduction import applications as applying
+        from leaderboard.reproduction import applications
 
         more: dict[str, Any] = (
             {"model": milan, "limit": limit, "epochs": epochs} if table == "edit" else {}
         )
-        made = applying.reproduce(
+        made = applications.reproduce(
             table,
             out,
             predictions or (),
             images=images,
-            seeds=seeds or applying.SEEDS,
+            seeds=seeds or applications.SEEDS,
             cache=cache,
             tell=lambda line: print(line, file=sys.stderr) if watched else None,
             **more,
         )
         show(made, out, as_json)
         return
-    from leaderboard.reproduction import tables as reproducing
+    from leaderboard.reproduction import tables
 
     given = {"backbone": encoder, "weights": encoder_weights, "layers": encoder_layer}
-    found = reproducing.reproduce(
+    found = tables.reproduce(
         table,
         data,
         out,
@@ -99,5 +99,5 @@ def reproduce(
     if as_json:
         sys.stdout.write((Path(out) / f"{table}.json").read_text())
     else:
-        console().print(reproducing.render(found))
+        console().print(tables.render(found))
         print(f"Written: {Path(out) / table}.json, {table}.csv", file=sys.stderr)

@@ -96,7 +96,7 @@ def new(
 
     What 'milan describe' knows of the method is taken from beside the predictions.
     """
-    from leaderboard import submission as submitting
+    from leaderboard import submission
     from leaderboard.ranking import tracks
 
     given: dict[str, Any] = {
@@ -117,10 +117,10 @@ def new(
         "cost": cost,
     }
     found = tracks.get(track)
-    fields = submitting.drafted(predictions[0])
+    fields = submission.drafted(predictions[0])
     fields |= {key: value for key, value in given.items() if value is not None}
     fields |= _ask([key for key in _ASKED if key not in fields])
-    made = submitting.new(
+    made = submission.new(
         {"name": name, **fields},
         predictions,
         track=found.key,
@@ -141,9 +141,9 @@ def new(
 )
 def check(folder: Folder, data: Data = None, as_json: Json = False) -> None:
     """Run the named checks on a submission, the same as CI does."""
-    from leaderboard import submission as submitting
+    from leaderboard import submission
 
-    found = submitting.check(folder, data=_places(data))
+    found = submission.check(folder, data=_places(data))
     if as_json:
         print_json([vars(each) for each in found])
     else:
@@ -172,10 +172,10 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Compute every score anew, from the predictions alone."""
-    from leaderboard import submission as submitting
+    from leaderboard import submission
     from leaderboard.evaluation.evaluator import Settings
 
-    scores = submitting.score(
+    scores = submission.score(
         folder,
         data=_places(data),
         out=out,

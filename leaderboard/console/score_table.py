@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.console import grounding_table as grounded
+from leaderboard.console import grounding_table
 from leaderboard.console.cells import WIDE, digits, value_of
 from leaderboard.console.synthetic_table import (
     SEEN,
@@ -83,7 +83,7 @@ def render(record: Record, width: int = 200) -> Any:
 
     edition, said, grounding = record.edition, record.predictions, record.grounding
     head = Text(
-        grounded.head(record)
+        grounding_table.head(record)
         if grounding is not None
         else f"{record.method} on {edition.edition} / {edition.config} "
         f"({' '.join([edition.split, *record.asked.get('layers', [])])}): "
@@ -134,7 +134,7 @@ def render(record: Record, width: int = 200) -> Any:
         record.footnote,
     ]
     if grounding is not None:
-        notes = [*grounded.notes(record), record.footnote]
+        notes = [*grounding_table.notes(record), record.footnote]
     above = [Text(SYNTHETIC + "\n", style="bold reverse")] if edition.synthetic else []
     beside: list[Any] = []
     if edition.synthetic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.evaluation.scoring import Score, score
 from milannotations.errors import InputError
 
@@ -50,21 +50,21 @@ def compare(ours: Score, theirs: Score, *, seed: int = 0, draws: int = 1000) -> 
         if entries[0] != entries[1]:
             raise InputError(f"{name} was computed in two ways: {entries[0]} and {entries[1]}.")
         difference = (part.value_ours - part.value_theirs).to_numpy()
-        weights = stats.bootstrap_weights(len(difference), draws, seed)
-        drawn = stats.resampled_means(difference, weights)
-        low, high = stats.interval(drawn)
+        weights = statistics.bootstrap_weights(len(difference), draws, seed)
+        drawn = statistics.resampled_means(difference, weights)
+        low, high = statistics.interval(drawn)
         rows[name] = {
             "ours": part.value_ours.mean(),
             "theirs": part.value_theirs.mean(),
             "difference": difference.mean(),
             "low": float(low),
             "high": float(high),
-            "p": stats.two_sided_p(drawn),
+            "p": statistics.two_sided_p(drawn),
             "n": len(part),
         }
     if not rows:
         raise InputError("The two methods have no described unit and metric in common.")
     made = pd.DataFrame.from_dict(rows, orient="index")
-    made.insert(6, "p_holm", stats.holm(made["p"].tolist()))
+    made.insert(6, "p_holm", statistics.holm(made["p"].tolist()))
     made.index.name = "metric"
     return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.evaluation.evaluator import Outcome, Settings, UnitOutcome, text_outcome
 from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
@@ -118,10 +118,10 @@ class Summary:
                 "difference": ours.mean(both) - theirs.mean(both),
                 "low": low,
                 "high": high,
-                "p": stats.two_sided_p(drawn),
+                "p": statistics.two_sided_p(drawn),
                 "n": int(both.sum()),
             }
-        adjusted = stats.holm([entry["p"] for entry in made.values()])
+        adjusted = statistics.holm([entry["p"] for entry in made.values()])
         for entry, p in zip(made.values(), adjusted, strict=True):
             entry["p_holm"] = p
         return made
@@ -176,7 +176,9 @@ class Summary:
         if np.isnan(confidence[self.answered]).all():
             return {}
         return {
-            name: stats.risk_coverage(np.where(self.answered, outcome.values, np.nan), confidence)
+            name: statistics.risk_coverage(
+                np.where(self.answered, outcome.values, np.nan), confidence
+            )
             for name, systems in self.outcomes.items()
             if isinstance(outcome := systems[METHOD], UnitOutcome) and outcome.scored.any()
         }
@@ -198,7 +200,7 @@ class Summary:
         ]
         small = []
         for (network, layer), members in self.references.layers.items():
-            few = self.answered[members].sum() < stats.MIN_LAYER
+            few = self.answered[members].sum() < statistics.MIN_LAYER
             left_out = any(
                 outcome.scored[members].any() and not outcome.lifted[members].any()
                 for outcome in compared
@@ -226,5 +228,5 @@ class Summary:
         return pd.concat(parts, ignore_index=True)
 
     def _interval(self, drawn: Floats) -> tuple[float, float]:
-        low, high = stats.interval(drawn, self.settings.level)
+        low, high = statistics.interval(drawn, self.settings.level)
         return float(low), float(high)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.evaluation.reference_views import Answers, Mask, Side, View, side
 from leaderboard.evaluation.references import References
 from leaderboard.metrics.base import Against, Floats, Metric, PairMetric, RowMetric, TextMetric
@@ -222,7 +222,7 @@ def text_outcome(metric: TextMetric, answers: Answers, units: Mask) -> UnitOutco
 def _resampled(values: Floats, units: Mask, weights: Floats) -> Floats:
     chosen = np.flatnonzero(units & ~np.isnan(values))
     drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
-    return stats.resampled_means(values[chosen], drawn)
+    return statistics.resampled_means(values[chosen], drawn)
 
 
 @dataclass
@@ -333,11 +333,11 @@ class Judge:
             values[rows] = scores[np.arange(len(rows)), own]
             # a unit without a value (top-1 among too few) is nobody's shuffled target either
             inside = self.answered[rows] & ~np.isnan(values[rows])
-            if inside.sum() < stats.MIN_LAYER:
+            if inside.sum() < statistics.MIN_LAYER:
                 continue
             whole = inside.all() and len(rows) == len(candidates)
             square = scores if whole else scores[np.ix_(inside, own[inside])]
-            above[rows[inside]] = stats.lift(square)
+            above[rows[inside]] = statistics.lift(square)
             for order, places in self._orders.items():
                 ranked = np.argsort(places[candidates])
                 following = np.empty_like(ranked)
@@ -369,9 +369,9 @@ class Judge:
         drawn: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
         for number, layer in enumerate(layers):
             inside = layer[self.answered[layer]]
-            if len(inside) >= stats.MIN_LAYER:
+            if len(inside) >= statistics.MIN_LAYER:
                 seed = (self.settings.seed, number)
-                drawn.append((inside, stats.derangements(len(inside), count, seed)))
+                drawn.append((inside, statistics.derangements(len(inside), count, seed)))
         sources = [rows]
         for inside, permutations in drawn:
             sources.append(np.tile(inside, count))
@@ -396,7 +396,9 @@ class Judge:
             shuffled[:, inside] = part
             start += permutations.size
             if not metric.spec.corpus:
-                above[inside] = stats.lift_sampled(values[inside, 0], part[:, :, 0], permutations)
+                above[inside] = statistics.lift_sampled(
+                    values[inside, 0], part[:, :, 0], permutations
+                )
         if not metric.spec.corpus:
             return UnitOutcome(values[:, 0], above)
         unanswered = np.full_like(values, np.nan)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.framework import provenance as account
-from leaderboard import statistics as stats
-from leaderboard.console import score_table as tables
+from leaderboard import statistics
+from leaderboard.console import score_table
 from leaderboard.evaluation import predictions as prediction_files
 from leaderboard.evaluation import references as reference_sources
 from leaderboard.evaluation.estimates import FLOOR, METHOD, PERSON, Summary
@@ -29,7 +29,7 @@ from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
 from leaderboard.metrics import ALLREF, Metric, build, expand, left_out
 from leaderboard.metrics.text import normalise
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import score_record
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
@@ -130,7 +130,9 @@ def score(
         found = (account.beside(path, digest) for path, digest in said.sources)
         accounts = [each for each in found if each is not None]
     weights = np.zeros((settings.draws, len(known.units)))
-    weights[:, scope] = stats.bootstrap_weights(int(scope.sum()), settings.draws, settings.seed)
+    weights[:, scope] = statistics.bootstrap_weights(
+        int(scope.sum()), settings.draws, settings.seed
+    )
     outcomes: dict[str, dict[str, Outcome]] = {}
     seconds: dict[str, float] = {}
     fitted: set[int] = set()
@@ -147,7 +149,7 @@ def score(
         outcomes[name] = made if person is None else {**made, PERSON: person}
         seconds[name] = time.perf_counter() - begun
     summary = Summary(built, outcomes, known, answers, scope, answered, weights, settings)
-    record = records.assemble(
+    record = score_record.assemble(
         summary=summary,
         predictions=said,
         first=first,
@@ -173,13 +175,13 @@ def score(
 class Score:
     """What came out of `score`: a record, values of units, and the predictions."""
 
-    record: records.Record
+    record: score_record.Record
     summary: Summary
     predictions: Predictions
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table: a metric a row; the score, its floors and one person beside it."""
-        return tables.frame(self.record)
+        return score_table.frame(self.record)
 
     @property
     def units(self) -> pd.DataFrame:
@@ -192,17 +194,17 @@ class Score:
         Raises:
             InputError: the folder holds another record, or no record (see `records.save`).
         """
-        self.record = records.save(
+        self.record = score_record.save(
             folder, self.record, self.units, self.predictions, overwrite=overwrite
         )
         return Path(folder)
 
     def render(self, width: int = 200) -> Any:
         """Return the table as something `rich` prints on a terminal of that width."""
-        return tables.render(self.record, width)
+        return score_table.render(self.record, width)
 
     def __str__(self) -> str:
-        return tables.text(self.record)
+        return score_table.text(self.record)
 
 
 def _answers(rows: Sequence[Prediction | None]) -> list[str | None]:

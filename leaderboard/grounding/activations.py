@@ -214,10 +214,10 @@ def exemplars_of(edition: str | os.PathLike[str], config: str | None = None) -> 
     Raises:
         InputError: no such edition or config.
     """
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
-    config = editions.pick_config(edition, config)
-    loaded = editions.load(edition, config, columns=["source_ids"], streaming=True)
+    config = loading.pick_config(edition, config)
+    loaded = loading.load(edition, config, columns=["source_ids"], streaming=True)
     rows = (row["source_ids"] for part in loaded.values() for row in part)
     return frozenset(each for row in rows if row is not None for each in row)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.grounding.metrics import Grounded
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError
@@ -124,8 +124,10 @@ def agreement(metric: Grounded, rated: Sequence[Rated], seed: int = 0) -> Agreem
             people.append(float(np.mean(own)))
     low = high = None
     if shares:
-        weights = stats.bootstrap_weights(len(shares), 1000, seed)
-        low, high = map(float, stats.interval(stats.resampled_means(np.array(shares), weights)))
+        weights = statistics.bootstrap_weights(len(shares), 1000, seed)
+        low, high = map(
+            float, statistics.interval(statistics.resampled_means(np.array(shares), weights))
+        )
     return Agreement(
         metric.spec.name,
         float(np.mean(shares)) if shares else None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding import functional as values
+from leaderboard.grounding import functional
 from leaderboard.grounding.functional import Floats, Value
 from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, ReferenceSets, distinct
 from milannotations.errors import InputError, did_you_mean
@@ -88,45 +88,46 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("pearson", "correlation of presence and activation", values.pearson, -1.0, 1.0,
+    Kind("pearson", "correlation of presence and activation", functional.pearson, -1.0, 1.0,
          "scipy.stats.pearsonr", 0.0),
-    Kind("auprc", "average precision: activations find the concept", values.auprc, 0.0, 1.0,
+    Kind("auprc", "average precision: activations find the concept", functional.auprc, 0.0, 1.0,
          "sklearn.metrics.average_precision_score"),
-    Kind("auprc-above", "(AUPRC - prevalence) / (1 - prevalence)", values.auprc_above, None, 1.0,
-         "sklearn.metrics.average_precision_score", 0.0),
-    Kind("f1", "F1 of concept and active unit", values.f1, 0.0, 1.0, "sklearn.metrics.f1_score"),
-    Kind("iou", "IoU of concept and active unit", values.iou, 0.0, 1.0,
+    Kind("auprc-above", "(AUPRC - prevalence) / (1 - prevalence)", functional.auprc_above, None,
+         1.0, "sklearn.metrics.average_precision_score", 0.0),
+    Kind("f1", "F1 of concept and active unit", functional.f1, 0.0, 1.0,
+         "sklearn.metrics.f1_score"),
+    Kind("iou", "IoU of concept and active unit", functional.iou, 0.0, 1.0,
          "sklearn.metrics.jaccard_score"),
-    Kind("cosine", "cosine of presence and activation", values.cosine, -1.0, 1.0,
+    Kind("cosine", "cosine of presence and activation", functional.cosine, -1.0, 1.0,
          "scipy.spatial.distance.cosine", 0.0),
-    Kind("prevalence", "share of samples that have the concept", values.prevalence, 0.0, 1.0,
+    Kind("prevalence", "share of samples that have the concept", functional.prevalence, 0.0, 1.0,
          "this suite"),
-    Kind("auroc-invert", "AUROC, activation as score", values.auroc_invert, 0.0, 1.0,
+    Kind("auroc-invert", "AUROC, activation as score", functional.auroc_invert, 0.0, 1.0,
          "Bykov et al. 2023; sklearn.metrics.roc_auc_score", 0.5, (MISSING,)),
-    Kind("auroc", "AUROC, concept as predictor of an active unit", values.auroc, 0.0, 1.0,
+    Kind("auroc", "AUROC, concept as predictor of an active unit", functional.auroc, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.roc_auc_score", 0.5, (EXTRA,), True),
     Kind("auprc-predictor", "average precision, concept as predictor of an active unit",
-         values.auprc_predictor, 0.0, 1.0,
+         functional.auprc_predictor, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.average_precision_score", takes_share=True),
-    Kind("recall", "share of active samples that have the concept", values.recall, 0.0, 1.0,
+    Kind("recall", "share of active samples that have the concept", functional.recall, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.recall_score", None, (EXTRA,), True),
-    Kind("precision", "share of samples with the concept that are active", values.precision,
+    Kind("precision", "share of samples with the concept that are active", functional.precision,
          0.0, 1.0, f"{_OIKARINEN}; sklearn.metrics.precision_score", None, (MISSING,), True),
-    Kind("accuracy", "share of samples in which both agree", values.accuracy, 0.0, 1.0,
+    Kind("accuracy", "share of samples in which both agree", functional.accuracy, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.accuracy_score", None, (MISSING,), True),
     Kind("balanced-accuracy", "the same, of active and idle samples alike",
-         values.balanced_accuracy, 0.0, 1.0,
+         functional.balanced_accuracy, 0.0, 1.0,
          f"{_OIKARINEN}; sklearn.metrics.balanced_accuracy_score", 0.5, (EXTRA,), True),
-    Kind("mad", "mean activation with the concept less without, in deviations", values.mad,
+    Kind("mad", "mean activation with the concept less without, in deviations", functional.mad,
          None, None, "Kopf et al. 2024, CoSy; numpy", 0.0, (MISSING,)),
-    Kind("wpmi", "log p(concept | active) - .1 log p(concept)", values.wpmi, None, None,
+    Kind("wpmi", "log p(concept | active) - .1 log p(concept)", functional.wpmi, None, None,
          f"{_OIKARINEN}; Oikarinen and Weng 2023", None, (EXTRA,), True),
-    Kind("spearman", "rank correlation of presence and activation", values.spearman, -1.0, 1.0,
+    Kind("spearman", "rank correlation of presence and activation", functional.spearman, -1.0, 1.0,
          "scipy.stats.spearmanr", 0.0),
-    Kind("top-recall", "mean presence in the 10 samples that excite most", values.top_recall,
+    Kind("top-recall", "mean presence in the 10 samples that excite most", functional.top_recall,
          0.0, 1.0, "Zhou et al. 2015; numpy", None, (EXTRA,)),
     Kind("pearson-top-random", "correlation over strongest and random samples",
-         values.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
+         functional.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
          (EXTRA,)),
 )  # fmt: skip
 """Every metric of activations: the headline, what stands beside it, and the literature's."""

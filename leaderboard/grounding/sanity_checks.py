@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.grounding.functional import Floats
 from leaderboard.grounding.metrics import EXTRA, MISSING, Kind
 from leaderboard.grounding.scorers import Presences
@@ -242,8 +242,8 @@ def ranking(kind: Kind, held: HeldOut, share: float = 0.05) -> Ranking:
         own = np.array([phrases.index(phrase(each.formula)) for each in units])
         scores = value(presences.of(phrases), activations)
         rows = np.arange(len(units))
-        aucs.append(stats.retrieval_auc(scores.T)[rows, own])
-        firsts.append(stats.best_of_all(scores.T)[rows, own])
+        aucs.append(statistics.retrieval_auc(scores.T)[rows, own])
+        firsts.append(statistics.best_of_all(scores.T)[rows, own])
         truths.append(scores[own, rows])
         bests.append(scores.max(0))
         for column, each in enumerate(units):

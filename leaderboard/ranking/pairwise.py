@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.metrics.base import Floats
 
 LEVEL = 0.05
@@ -83,13 +83,15 @@ class Values:
         values, among = self.filled, weights
         if units is not None and not units.all():  # else nothing is copied
             values, among = values[:, units], weights[:, units]
-        by_seed = np.stack([stats.resampled_means(each, among) for each in values], axis=1)
+        by_seed = np.stack([statistics.resampled_means(each, among) for each in values], axis=1)
         n = len(values)
         if n == 1:
             return by_seed[:, 0]
         # by name and not by place: another entry in the table moves no interval of this one
         own = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
-        return (by_seed * stats.bootstrap_weights(n, len(weights), [seed, own])).sum(axis=1) / n
+        return (by_seed * statistics.bootstrap_weights(n, len(weights), [seed, own])).sum(
+            axis=1
+        ) / n
 
 
 def compare(entries: Sequence[Values], weights: Floats, seed: int = 0) -> list[Pair]:
@@ -104,7 +106,7 @@ def compare(entries: Sequence[Values], weights: Floats, seed: int = 0) -> list[P
     """
     drawn = [_Difference.of(upper, lower, weights, seed) for upper, lower in pairwise(entries)]
     p_values = [p for each in drawn for p in (each.p, each.p_all)]
-    adjusted = stats.holm(p_values)
+    adjusted = statistics.holm(p_values)
     asked = 1 - LEVEL / 2 / max(1, int(np.isfinite(p_values).sum()))
     return [
         each.pair(adjusted[2 * i], adjusted[2 * i + 1], NormalDist().inv_cdf(asked))
@@ -134,16 +136,16 @@ class _Difference:
         if both.any():
             difference = upper.mean(both) - lower.mean(both)
             shared = upper.means(weights, seed, both) - lower.means(weights, seed, both)
-            p = stats.two_sided_p(shared)
+            p = statistics.two_sided_p(shared)
         p_all = float("nan")
         if not same:
-            p_all = stats.two_sided_p(upper.means(weights, seed) - lower.means(weights, seed))
+            p_all = statistics.two_sided_p(upper.means(weights, seed) - lower.means(weights, seed))
         return cls(both, difference, shared, p, upper.mean() - lower.mean(), p_all)
 
     def pair(self, p_holm: float, p_all_holm: float, quantile: float) -> Pair:
         low = high = detectable = None
         if self.shared is not None:
-            low, high = map(float, stats.interval(self.shared))
+            low, high = map(float, statistics.interval(self.shared))
             detectable = quantile * float(np.nanstd(self.shared))
         if np.isnan(p_all_holm):
             p_all_holm = p_holm

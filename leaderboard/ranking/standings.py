@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.evaluation.estimates import PERSON
 from leaderboard.ranking import tracks
 from leaderboard.ranking.pairwise import Pair, Values, compare
@@ -100,7 +100,7 @@ def standings(
         return []
     _check(runs, track)
     entries = _entries(runs, track)
-    weights = stats.bootstrap_weights(entries[0][1].by_seed.shape[1], draws, seed)
+    weights = statistics.bootstrap_weights(entries[0][1].by_seed.shape[1], draws, seed)
     methods = [i for i, (row, _) in enumerate(entries) if row["kind"] == "method"]
     below: dict[int, Pair] = {}
     if methods:
@@ -113,7 +113,7 @@ def standings(
         ranks[i] = rank
     rows = []
     for i, (row, values) in enumerate(entries):
-        low, high = map(float, stats.interval(values.means(weights, seed)))
+        low, high = map(float, statistics.interval(values.means(weights, seed)))
         rows.append(Standing(ranks.get(i), low=low, high=high, below=below.get(i), **row))
     return sorted([*rows, *_beside(runs, track)], key=_order)
 

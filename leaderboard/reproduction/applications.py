@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from leaderboard.applications import TASKS
 from leaderboard.evaluation import predictions
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def reproduce(
 
     if task not in TASKS:
         raise InputError(f"No task '{task}' (tasks: {', '.join(TASKS)}).")
-    outcome.check_free(out, task)
+    application_record.check_free(out, task)
     if task == "edit":
         from leaderboard.reproduction.edit import reproduce_edit
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import baselines
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.train_classifier import Training
 from leaderboard.applications.edit.task import Edit, Settings, edit
 from leaderboard.evaluation.predictions import Predictions, of_descriptions
-from leaderboard.record_format import application_record as outcome
+from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ PAPER = {
 
 def paper_settings(placebos: int, seed: int = 0) -> Settings:
     """Return the paper's words, anywhere in words."""
-    return Settings(words=flags.TEXT, matching="substrings", placebos=placebos, seed=seed)
+    return Settings(words=keyword_flags.TEXT, matching="substrings", placebos=placebos, seed=seed)
 
 
 def reproduce_edit(
@@ -92,7 +92,7 @@ def reproduce_edit(
     Raises:
         InputError: see `edit_real.write_roles`, `baselines.describe` and `edit`.
     """
-    outcome.check_free(out, "edit")
+    application_record.check_free(out, "edit")
     asked = {"reproduce": "edit", "method": method, "seeds": seeds, "paper": PAPER}
     place = Path(cache) if cache else Path(f"{os.fspath(out)}.work")
     if images is None:
@@ -134,11 +134,11 @@ def _edited(
     asked: dict[str, Any],
     tell: Callable[[str], Any],
 ) -> Edit:
-    from leaderboard.applications.edit import real_networks as edit_real
-    from milannotations.exemplars.output import make as making
+    from leaderboard.applications.edit import real_networks
+    from milannotations.exemplars.output import make
 
-    roles = edit_real.write_roles(
-        images, place / "pictures", cue, names=names, shares=edit_real.TRAINED, limit=limit,
+    roles = real_networks.write_roles(
+        images, place / "pictures", cue, names=names, shares=real_networks.TRAINED, limit=limit,
         progress=run.progress if run else False,
     )  # fmt: skip
     trials: list[Trial] = []
@@ -148,16 +148,16 @@ def _edited(
         name = f"{architecture}-{roles.cue.kind}-{seed}".replace("_", "-")
         loaded = _trained(place / f"{name}.safetensors", architecture, roles, seed, training, tell)
         tell(f"{name}: exemplars")
-        shown = roles.labelled("shown", edit_real.preprocessing_of(loaded)).pictures
+        shown = roles.labelled("shown", real_networks.preprocessing_of(loaded)).pictures
         edition = place / "exemplars"
-        computed = making.make(loaded, shown, layers, edition, name, run=run, overwrite=True)
+        computed = make.make(loaded, shown, layers, edition, name, run=run, overwrite=True)
         assert computed is not None
         tell(f"{name}: {method} describes")
         options = {} if model is None else {"model": model}
         described = baselines.describe(edition, method, config=name, options=options)
         rows += of_descriptions(described).rows
         trials.append(
-            edit_real.trial_of(
+            real_networks.trial_of(
                 loaded, name, layers, roles, seed=seed, run=run, folder=place, computed=computed
             )
         )
@@ -185,7 +185,7 @@ def _trained(
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    from leaderboard.applications.common import train_classifier as classifier
+    from leaderboard.applications.common import train_classifier
     from milannotations.exemplars import Loaded, Preprocessing
 
     preprocessing = Preprocessing.imagenet()
@@ -194,11 +194,11 @@ def _trained(
         shown = {
             role: roles.labelled(role, preprocessing) for role in ("train", "validation-clean")
         }
-        classifier.train(
+        train_classifier.train(
             architecture, shown["train"], shown["validation-clean"], len(roles.classes), path,
             seed=seed, settings=training,
         )  # fmt: skip
-    model = classifier.network(architecture, len(roles.classes))
+    model = train_classifier.network(architecture, len(roles.classes))
     model.load_state_dict(load_file(path))
     with safe_open(path, "pt") as file:
         source = json.loads(file.metadata()["made"])

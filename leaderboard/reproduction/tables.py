@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.shared.text import medoid
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.estimates import PERSON
 from leaderboard.evaluation.evaluator import Settings as Scoring
@@ -36,7 +36,7 @@ from leaderboard.evaluation.scoring import score
 from leaderboard.metrics import build
 from leaderboard.reproduction.training import LAMBDAS, best_of, choose_lambda
 from milannotations import catalog, splits
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.files import replacing
@@ -184,7 +184,7 @@ def reproduce(
     values = _values(jobs, units, features, asked, lam, tell)
     rows, differences = _summary(values, table, draws)
     made = {
-        "edition": editions.name_of(data),
+        "edition": loading.name_of(data),
         "synthetic": is_synthetic,
         "encoder": asdict(seeing.config),
         "seeds": list(seeds),
@@ -206,10 +206,10 @@ def _open(data: str) -> Any:
     from datasets import concatenate_datasets
 
     parts = []
-    for config in editions.configs(data):
+    for config in loading.configs(data):
         if config in catalog.GROUPS:
             continue
-        for split, rows in editions.load(data, config).items():
+        for split, rows in loading.load(data, config).items():
             parts.append(rows.add_column("split", [str(split)] * len(rows)))
     return concatenate_datasets(parts)
 
@@ -469,19 +469,19 @@ def _summary(values: pd.DataFrame, table: str, draws: int) -> tuple[pd.DataFrame
         for other in [method for method in METHODS if method != "pmi"]:
             for fold, part in [("all", wide), *wide.groupby("fold", sort=False)]:
                 difference = (part["pmi"] - part[other]).dropna().to_numpy()
-                weights = stats.bootstrap_weights(len(difference), draws, 0)
-                drawn = stats.resampled_means(difference, weights)
-                low, high = stats.interval(drawn)
+                weights = statistics.bootstrap_weights(len(difference), draws, 0)
+                drawn = statistics.resampled_means(difference, weights)
+                low, high = statistics.interval(drawn)
                 lines.append(
                     {
                         "metric": metric, "fold": fold, "pmi less": other,
                         "difference": difference.mean(), "low": float(low), "high": float(high),
-                        "p": stats.two_sided_p(drawn), "n": len(difference),
+                        "p": statistics.two_sided_p(drawn), "n": len(difference),
                     }
                 )  # fmt: skip
     differences = pd.DataFrame(lines)
     for _, family in differences.groupby(differences.fold == "all"):  # what is shown together
-        differences.loc[family.index, "p_holm"] = stats.holm(family["p"].tolist())
+        differences.loc[family.index, "p_holm"] = statistics.holm(family["p"].tolist())
     return rows, differences
 
 

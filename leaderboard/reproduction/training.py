@@ -13,7 +13,7 @@ import numpy as np
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.evaluator import Settings as Scoring
 from leaderboard.evaluation.scoring import score
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def open_units(data: Sequence[str], condition: str | None = None) -> tuple[Any, 
     for each in data:
         name, _, config = each.rpartition(":") if not Path(each).exists() else (each, "", "")
         name, config = (name, config) if name else (each, "")
-        made = editions.load(name, config or None, condition=condition)
+        made = loading.load(name, config or None, condition=condition)
         for split, own in parts.items():
             if split in made:
                 own.append(made[split])

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.ranking.standings import Run
-from leaderboard.site import application_table as applied
-from leaderboard.site import downloads
-from leaderboard.site import load_records as finding
+from leaderboard.site import (
+    application_table,
+    downloads,
+    load_records,
+    rendering,
+    thumbnails,
+    track_table,
+    unit_browser,
+)
 from leaderboard.site import method_page as methods
-from leaderboard.site import rendering as pages
-from leaderboard.site import thumbnails as sprites
-from leaderboard.site import track_table as rows
-from leaderboard.site import unit_browser as units
 from leaderboard.site.load_records import Finding, Table
 from leaderboard.site.safe_text import script, slug
 from milannotations.errors import InputError
@@ -54,7 +56,7 @@ def build(
     *,
     editions: Iterable[str | os.PathLike[str]] = (),
     real: str | os.PathLike[str] | None = None,
-    cache: str | os.PathLike[str] = sprites.CACHE,
+    cache: str | os.PathLike[str] = thumbnails.CACHE,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:
@@ -80,12 +82,12 @@ def build(
     places, out = list(editions), Path(out)
     _check_place(out, roots)
     if real is not None:
-        from leaderboard.site import published_rows as reality
+        from leaderboard.site import published_rows
 
-        own, edition = reality.records(real, cache=cache, tell=tell)
+        own, edition = published_rows.records(real, cache=cache, tell=tell)
         roots, places = [*roots, own], [*places, edition]
-    runs, findings = finding.find(roots)
-    tables = finding.tables(runs)
+    runs, findings = load_records.find(roots)
+    tables = load_records.tables(runs)
     with replacing(out) as site:
         site.mkdir()
         _Site(site, runs, tables, findings, places, Path(cache), tell, progress).write()
@@ -97,7 +99,7 @@ def _check_place(out: Path, folders: Sequence[Path]) -> None:
         raise InputError(f"{out} is a file; a folder was expected at --out.")
     if out.is_dir() and any(out.iterdir()):
         page = out / "index.html"
-        if not page.is_file() or pages.MARK not in page.read_text("utf-8", errors="replace"):
+        if not page.is_file() or rendering.MARK not in page.read_text("utf-8", errors="replace"):
             raise InputError(f"{out} is not empty and holds no board. Give another --out.")
     for folder in folders:
         if folder.resolve().is_relative_to(out.resolve()):
@@ -118,15 +120,17 @@ class _Site:
     progress: bool
 
     def write(self) -> None:
-        for name in pages.ASSETS:
-            self._put(f"assets/{name}", pages.asset(name))
+        for name in rendering.ASSETS:
+            self._put(f"assets/{name}", rendering.asset(name))
         self.tell(
             f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables"
         )
-        made = [(table, rows.of_table(table, self._grounded(table))) for table in self.tables]
+        made = [
+            (table, track_table.of_table(table, self._grounded(table))) for table in self.tables
+        ]
         browsers = self._browsers(made)
         shown = [self._track(table, values, browsers) for table, values in made]
-        works = applied.tables(self.findings)
+        works = application_table.tables(self.findings)
         for work in works:
             self._application(work)
         listed = [
@@ -137,7 +141,7 @@ class _Site:
         files = downloads.write(self.at / "downloads", self.runs, self.findings)
         self._put(
             "index.html",
-            pages.render(
+            rendering.render(
                 "index.html",
                 root="",
                 real=[each for each in shown if not each["track"].synthetic and not each["newest"]],
@@ -178,12 +182,12 @@ class _Site:
     def _track(
         self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]
     ) -> dict[str, Any]:
-        file = rows.file_of(table.track)
+        file = track_table.file_of(table.track)
         there = {each.track.key for each in self.tables}
         newest = table.newest
         self._put(
             f"tracks/{file}",
-            pages.render(
+            rendering.render(
                 "track.html",
                 root="../",
                 here="tracks",
@@ -221,11 +225,11 @@ class _Site:
 
     def _browse(self, browser: Browser) -> None:
         record = browser.runs[0][1].record
-        edition, browser.why = finding.edition_of(record, self.editions)
+        edition, browser.why = load_records.edition_of(record, self.editions)
         known = sheets = None
         if edition is not None:
-            known = units.known(edition, record.edition.config)
-            sheets = sprites.sheets(
+            known = unit_browser.known(edition, record.edition.config)
+            sheets = thumbnails.sheets(
                 edition,
                 record.edition.config,
                 cache=self.cache,
@@ -233,19 +237,21 @@ class _Site:
                 progress=self.progress,
             )
         names = [(run.record.method, run.record.version) for _, run in browser.runs]
-        measure = rows.head(browser.runs[0][0].track.ranked_by)
+        measure = track_table.head(browser.runs[0][0].track.ranked_by)
         said = []
         for table, run in browser.runs:
             own = run.record
             kind = "method" if own.about is None else own.about.kind
             metric = table.track.ranked_by
-            if rows.head(metric) != measure:  # values of another kind are not the same thing
+            if track_table.head(metric) != measure:  # values of another kind are not the same thing
                 metric = ""
-            told = units.answers(run, kind, rows.page_of(own.method, own.version), metric)
+            told = unit_browser.answers(
+                run, kind, track_table.page_of(own.method, own.version), metric
+            )
             if names.count((own.method, own.version)) > 1:
-                told = units.named(told, f"{told.name} on {table.track.key}")
+                told = unit_browser.named(told, f"{told.name} on {table.track.key}")
             said.append(told)
-        made = units.browsing(said, known, sheets, title=browser.title, measure=measure)
+        made = unit_browser.browsing(said, known, sheets, title=browser.title, measure=measure)
         browser.n, browser.methods = len(made.index["unit"]), len(said)
         folder = browser.file.removesuffix(".html")
         self._put(f"units/{folder}/index.js", f"milanIndex({script(made.index)});\n")
@@ -260,7 +266,7 @@ class _Site:
                 shutil.copy(sheets.path(number), target)
         self._put(
             f"units/{browser.file}",
-            pages.render(
+            rendering.render(
                 "units.html",
                 root="../",
                 here="units",
@@ -284,7 +290,7 @@ class _Site:
             shown.append(
                 {
                     "track": track,
-                    "file": rows.file_of(track),
+                    "file": track_table.file_of(track),
                     "synthetic": record.edition.synthetic,
                     "seed": None if record.about is None else record.about.seed,
                     "units_page": _page_of(table, browsers),
@@ -301,7 +307,7 @@ class _Site:
         ]
         self._put(
             f"methods/{page.file}",
-            pages.render(
+            rendering.render(
                 "method.html",
                 root="../",
                 here="methods",
@@ -309,7 +315,7 @@ class _Site:
                 facts=methods.facts(page),
                 commands=methods.commands(page),
                 records=shown,
-                applied=at_work,
+                application_table=at_work,
                 costs=methods.costs(page),
             ),
         )
@@ -322,7 +328,7 @@ class _Site:
                 shutil.copyfile(row["folder"] / "figure.png", self.at / "figures" / row["figure"])
         self._put(
             f"applications/{work['file']}",
-            pages.render("application.html", root="../", here="tracks", table=work),
+            rendering.render("application.html", root="../", here="tracks", table=work),
         )
 
 

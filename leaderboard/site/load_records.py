@@ -18,12 +18,11 @@ from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import tracks
 from leaderboard.ranking.standings import Run
 from leaderboard.ranking.tracks import RANKED_BY, TIES_BY, Track
-from leaderboard.record_format import application_record as outcomes
-from leaderboard.record_format import score_record as records
+from leaderboard.record_format import application_record, score_record
 from leaderboard.record_format.application_record import Outcome
 from leaderboard.record_format.method_info import of_spec
 from leaderboard.record_format.score_record import Record
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 from milannotations.schema import TEXT_COLUMNS
 from milannotations.utils.files import sha256
@@ -71,14 +70,14 @@ def find(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[Fin
                 "write them."
             )
         for place in places:
-            raw = records.read_strict(place / "record.json")
+            raw = score_record.read_strict(place / "record.json")
             kind = raw.get("kind") if isinstance(raw, dict) else None
             made: Record | Outcome
             if isinstance(kind, str) and kind in TASKS:
-                made = outcomes.load(place)
+                made = application_record.load(place)
                 found.append(Finding(made, place))
             else:
-                made = records.load(place)
+                made = score_record.load(place)
                 runs.append(Run(made, _units(place), place))
             _check_files(place, made.files)
             if made.id in seen:
@@ -213,11 +212,11 @@ def edition_of(
         places: folders of editions at hand; embedded ones always are.
     """
     named, config = record.edition.edition, record.edition.config
-    known = {editions.name_of(place): place for place in places}
-    at = known.get(named) or (named if named in editions.EMBEDDED else None)
+    known = {loading.name_of(place): place for place in places}
+    at = known.get(named) or (named if named in loading.EMBEDDED else None)
     if at is None:
         return None, f"the edition '{named}' is not at hand"
-    if config not in editions.configs(at):
+    if config not in loading.configs(at):
         return None, f"the edition at hand has no config '{config}'"
     if references(at, config).digest != record.edition.digest:
         return None, "the edition at hand has other units or descriptions than was scored"
@@ -233,12 +232,12 @@ def references(edition: str | os.PathLike[str], config: str) -> References:
     import pyarrow.parquet as parquet
 
     parts = {}
-    for split, paths in editions.files(edition, config).items():
+    for split, paths in loading.files(edition, config).items():
         columns = list(TEXT_COLUMNS)
         parts[split] = _Rows(
             pa.concat_tables(parquet.read_table(p, columns=columns) for p in paths)
         )
-    name = editions.name_of(edition)
+    name = loading.name_of(edition)
     return reference_sources.of_dataset(parts, edition=name, config=config, source=edition)
 
 

@@ -17,7 +17,7 @@ from leaderboard.evaluation import predictions, scoring
 from leaderboard.metrics import build
 from leaderboard.ranking import tracks
 from leaderboard.record_format.method_info import About
-from leaderboard.site import thumbnails as sprites
+from leaderboard.site import thumbnails
 from leaderboard.submission.track_units import open_references
 from milannotations.errors import InputError
 from milannotations.published import annotations as published
@@ -88,7 +88,7 @@ ROWS = (
 def records(
     folder: str | os.PathLike[str],
     *,
-    cache: str | os.PathLike[str] = sprites.CACHE,
+    cache: str | os.PathLike[str] = thumbnails.CACHE,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Path, Path]:
     """Return a folder of records and one of their edition, from the cache or made now.

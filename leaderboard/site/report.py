@@ -15,14 +15,10 @@ from leaderboard.evaluation.predictions import Predictions
 from leaderboard.evaluation.references import References
 from leaderboard.metrics.text import normalise
 from leaderboard.ranking.standings import Run
-from leaderboard.site import load_records as finding
-from leaderboard.site import rendering as pages
-from leaderboard.site import thumbnails as sprites
-from leaderboard.site import track_table as rows
-from leaderboard.site import unit_browser as units
+from leaderboard.site import load_records, rendering, thumbnails, track_table, unit_browser
 from leaderboard.site.safe_text import script
 from leaderboard.site.unit_browser import Answers
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 from milannotations.utils.files import check_writable, replacing
 
@@ -41,7 +37,7 @@ def report(
     network: str | None = None,
     layer: str | None = None,
     settings: Settings | None = None,
-    cache: str | os.PathLike[str] = sprites.CACHE,
+    cache: str | os.PathLike[str] = thumbnails.CACHE,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:
@@ -64,33 +60,35 @@ def report(
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: a name that ends in .html was expected.")
     check_writable(out)
-    config = editions.pick_config(edition, config)
-    known = finding.references(edition, config)
+    config = loading.pick_config(edition, config)
+    known = load_records.references(edition, config)
     said = _read(files, known, network, layer)
     runs = _scored(said, known, settings or Settings(), tell)
-    table = rows.of_table(finding.tables(runs)[0]) if runs else None
+    table = track_table.of_table(load_records.tables(runs)[0]) if runs else None
     for row in table["rows"] if table else ():
         row["page"] = None  # methods have no page here
     methods = [
-        Answers(name, "method", None, each, units.values_of(runs[i], METRICS[0]) if runs else {})
+        Answers(
+            name, "method", None, each, unit_browser.values_of(runs[i], METRICS[0]) if runs else {}
+        )
         for i, (name, each) in enumerate(said.items())
     ]
-    sheets = sprites.sheets(edition, config, cache=cache, tell=tell, progress=progress)
-    name = editions.name_of(edition)
+    sheets = thumbnails.sheets(edition, config, cache=cache, tell=tell, progress=progress)
+    name = loading.name_of(edition)
     title = config if config == name else f"{name} / {config}"
-    measure = rows.head(METRICS[0])
-    made = units.browsing(
-        methods, units.known(edition, config), sheets, title=title, measure=measure
+    measure = track_table.head(METRICS[0])
+    made = unit_browser.browsing(
+        methods, unit_browser.known(edition, config), sheets, title=title, measure=measure
     )
     if sheets is not None:
         made.index["sheet"]["data"] = {n: _data(sheets.path(n)) for n in made.sheets}
     scripts = [
-        *(pages.asset(f"{part}.js") for part in ("table", "units")),
+        *(rendering.asset(f"{part}.js") for part in ("table", "units")),
         f"milanIndex({script(made.index)});",
         *(f"milanPart({n},{script(part)});" for n, part in enumerate(made.parts)),
     ]
-    theme, style = pages.asset("theme.js"), pages.asset("board.css")
-    page = pages.inline(
+    theme, style = rendering.asset("theme.js"), rendering.asset("board.css")
+    page = rendering.inline(
         "report.html",
         scripts=[*scripts[:2], *scripts[3:], scripts[2]],  # parts are there when the index is read
         theme=theme,
@@ -182,7 +180,7 @@ def _layers(methods: Sequence[Answers], known: References) -> list[dict[str, Any
                     "described": len(texts),
                     "distinct": len(counts),
                     "words": f"{words / len(texts):.1f}" if texts else "-",
-                    "retrieval": rows.three(sum(values) / len(values) if values else None),
+                    "retrieval": track_table.three(sum(values) / len(values) if values else None),
                     "commonest": sorted(counts.items(), key=lambda item: (-item[1], item[0]))[
                         :COMMONEST
                     ],

@@ -19,8 +19,7 @@ from leaderboard.metrics.text import normalise
 from leaderboard.ranking import tracks
 from leaderboard.ranking.tracks import Track
 from leaderboard.submission import form as forms
-from leaderboard.submission import leakage
-from leaderboard.submission import track_units as units
+from leaderboard.submission import leakage, track_units
 from leaderboard.submission.form import FOLDER, FORM, Predicted, Submission, file_name, hidden
 from milannotations import catalog
 from milannotations.errors import InputError, some
@@ -93,7 +92,7 @@ class Case:
         if track.key not in self._known:
             source = "mini" if track.edition == "mini" else self.data.get(track.edition)
             self._known[track.key] = (
-                None if source is None else units.open_references(track, source)
+                None if source is None else track_units.open_references(track, source)
             )
         return self._known[track.key]
 
@@ -283,7 +282,7 @@ def _coverage(case: Case) -> Found:
     """Every unit of the track is described, or counts as failed; no other edition's unit is."""
     for said, (_, track, path) in zip(case.said, case.files, strict=True):
         known = case.known(track)
-        expected, others = units.units(track, known)
+        expected, others = track_units.units(track, known)
         if expected is None or others is None:
             yield "skip", _absent(track)
             continue
@@ -310,7 +309,7 @@ def _training(case: Case) -> Found:
     for _, track, _ in case.files:
         if not track.condition or track.condition.startswith("within-network"):
             continue
-        train, test = units.networks(track)
+        train, test = track_units.networks(track)
         named = [name.strip().replace("/", "-") for name in form.trained_on]
         learned = {n for name in named for n in catalog.GROUPS.get(name, (name,))}
         if not form.saw_test_units and learned & set(test):
@@ -353,7 +352,7 @@ def _leakage(case: Case) -> Found:
             continue
         rows = [said.first(unit) for unit in known.units]
         answers = [normalise(row.description) if row is not None else None for row in rows]
-        found = leakage.measure(answers, known, units.scope(track, known))
+        found = leakage.measure(answers, known, track_units.scope(track, known))
         person = "one simulated annotator" if track.synthetic else "one person"
         rate, theirs, limit = (
             f"{round(share, 4) + 0.0:.2%}" for share in (found.rate, found.person, found.limit)

@@ -9,12 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from baselines.framework import provenance as account
+from baselines.framework import provenance
 from leaderboard.evaluation import predictions
 from leaderboard.evaluation.references import References
 from leaderboard.ranking import tracks
-from leaderboard.submission import form as forms
-from leaderboard.submission import track_units as units
+from leaderboard.submission import form, track_units
 from leaderboard.submission.form import FOLDER, FORM, SCHEMA_VERSION, Submission, file_name
 from milannotations import catalog
 from milannotations.errors import InputError
@@ -60,7 +59,7 @@ def new(
         )
     known = None
     if data is not None or found.edition == "mini":
-        known = units.open_references(found, data or found.edition)
+        known = track_units.open_references(found, data or found.edition)
     network = found.config if found.config in catalog.NETWORKS else None
     said = [predictions.read(file, network=network) for file in files]
     # a form without files first: what is wrong with its fields is said before anything is written
@@ -82,7 +81,7 @@ def new(
             each.write(path)
             entries.append(_entry(found, seed, sha256(path), known))
         made = _form({**stated, "predictions": entries})
-        (temporary / FORM).write_text(forms.dumps(made), encoding="utf-8")
+        (temporary / FORM).write_text(form.dumps(made), encoding="utf-8")
     return folder
 
 
@@ -103,7 +102,7 @@ def _form(fields: Mapping[str, Any]) -> Submission:
     try:
         return Submission.model_validate(dict(fields))
     except ValidationError as error:
-        raise InputError(f"The form: {forms.first(error)}") from None
+        raise InputError(f"The form: {form.first(error)}") from None
 
 
 def drafted(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def drafted(file: str | os.PathLike[str]) -> dict[str, Any]:
     `milan describe` writes one; a file of other making has none, and answers nothing.
     """
     path = Path(file)
-    found = account.beside(path, sha256(path)) if path.is_file() else None
+    found = provenance.beside(path, sha256(path)) if path.is_file() else None
     if found is None:
         return {}
     spec = {name: value for name, value in found.get("method", {}).items() if value}

@@ -12,7 +12,7 @@ from leaderboard.evaluation.predictions import read
 from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build
 from leaderboard.ranking.tracks import get, place
-from leaderboard.submission import track_units as units
+from leaderboard.submission import track_units
 from leaderboard.submission.checks import check
 from leaderboard.submission.form import FOLDER, load
 from milannotations.errors import InputError
@@ -59,7 +59,7 @@ def score(
             )
         made = scoring.score(
             read(Path(folder) / FOLDER / predicted.file),
-            units.open_references(track, source),
+            track_units.open_references(track, source),
             {name: metric for name, metric in built.items() if name in track.metrics},
             split=track.split,
             allow_missing=True,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from milan.decoder import Decoder
 from milan.encoder import BLANK, LAYERS, Encoder, EncoderConfig, restore
 from milan.language_model import LanguageModel
-from milan.legacy import pickle_reader as published
+from milan.legacy import pickle_reader
 from milan.model import CONFIG, WEIGHTS, Config, Milan
 from milannotations import exemplars
 from milannotations.errors import InputError, some
@@ -159,7 +159,7 @@ def check_free(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
 
 
 def _read(path: Path) -> _Read:
-    content = published.read(check_is_file(path))
+    content = pickle_reader.read(check_is_file(path))
     expected = "Expected a decoder's checkpoint of 2022: properties, children and state_dict."
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}. {expected}")

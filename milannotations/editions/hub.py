@@ -18,7 +18,7 @@ import yaml
 
 from milannotations import schema
 from milannotations.editions import card as cards
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing, sha256
 
@@ -41,8 +41,8 @@ class _Card:
 
     @classmethod
     def read(cls, edition: str | os.PathLike[str]) -> _Card:
-        root = editions.locate(edition)
-        editions.configs(edition)  # says what is wrong with a card
+        root = loading.locate(edition)
+        loading.configs(edition)  # says what is wrong with a card
         _, front, body = (root / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         return cls(root, yaml.safe_load(front), body)
 
@@ -193,7 +193,7 @@ def stage(
             copy.symlink_to(path.resolve())
     staged = _Card(target, card.front, card.body)
     digests = staged.digests()
-    if changed and editions.MARK in card.body:
+    if changed and loading.MARK in card.body:
         cards.write(target)  # knows the digests of unions and of configs with checksums
         anew = _Card.read(target).front["configs"]
         digests.update({config["config_name"]: config["description"] for config in anew})
@@ -251,7 +251,7 @@ def push(
     with tempfile.TemporaryDirectory(prefix="milannotations-push-") as scratch:
         folder = stage(
             edition,
-            Path(scratch) / editions.name_of(edition),
+            Path(scratch) / loading.name_of(edition),
             include_pictures=include_pictures,
             rights=rights,
         )
@@ -265,7 +265,7 @@ def push(
                 repo_id=repo_id,
                 folder_path=folder,
                 repo_type="dataset",
-                commit_message=f"Edition {editions.name_of(edition)}",
+                commit_message=f"Edition {loading.name_of(edition)}",
                 delete_patterns=["*.parquet"],
             )
         # its base is the error of whichever http library the hub's client is built on

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from milannotations.editions import card as cards
+from milannotations.editions import card
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing, sha256
 
@@ -72,7 +72,7 @@ class Work:
 
     def is_installed(self) -> bool:
         """Say whether an earlier run stopped after the config was in place."""
-        made = cards.read_json(self.target / cards.PREPARED)
+        made = card.read_json(self.target / card.PREPARED)
         same = {name: made.get(name) for name in self.asked} == self.asked
         return same and self._is_same_run() and not self.whole.exists()
 
@@ -85,7 +85,7 @@ class Work:
 
     def _journal(self) -> dict[str, Any]:
         try:
-            return cards.read_json(self.folder / "journal.json")
+            return card.read_json(self.folder / "journal.json")
         except InputError:
             return {}
 
@@ -127,7 +127,7 @@ class Work:
             if self.target.exists():
                 self.target.rename(self.before)
             self.whole.rename(self.target)
-        cards.write(self.out)
+        card.write(self.out)
         self.clear()
 
     def clear(self) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations import schema
-from milannotations.editions import card as cards
-from milannotations.editions import loading as editions
+from milannotations.editions import card, loading
 from milannotations.editions.resumable import write_json
 from milannotations.errors import InputError
 
@@ -107,7 +106,7 @@ class Shards:
             others = [name for name in _leaves() if name != _PICTURES]
             self._options["compression"] = {_PICTURES: "none", **dict.fromkeys(others, "zstd")}
             self._options["use_dictionary"].append(_PICTURES)
-            self._options["dictionary_pagesize_limit"] = editions.DICTIONARY_PAGE
+            self._options["dictionary_pagesize_limit"] = loading.DICTIONARY_PAGE
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -134,7 +133,7 @@ class Shards:
                 row[column] = row[column] and [self._encoded(part) for part in row[column]]
         arrow_schema = schema.features().arrow_schema
         if self._writer is None:
-            self.names.append(cards.shard_name(self._split, self._layer, len(self.names)))
+            self.names.append(card.shard_name(self._split, self._layer, len(self.names)))
             self._writer = parquet.ParquetWriter(
                 self._folder / self.names[-1], arrow_schema, **self._options
             )
@@ -166,8 +165,8 @@ def count(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
             yield from ((name.split("-", 1)[0], row) for row in table.to_pylist())
 
     counted = statistics.of_rows(rows())
-    write_json(folder / cards.CHECKSUMS, dict(sums))
-    write_json(folder / cards.STATISTICS, counted)
+    write_json(folder / card.CHECKSUMS, dict(sums))
+    write_json(folder / card.STATISTICS, counted)
     return counted
 
 

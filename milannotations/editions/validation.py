@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from milannotations import catalog, schema, splits
-from milannotations.editions import card as cards
-from milannotations.editions import loading as editions
+from milannotations.editions import card, loading
 from milannotations.errors import InputError, some
 from milannotations.utils.files import sha256
 
@@ -41,12 +40,12 @@ def check(edition: str | os.PathLike[str], *, progress: bool = False) -> list[st
     """
     from tqdm import tqdm
 
-    root = editions.locate(edition)
+    root = loading.locate(edition)
     findings: list[str] = []
     files: dict[str, dict[str, list[Path]]] = {}
-    for config in editions.configs(edition):
+    for config in loading.configs(edition):
         try:
-            files[config] = editions.files(edition, config)
+            files[config] = loading.files(edition, config)
         except InputError as error:
             findings.append(str(error))
     singles = [config for config in files if config not in catalog.GROUPS]
@@ -75,18 +74,18 @@ def _check_config(
 ) -> Iterator[str]:
     folder = root / config
     try:
-        sums, prepared = (cards.read_json(folder / n) for n in (cards.CHECKSUMS, cards.PREPARED))
+        sums, prepared = (card.read_json(folder / n) for n in (card.CHECKSUMS, card.PREPARED))
     except InputError as error:
         yield str(error)
         sums, prepared = {}, {}
     named = {path.name for paths in files.values() for path in paths}
     for name, digest in sums.items():
         if not (folder / name).is_file():
-            yield f"{config}/{name} is missing; {cards.CHECKSUMS} names it."
+            yield f"{config}/{name} is missing; {card.CHECKSUMS} names it."
         elif sha256(folder / name) != digest:
             yield f"{config}/{name} is not as it was written: its sha256 differs."
     if sums and named - set(sums):
-        yield f"{config}: {some(sorted(named - set(sums)))} are not in {cards.CHECKSUMS}."
+        yield f"{config}: {some(sorted(named - set(sums)))} are not in {card.CHECKSUMS}."
     units: dict[str, list[schema.Unit]] = {}
     for split, paths in files.items():
         units[split] = []

@@ -9,8 +9,7 @@ import sys
 
 import typer
 
-from milannotations.exemplars import command
-from milannotations.exemplars import distributed as groups
+from milannotations.exemplars import command, distributed
 from milannotations.exemplars.checkpoint import StoppedError
 from milannotations.utils.terminal import leave, spread
 
@@ -20,7 +19,7 @@ app.command(epilog=command.EPILOG)(command.exemplars)
 
 def main() -> None:
     """Join the other processes, if there are any, and run the command."""
-    with groups.joined():
+    with distributed.joined():
         try:
             app(args=spread(sys.argv[1:]), prog_name="python -m milannotations.exemplars")
         except StoppedError as stopped:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from milannotations.editions.resumable import roomy
 from milannotations.errors import InputError
-from milannotations.exemplars import distributed as groups
+from milannotations.exemplars import distributed
 from milannotations.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Checkpoint:
         every: seconds between two writings.
     """
 
-    def __init__(self, folder: Path | None, work: Pass, group: groups.Group, every: float) -> None:
+    def __init__(
+        self, folder: Path | None, work: Pass, group: distributed.Group, every: float
+    ) -> None:
         self.folder, self.work, self.group, self.every = folder, work, group, every
         self._own: set[int] = set()
         self._kept = time.monotonic()
@@ -83,7 +85,7 @@ class Checkpoint:
                     temporary.write_text(json.dumps(asked, indent=1))
         if self.group.rank == 0:
             (self.folder / "stopped").unlink(missing_ok=True)
-        groups.gathered(None, self.group)  # nobody reads before that
+        distributed.gathered(None, self.group)  # nobody reads before that
         found = [(path, _read(path)) for path in sorted(self.folder.glob("rank-*.pt"))]
         found.sort(key=lambda each: (-len(each[1]["batches"]), each[0].name))
         kept: set[int] = set()
@@ -100,7 +102,9 @@ class Checkpoint:
                 self.work.add(state["work"])
                 if path != self._path:
                     self._merged.append(path)
-        shares = groups.gathered(sorted(self._own), self.group)  # and nobody writes before that
+        shares = distributed.gathered(
+            sorted(self._own), self.group
+        )  # and nobody writes before that
         for path in leftovers:
             path.unlink(missing_ok=True)
         return {number for share in shares for number in share}

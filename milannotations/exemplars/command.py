@@ -123,11 +123,11 @@ def exemplars(
     from milannotations.exemplars.images.batches import batches
     from milannotations.exemplars.images.latents import Generated, Latents
     from milannotations.exemplars.images.sources import open_images
-    from milannotations.exemplars.networks import loading as models
+    from milannotations.exemplars.networks import loading
     from milannotations.exemplars.networks.preprocessing import Preprocessing
-    from milannotations.exemplars.output import make as making
+    from milannotations.exemplars.output import make
 
-    loaded = models.load_model(model, weights=weights, random=random)
+    loaded = loading.load_model(model, weights=weights, random=random)
     preprocessing = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing
     if preprocessing is None:
         preprocessing = Preprocessing.imagenet()
@@ -137,7 +137,7 @@ def exemplars(
                 "to 224 and normalised as for ImageNet. Another: --preprocess",
                 file=sys.stderr,
             )
-    over = models.load_module(sae) if sae else None
+    over = loading.load_module(sae) if sae else None
     chosen = [
         Layer.parse(
             each,
@@ -179,9 +179,9 @@ def exemplars(
         _print_plan(planning.plan(loaded, data, chosen, k, quantile, run, quality), as_json)
         return
     assert out is not None
-    name = name or models.default_name(model, Path(images or latents or "").resolve().name)
-    form = making.Form(masks, quality, side, Path(also_npy) if also_npy else None)
-    computed = making.make(
+    name = name or loading.default_name(model, Path(images or latents or "").resolve().name)
+    form = make.Form(masks, quality, side, Path(also_npy) if also_npy else None)
+    computed = make.make(
         loaded, data, chosen, Path(out), name, k, quantile, run=run, form=form, overwrite=overwrite
     )
     if computed is not None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, some
-from milannotations.exemplars import distributed as groups
+from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import Checkpoint
 from milannotations.exemplars.hooks.layers import Layer, as_maps
 from milannotations.exemplars.hooks.reader import Taps
@@ -230,7 +230,7 @@ def compute(
     if len(dataset) == 0:
         raise InputError("There is no image; expected at least one.")
     wanted = [Layer.parse(layer) if isinstance(layer, str) else layer for layer in layers]
-    group = groups.current()
+    group = distributed.current()
     device = _device(run.device or best_device(group))
     was_training = model.training
     model.eval().to(device)
@@ -243,7 +243,7 @@ def compute(
     return work.found()
 
 
-def best_device(group: groups.Group | None = None) -> str:
+def best_device(group: distributed.Group | None = None) -> str:
     """Return the device that a pass runs on unless told: `cuda`, `mps` or `cpu`."""
     import torch
 
@@ -311,7 +311,7 @@ class Pass:
 
     # ---- the pass
 
-    def go(self, group: groups.Group) -> None:
+    def go(self, group: distributed.Group) -> None:
         """Feed the tallies with this process's share of what is not done yet."""
         from tqdm import tqdm
 
@@ -335,13 +335,13 @@ class Pass:
                 self._take(batch)
                 bar.update(group.world * (len(batch.ids) + len(batch.bad)))
                 checkpoint.done(number)
-                if groups.is_stopping():
+                if distributed.is_stopping():
                     checkpoint.close()
                     raise checkpoint.stopped(-(-count // size))
             checkpoint.close()
             bar.update(count - bar.n)
         try:
-            groups.merge(self, group)
+            distributed.merge(self, group)
         except RuntimeError as error:
             raise checkpoint.stopped(-(-count // size)) from error
         if not self.images:

@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations import catalog, schema
-from milannotations.editions import card as cards
-from milannotations.editions import loading as editions
+from milannotations.editions import card, loading
 from milannotations.editions.resumable import Work, alone, roomy, write_json
 from milannotations.editions.shards import SHARD_BYTES, check_quality, count, png, said_of, webp
 from milannotations.editions.shards import Shards as _Shards
@@ -107,7 +106,7 @@ def prepare(
     check_quality(quality)
     if repair_dino_shift and network != DINO:
         raise InputError(f"--repair-dino-shift is for {DINO}; {network} has no such fault.")
-    editions.check_place(out, network, overwrite=True)
+    loading.check_place(out, network, overwrite=True)
     with Archive(source, network, unlisted=unlisted) as archive:
         if all(layer.has_images for layer in archive.layers.values()):
             pixels = None
@@ -124,11 +123,11 @@ def prepare(
         with roomy(out), alone(out, network):
             work = Work(out, network, asked, archive.members.stamp())
             if not work.is_installed():
-                editions.check_place(out, network, overwrite=overwrite)
+                loading.check_place(out, network, overwrite=overwrite)
                 _convert(archive, work, pixels, progress)
             with alone(out, "the card", wait=True):
                 work.install()
-    made = cards.read_json(out / network / cards.PREPARED)
+    made = card.read_json(out / network / card.PREPARED)
     return Prepared(
         network,
         out / network,
@@ -262,7 +261,7 @@ def _describe(archive: Archive, work: Work, pixels: Pixels | None) -> None:
     if known and archive.n_units != known.n_units:
         notes.append(f"cut down: {archive.n_units:,} of {known.n_units:,} published units.")
     write_json(
-        work.whole / cards.PREPARED,
+        work.whole / card.PREPARED,
         {
             "format": 1,
             **work.asked,

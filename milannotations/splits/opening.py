@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError, did_you_mean, some
 from milannotations.schema import Unit
 from milannotations.splits.hashing import Split
@@ -78,7 +78,7 @@ def _by_network(units: Sequence[Unit]) -> dict[str, list[Unit]]:
 
 
 def _check_configs(edition: str | os.PathLike[str], name: str, networks: list[str]) -> None:
-    known = editions.configs(edition)
+    known = loading.configs(edition)
     missing = [network for network in dict.fromkeys(networks) if network not in known]
     if missing:
         raise InputError(
@@ -98,7 +98,7 @@ def _map(
     wanted = None if columns is None else [*columns, *(key for key in KEYS if key not in columns)]
     parts, absent = [], []
     for network, units in networks.items():
-        opened = editions.load(edition, network, columns=wanted)
+        opened = loading.load(edition, network, columns=wanted)
         rows = datasets.concatenate_datasets(list(opened.values()))
         keys = rows.select_columns(KEYS).with_format("arrow")[:].to_pydict()
         at = {key: i for i, key in enumerate(zip(*(keys[key] for key in KEYS), strict=True))}
@@ -124,7 +124,7 @@ def _stream(
 ) -> Any:
     import datasets
 
-    folder, known = str(editions.locate(edition)), editions.configs(edition)
+    folder, known = str(loading.locate(edition)), loading.configs(edition)
     return datasets.concatenate_datasets(
         [
             datasets.load_dataset(

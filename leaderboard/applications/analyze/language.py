@@ -296,9 +296,9 @@ def _mini_vectors() -> dict[str, NDArray[np.float64]]:
     Positive pointwise mutual information with every other word, of unit length (Bullinaria and
     Levy 2007): the mini world has no corpus to learn others from.
     """
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
-    rows = editions.load("mini", split="train", columns=["descriptions"])["descriptions"]
+    rows = loading.load("mini", split="train", columns=["descriptions"])["descriptions"]
     documents = [sorted(set(tokens(text))) for texts in rows for text in texts]
     counts = Counter(word for document in documents for word in document if word.isalpha())
     words = sorted(word for word, count in counts.items() if count > 1)

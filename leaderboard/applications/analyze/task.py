@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard import statistics as stats
+from leaderboard import statistics
 from leaderboard.applications.analyze.language import Language
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
 from leaderboard.record_format.application_record import Number, Outcome
@@ -241,7 +241,7 @@ def analyze(
     settings = settings or Settings()
     for target in targets:
         _check_labels(target)
-    flags.check_units(predictions, [unit for target in targets for unit in target.units])
+    keyword_flags.check_units(predictions, [unit for target in targets for unit in target.units])
     curves, layers, classes, runs = [], [], [], []
     for target in targets:
         accuracies = (measured or {}).get(target.name) or Accuracies(target, settings.how)
@@ -400,7 +400,7 @@ class _Run:
         for name, values in self.scores.items():
             for layer in self.target.sizes:
                 own = values[[unit.layer == layer for unit in self.units]]
-                low, high = stats.mean_interval(own)
+                low, high = statistics.mean_interval(own)
                 rows.append(
                     {"network": self.target.name, "score": name, "layer": layer, "units": len(own),
                      "mean": own.mean() if len(own) else np.nan, "low": low, "high": high,
@@ -463,14 +463,14 @@ def _combined(runs: Sequence[_Run]) -> dict[str, dict[str, Any]]:
             made[name] = {key: own[0][key] for key in ("area", "low", "high", "p")}
         else:
             values = [each["area"] for each in own]
-            low, high = stats.mean_interval(values)
+            low, high = statistics.mean_interval(values)
             known = len(values) > 1 and np.ptp(values) > 0
             p = float(ttest_1samp(values, 0).pvalue) if known else float("nan")
             made[name] = {"area": float(np.mean(values)), "low": low, "high": high, "p": p}
         made[name]["area_unmatched"] = float(np.mean([each["area_unmatched"] for each in own]))
         made[name]["n"] = len(own)
     for entry, p in zip(
-        made.values(), stats.holm([entry["p"] for entry in made.values()]), strict=True
+        made.values(), statistics.holm([entry["p"] for entry in made.values()]), strict=True
     ):
         entry["p_holm"] = p
     return made

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard import statistics as stats
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard import statistics
+from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
 from leaderboard.record_format.application_record import Number, Outcome
@@ -75,8 +75,10 @@ class Settings:
         draws: bootstrap resamples.
     """
 
-    words: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"faces": flags.FACES})
-    matching: flags.Matching = "words"
+    words: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {"faces": keyword_flags.FACES}
+    )
+    matching: keyword_flags.Matching = "words"
     at: float = 0.5
     seed: int = 0
     draws: int = 1000
@@ -85,7 +87,7 @@ class Settings:
         if not self.words:
             raise InputError("No list of words was given; expected one, such as face,head,nose.")
         for words in self.words.values():
-            flags.check_words(words)
+            keyword_flags.check_words(words)
         if self.matching not in ("words", "substrings"):
             raise InputError(f"matching is '{self.matching}'; expected words or substrings.")
 
@@ -109,14 +111,14 @@ class Audit:
             exemplars: units with pictures (`datasets.Dataset`) by network, for the sheet of
                 flagged units.
         """
-        from leaderboard.applications.audit import flagged_sheets as sheets
+        from leaderboard.applications.audit import flagged_sheets
         from leaderboard.applications.audit.figure import draw
 
         files = {"flagged.csv": self.flagged.to_csv(index=False).encode()}
         seed = self.outcome.settings["seed"]
         for name, units in (exemplars or {}).items():
             own = self.flagged[self.flagged.network == name]
-            if (sheet := sheets.flagged(units, own, seed)) is not None:
+            if (sheet := flagged_sheets.flagged(units, own, seed)) is not None:
                 files[f"sheet-{name}.png"] = sheet
         return outcome.save(
             folder,
@@ -175,10 +177,10 @@ def audit(
     if units is None:
         units = predictions.units
     sizes = _sizes_of(units)
-    flags.check_units(predictions, units)
+    keyword_flags.check_units(predictions, units)
     _check_pairs(pairs, sizes)
     by_group = {
-        group: flags.flagged(predictions, units, words, settings.matching)
+        group: keyword_flags.flagged(predictions, units, words, settings.matching)
         for group, words in settings.words.items()
     }
     counts = _counts(by_group)
@@ -261,7 +263,7 @@ def _counts(by_group: Mapping[str, Mapping[Unit, list[str]]]) -> pd.DataFrame:
             for layer in (unit.layer, ""):
                 per.setdefault((unit.network, layer), []).append(bool(words))
         for (network, layer), hits in per.items():
-            low, high = stats.share_interval(sum(hits), len(hits))
+            low, high = statistics.share_interval(sum(hits), len(hits))
             rows.append((group, network, layer, sum(hits), len(hits), low, high))
     names = ["group", "network", "layer", "flagged", "units", "share_low", "share_high"]
     return pd.DataFrame(rows, columns=names)
@@ -345,7 +347,7 @@ def _pair(
     for marked, size, other, other_size in strata:
         drawn += rng.binomial(size, marked / size, settings.draws)
         drawn -= rng.binomial(other_size, other / other_size, settings.draws)
-    low, high = stats.interval(drawn)
+    low, high = statistics.interval(drawn)
     first, second = sum(s[0] for s in strata), sum(s[2] for s in strata)
     return {
         "networks": list(pair),
@@ -353,7 +355,7 @@ def _pair(
         "difference": first - second,
         "low": float(low),
         "high": float(high),
-        "p": stats.label_permutation_p(strata),
+        "p": statistics.label_permutation_p(strata),
         "strata": "layers" if "" not in hits[0] else "all units",
         "about": ONLY_THESE,
     }
@@ -361,15 +363,15 @@ def _pair(
 
 def _claim(differences: Sequence[float]) -> dict[str, Any]:
     """Return what pairs say of training data: exact sign-flip test, t interval of the mean."""
-    low, high = stats.mean_interval(differences)
+    low, high = statistics.mean_interval(differences)
     return {
         "n_pairs": len(differences),
         "differences": list(differences),
         "mean": float(np.mean(differences)),
         "low": low,
         "high": high,
-        "p": stats.sign_flip_p(differences),
-        "p_two_sided": stats.sign_flip_p(differences, one_sided=False),
+        "p": statistics.sign_flip_p(differences),
+        "p_two_sided": statistics.sign_flip_p(differences, one_sided=False),
         "smallest_p": 2.0 ** -len(differences),
         "about": "the training data, over pairs of networks",
     }
@@ -421,7 +423,7 @@ def _adjust(groups: Mapping[str, dict[str, Any]]) -> None:
     claims = [entry["training_data"] for entry in groups.values() if entry["training_data"]]
     twos = [pair for entry in groups.values() for pair in entry["pairs"]]
     for family in (claims, twos):
-        adjusted = stats.holm([entry["p"] for entry in family])
+        adjusted = statistics.holm([entry["p"] for entry in family])
         for entry, p in zip(family, adjusted, strict=True):
             entry["p_holm"] = p
 
@@ -464,7 +466,7 @@ def _number(
         )
     total = sum(entry["flagged"] for entry in made["networks"].values())
     units = sum(entry["units"] for entry in made["networks"].values())
-    low, high = (_known(end * units) for end in stats.share_interval(total, units))
+    low, high = (_known(end * units) for end in statistics.share_interval(total, units))
     return Number(
         name=f"flagged units ({group})",
         value=float(total),

@@ -28,7 +28,7 @@ from baselines.shared.probe_statistics import Probing
 from leaderboard.applications.common.selectivity import Regions, active_inside
 from leaderboard.evaluation import predictions
 from milannotations import exemplars
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.errors import InputError
 from milannotations.probes import ProbeItems
 from milannotations.probes.mini import MiniProbe
@@ -328,7 +328,7 @@ class Workshop:
             self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
             with replacing(out) as temporary:  # interrupted, it is made anew
                 self.write(network, shown, temporary)
-        return editions.load(out, network.name, "test")
+        return loading.load(out, network.name, "test")
 
     def _kept(self, place: Path, make: Callable[[], Any]) -> Any:
         """Return what the folder keeps at a place as JSON, made unless it is there."""

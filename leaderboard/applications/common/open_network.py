@@ -99,13 +99,13 @@ def open_sheets(
     """
     import baselines
     from baselines.framework.run import keys
-    from milannotations.editions import loading as editions
+    from milannotations.editions import loading
 
     members: list[Unit] = []
     sheets: dict[str, Any] = {}
     images: dict[str, dict[str, Any]] = {}
     wanted = list(dict.fromkeys(unit.network for unit in predictions.units))
-    known = editions.configs(edition)
+    known = loading.configs(edition)
     for network in wanted:
         config = network if network in known else next(iter(known)) if len(known) == 1 else None
         if config is None:

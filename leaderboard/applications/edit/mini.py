@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.ablated_accuracy import Labelled, Trial
 from leaderboard.applications.common.mini_networks import (
     CLASSES,
@@ -124,7 +124,9 @@ class MiniTrials:
         """Measure what the edit by a method's descriptions takes; a folder keeps it for `edit`."""
         predictions = self.workshop.describe_all(method, self.networks, self.world)
         for trial in self.trials:
-            said = flags.flagged(predictions, trial.units, settings.words, settings.matching)
+            said = keyword_flags.flagged(
+                predictions, trial.units, settings.words, settings.matching
+            )
             for protocol in settings.protocols:
                 arms_of(trial, said, protocol, settings)
 

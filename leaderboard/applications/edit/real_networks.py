@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leaderboard.applications.common.ablated_accuracy import Labelled, Trial
-from leaderboard.applications.edit import spurious_cues as spurious
+from leaderboard.applications.edit import spurious_cues
 from leaderboard.applications.edit.spurious_cues import Cue
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
@@ -123,11 +123,13 @@ def write_roles(
         wanted["train"] = parts["train"]
     for role, own in wanted.items():
         if (work / role).exists():
-            held = spurious.read(work / role)
+            held = spurious_cues.read(work / role)
             if held["cue"] != asdict(made.of(role)) or held["pictures"] != len(own):
                 raise InputError(f"{work / role} holds other pictures; give another folder.")
             continue
-        spurious.write(images, work / role, made.of(role), names=names, only=own, progress=progress)
+        spurious_cues.write(
+            images, work / role, made.of(role), names=names, only=own, progress=progress
+        )
     return made
 
 
@@ -245,10 +247,10 @@ def write_exemplars(
     run: Run | None = None,
 ) -> Computed | None:
     """Write exemplars of the role `shown` as a config of an edition, to be described."""
-    from milannotations.exemplars.output import make as making
+    from milannotations.exemplars.output import make
 
     images = roles.labelled("shown", preprocessing_of(loaded)).pictures
-    return making.make(loaded, images, layers, out, name, run=run)
+    return make.make(loaded, images, layers, out, name, run=run)
 
 
 class Marked:
@@ -261,7 +263,7 @@ class Marked:
 
     def __init__(self, roles: Roles, preprocessing: Preprocessing) -> None:
         self.images = roles.labelled("shown", preprocessing).pictures
-        self.boxes = spurious.boxes(roles.folder / "shown")
+        self.boxes = spurious_cues.boxes(roles.folder / "shown")
 
     def maps(self) -> Tensor:
         """Return where the cue is: bool (picture, height, width)."""

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leaderboard import statistics as stats
-from leaderboard.applications.common import keyword_flags as flags
+from leaderboard import statistics
+from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.ablated_accuracy import Trial
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
@@ -56,7 +56,7 @@ PROTOCOLS: dict[Protocol, str] = {
 TESTS = ("test-conflict", "test-clean")
 """Roles of the pictures that are reported on."""
 
-WORDS = (*flags.TEXT, "lettering", "writing")
+WORDS = (*keyword_flags.TEXT, "lettering", "writing")
 """Words that flag a unit as one of text."""
 
 COLORS = (
@@ -109,7 +109,7 @@ class Settings:
 
     protocols: tuple[Protocol, ...] = ("edit-conflict", "edit-plain")
     words: tuple[str, ...] = WORDS
-    matching: flags.Matching = "words"
+    matching: keyword_flags.Matching = "words"
     placebos: int = 99
     shuffles: int = 5
     shares: tuple[float, ...] = SHARES
@@ -120,7 +120,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        flags.check_words(self.words)
+        keyword_flags.check_words(self.words)
         unknown = [each for each in self.protocols if each not in PROTOCOLS]
         if unknown or not self.protocols:
             raise InputError(f"No protocol {unknown} (protocols: {', '.join(PROTOCOLS)}).")
@@ -210,7 +210,7 @@ def edit(
     settings = settings or Settings()
     if not trials:
         raise InputError("There is no network to edit; expected at least one.")
-    flags.check_units(predictions, [unit for trial in trials for unit in trial.units])
+    keyword_flags.check_units(predictions, [unit for trial in trials for unit in trial.units])
     bare = [trial.name for trial in trials if not any(map(predictions.first, trial.units))]
     if bare:
         raise InputError(
@@ -219,7 +219,9 @@ def edit(
     results: dict[str, Any] = {}
     rows: list[tuple[Any, ...]] = []
     said = {
-        trial.name: flags.flagged(predictions, trial.units, settings.words, settings.matching)
+        trial.name: keyword_flags.flagged(
+            predictions, trial.units, settings.words, settings.matching
+        )
         for trial in trials
     }
     for protocol in settings.protocols:
@@ -548,7 +550,7 @@ def _joint_p(gains: Sequence[float], controls: Sequence[Sequence[float]]) -> flo
 
 
 def _estimate(values: Sequence[float]) -> dict[str, Any]:
-    low, high = stats.mean_interval(values)
+    low, high = statistics.mean_interval(values)
     return {"mean": float(np.mean(values)), "low": low, "high": high, "each": list(values)}
 
 

@@ -207,19 +207,19 @@ def open_images(
         >>> images.source_id(0), tuple(images[0].shape), images.picture(0)[0, 0].tolist()
         ('a.png', (3, 16, 16), [255, 0, 0])
     """
-    from milannotations.exemplars.images import hf_datasets as tables
+    from milannotations.exemplars.images import hf_datasets
 
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing.of_transform(preprocessing)
     origin: Source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source).expanduser()
-        if path.is_dir() and not tables.is_table(path):
+        if path.is_dir() and not hf_datasets.is_table(path):
             origin = Folder(path)
         else:
-            origin = tables.opened(str(source), split=split, column=column, config=config)
-    elif tables.is_loaded(source):
-        origin = tables.of_loaded(source, split=split, column=column)
+            origin = hf_datasets.opened(str(source), split=split, column=column, config=config)
+    elif hf_datasets.is_loaded(source):
+        origin = hf_datasets.of_loaded(source, split=split, column=column)
     else:
         origin = Items(source)
     if preprocessing is None and not isinstance(origin, Items):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from milannotations import catalog
 from milannotations.exemplars.networks import weights
-from milannotations.utils import python_file as python_files
+from milannotations.utils import python_file
 from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def model_name(spec: str) -> str:
         >>> model_name("nets/resnet20.py:resnet20")
         'resnet20'
     """
-    found = python_files.parts(spec)
+    found = python_file.parts(spec)
     if found is not None:
         stem, factory = _slug(found[0].stem), _slug(found[1])
         return stem if factory in ("", stem) else f"{stem}-{factory}"

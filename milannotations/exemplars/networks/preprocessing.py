@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean
 from milannotations.published.imagenet import shorter_side
-from milannotations.utils import python_file as python_files
+from milannotations.utils import python_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,7 +120,7 @@ class Preprocessing:
     def __reduce__(self) -> tuple[Any, ...]:
         # a process that loads pictures first imports the user's files that the transform is of
         state = pickle.dumps((self.transform, self.mean, self.std))
-        return _revived, (python_files.loaded(), state)
+        return _revived, (python_file.loaded(), state)
 
     # ---- where preprocessing comes from
 
@@ -223,21 +223,21 @@ class Preprocessing:
             >>> tuple(Preprocessing.parse("imagenet:64").blank().shape)
             (3, 64, 64)
         """
-        if python_files.parts(text):
-            return cls.of_transform(python_files.fetch(text, "preprocessing"))
+        if python_file.parts(text):
+            return cls.of_transform(python_file.fetch(text, "preprocessing"))
         kind, colon, rest = text.partition(":")
         if kind == "imagenet" and (not colon or rest == "as-is" or rest.isdecimal()):
             return cls.imagenet(None if rest == "as-is" else int(rest or 224))
         if kind in KINDS[1:] and rest:
-            from milannotations.exemplars.networks import loading as models
+            from milannotations.exemplars.networks import loading
 
-            return models.preprocessing_of(text)
+            return loading.preprocessing_of(text)
         raise InputError(f"No preprocessing '{text}'.{did_you_mean(kind, KINDS)} Expected {FORMS}.")
 
 
 def _revived(files: tuple[str, ...], state: bytes) -> Preprocessing:
     for file in files:
-        python_files.load(file)
+        python_file.load(file)
     return Preprocessing(*pickle.loads(state))  # noqa: S301  # made by __reduce__
 
 

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milannotations import catalog, schema
-from milannotations.editions import card as cards
-from milannotations.editions import loading as editions
+from milannotations.editions import card, loading
 from milannotations.editions.resumable import Work, alone, roomy, write_json
 from milannotations.editions.shards import ROWS, SHARD_BYTES, Shards, count, png, said_of, webp
 from milannotations.errors import InputError, some
@@ -93,13 +92,13 @@ def write(
     name, out = catalog.canonical(name), Path(out)
     check_form(masks, quality, side)
     check_labels(computed.layers)
-    editions.check_place(out, name, overwrite=True)
+    loading.check_place(out, name, overwrite=True)
     settings = {**computed.settings, "masks": masks, "quality": quality, "side": side}
     asked = _plain({"network": name, "made_from": dict(made_from), "settings": settings})
     with roomy(out), alone(out, name):
         work = Work(out, name, asked, _stamp(computed))
         if not work.is_installed():
-            editions.check_place(out, name, overwrite=overwrite)
+            loading.check_place(out, name, overwrite=overwrite)
             _fill(work, computed, pictures, progress)
         with alone(out, "the card", wait=True):
             work.install()
@@ -207,7 +206,7 @@ def _one_thread() -> Iterator[None]:
 def _describe(work: Work, computed: Computed, size: tuple[int, int]) -> None:
     counted = count(work.whole, work.sums)
     write_json(
-        work.whole / cards.PREPARED,
+        work.whole / card.PREPARED,
         {
             "format": 1,
             **work.asked,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milannotations import catalog
-from milannotations.editions import loading as editions
+from milannotations.editions import loading
 from milannotations.editions.resumable import alone, roomy
-from milannotations.exemplars import distributed as groups
+from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import KEPT
 from milannotations.exemplars.engine import QUANTILE, Computed, K, Run, compute
 from milannotations.exemplars.hooks.layers import Layer
@@ -68,17 +68,17 @@ def make(
     from milannotations.exemplars.output.edition import check_npy_place, write, write_npy
 
     name = catalog.canonical(name)
-    form, group = form or Form(), groups.current()
+    form, group = form or Form(), distributed.current()
     # what cannot be written is said before the pass, which may take hours
     check_form(form.masks, form.quality, form.side)
     wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
     check_labels(each.label for each in wanted)
     if form.npy is not None:
         check_npy_place(form.npy)
-    editions.check_place(out, name, overwrite=True)
+    loading.check_place(out, name, overwrite=True)
     folder = out / f".{name}.pass"
     if not folder.exists():  # else an earlier run was interrupted, perhaps while it cleared up
-        editions.check_place(out, name, overwrite=overwrite)
+        loading.check_place(out, name, overwrite=overwrite)
     run = replace(run or Run(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix)
     with roomy(out, KEPT), alone(out, f"{name}.pass") if group.rank == 0 else nullcontext():
         computed = compute(loaded.model, images, wanted, k, quantile, run=run)
