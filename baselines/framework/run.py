@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -17,6 +17,7 @@ from baselines.framework.resume import Journal, asked_of
 from baselines.shared.subject import Subject
 from milannotations.errors import InputError
 from milannotations.schema import Unit
+from milannotations.utils.progress import progress_bar
 
 BATCH = 256
 """Units described at a time: those that share pictures share the work of encoding them."""
@@ -136,7 +137,8 @@ def run(
     account.method, account.seed = method.spec.to_dict(), context.seed
     visible = units.select_columns(list(method.spec.columns))
     answers: list[Description] = []
-    for start in _with_bar(range(0, len(units), batch_size), progress, name):
+    starts = range(0, len(units), batch_size)
+    for start in progress_bar(starts, description=name, enabled=progress, unit="batch"):
         part = visible.select(range(start, min(start + batch_size, len(units))))
         members = keys(part)
         begun = time.perf_counter()
@@ -332,12 +334,3 @@ def _checked(made: Any, name: str, units: Sequence[Unit]) -> list[Description]:
             f"({units[0]} to {units[-1]}); one a unit was expected, in order."
         )
     return list(made)
-
-
-def _with_bar(items: range, progress: bool, name: str) -> Iterable[int]:
-    if not progress:
-        return items
-    from tqdm import tqdm
-
-    bar: Iterable[int] = tqdm(items, desc=name, unit="batch", leave=False)
-    return bar

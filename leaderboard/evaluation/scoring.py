@@ -33,6 +33,7 @@ from leaderboard.record_format import score_record
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
+from milannotations.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +137,8 @@ def score(
     outcomes: dict[str, dict[str, Outcome]] = {}
     seconds: dict[str, float] = {}
     fitted: set[int] = set()
-    for name, metric in _with_bar(built.items(), progress):
+    bar = progress_bar(built.items(), len(built), "metrics", progress, unit="metric")
+    for name, metric in bar:
         begun = time.perf_counter()
         if metric.fits_on == "config" and id(metric) not in fitted:
             metric.fit(known.corpus)
@@ -382,12 +384,3 @@ def _versioned(name: str, accounts: Sequence[Mapping[str, Any]]) -> str:
     own = [each for each in methods if isinstance(each, dict) and each.get("name") == name]
     versions = {str(each.get("version") or "") for each in own}
     return f"{name}@{versions.pop()}" if len(versions) == 1 and "" not in versions else name
-
-
-def _with_bar(items: Iterable[Any], progress: bool) -> Iterable[Any]:
-    if not progress:
-        return items
-    from tqdm import tqdm
-
-    bar: Iterable[Any] = tqdm(list(items), desc="metrics", unit="metric", leave=False)
-    return bar

@@ -24,6 +24,7 @@ from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.contact_sheet import PAPER, masked
 from milannotations.utils.files import replacing, sha256
+from milannotations.utils.progress import progress_bar
 
 CACHE = "~/.cache/milannotations"
 COLUMNS, ROWS, SIDE = 15, 10, 96
@@ -125,7 +126,8 @@ def _make(paths: list[Path], folder: Path, progress: bool) -> None:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         waiting: deque[Future[None]] = deque()
         sheet: list[Any] = []
-        for row in _with_bar(_chained(first, rows), total, progress):
+        bar = progress_bar(_chained(first, rows), total, "thumbnails", progress, unit="unit")
+        for row in bar:
             key, images, masks = row
             units.append([*key, min(len(images), COLUMNS)])
             sheet.append((images, masks))
@@ -244,12 +246,3 @@ def _chained(first: Any, rows: Iterator[Any]) -> Iterator[Any]:
     if first is not None:
         yield first
         yield from rows
-
-
-def _with_bar(rows: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
-    if not progress:
-        return rows
-    from tqdm import tqdm
-
-    bar: Iterator[Any] = iter(tqdm(rows, desc="thumbnails", unit="unit", total=total, leave=False))
-    return bar
