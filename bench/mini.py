@@ -86,7 +86,7 @@ def main_job() -> None:
     print("\nmilan run, every method that needs no download, in a process of its own")
     whole = seconds(
         lambda: subprocess.run(
-            [sys.executable, "-m", "leaderboard.cli.main", "run"],
+            [sys.executable, "-m", "leaderboard.cli", "run"],
             stdout=subprocess.DEVNULL,
             check=True,
         )

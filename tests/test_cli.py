@@ -323,7 +323,7 @@ def test_doctor_says_who_else_owns_a_package(tmp_path, room):
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{room}\nVersion: 1.0\n")
     (info / "RECORD").write_text(f"{room}/__init__.py,,\n")
     done = subprocess.run(
-        [sys.executable, "-m", "leaderboard.cli.main", "doctor"],
+        [sys.executable, "-m", "leaderboard.cli", "doctor"],
         capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
@@ -336,7 +336,7 @@ def test_doctor_says_when_a_folder_shadows_a_package(tmp_path):
     (tmp_path / "milan").mkdir()
     (tmp_path / "milan" / "__init__.py").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "leaderboard.cli.main", "doctor", "--json"],
+        [sys.executable, "-m", "leaderboard.cli", "doctor", "--json"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )  # fmt: skip

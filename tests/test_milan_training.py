@@ -699,7 +699,7 @@ def test_two_processes_make_one_model(tmp_path, edition, data):
     words = ["--data", edition if data == "few" else "mini", "--out", str(out)]
     # 21 units with 63 descriptions: batches of 31 leave one row over for two processes
     words += ["--epochs", "1", "--batch-size", "31", "--lam", "0.3"]
-    launch = ["launch", "--cpu", "--num_processes", "2", "-m", "leaderboard.cli.main", "train"]
+    launch = ["launch", "--cpu", "--num_processes", "2", "-m", "leaderboard.cli", "train"]
     ran = subprocess.run(
         [accelerate, *launch, *words],
         cwd=tmp_path,

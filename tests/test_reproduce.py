@@ -78,7 +78,7 @@ def test_the_command_prints_the_table_and_trains_nothing_twice(tmp_path):
     words = ["reproduce", "table2", "--out", str(tmp_path), "--epochs", "1"]
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-m", "leaderboard.cli.main", *words],
+            [sys.executable, "-m", "leaderboard.cli", *words],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         for name in ("greedy", "beam", "pmi", "nearest", "one person", "paper", "synthetic"):

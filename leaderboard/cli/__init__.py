@@ -1,5 +1,1 @@
-"""The command `milan`: one module per verb."""
-
-from leaderboard.cli.main import main
-
-__all__ = ["main"]
+"""Command line: one module per verb of `milan`."""
