@@ -5,24 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+
+from milannotations.utils.check_result import CheckResult
 
 DISTRIBUTION = "milannotations"
 ROOMS = ("milannotations", "milan", "baselines", "leaderboard")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One question and its answer."""
-
-    name: str
-    ok: bool
-    says: str
-
-
-def examine(images: str | os.PathLike[str] | None = None) -> list[Check]:
+def examine(images: str | os.PathLike[str] | None = None) -> list[CheckResult]:
     """Return every check's answer; none raises.
 
     Args:
@@ -37,17 +30,14 @@ def examine(images: str | os.PathLike[str] | None = None) -> list[Check]:
     ]
 
 
-def pictures(folder: str | os.PathLike[str]) -> list[Check]:
+def pictures(folder: str | os.PathLike[str]) -> list[CheckResult]:
     """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
     from milannotations.published import imagenet
 
-    return [
-        Check(f"images: {finding.name}", finding.ok, finding.says)
-        for finding in imagenet.examine(folder)
-    ]
+    return [replace(result, name=f"images: {result.name}") for result in imagenet.examine(folder)]
 
 
-def owner(room: str) -> Check:
+def owner(room: str) -> CheckResult:
     """Check that a top-level package is ours: no other distribution has put files there.
 
     `milan` and `baselines` are common words; whoever is installed last wins the
@@ -61,7 +51,7 @@ def owner(room: str) -> Check:
         }
     )
     if others:
-        return Check(
+        return CheckResult.of(
             f"package {room}",
             False,
             f"the distribution '{others[0]}' owns {room}/ too. Uninstall it (pip uninstall "
@@ -72,31 +62,37 @@ def owner(room: str) -> Check:
     found = importlib.util.find_spec(room)
     where = Path(found.origin).resolve().parent if found and found.origin else None
     if where is None:
-        return Check(f"package {room}", False, f"cannot be found; expected at {home / room}")
+        return CheckResult.of(
+            f"package {room}", False, f"cannot be found; expected at {home / room}"
+        )
     if where != home / room:
-        return Check(
+        return CheckResult.of(
             f"package {room}",
             False,
             f"is imported from {where}, not from {home / room}: a folder of that name comes "
             "first on the path. Run from another folder, or remove it.",
         )
-    return Check(f"package {room}", True, str(where))
+    return CheckResult.of(f"package {room}", True, str(where))
 
 
-def python() -> Check:
+def python() -> CheckResult:
     """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return Check("python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)")
+    return CheckResult.of(
+        "python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)"
+    )
 
 
-def requirements() -> Check:
+def requirements() -> CheckResult:
     """Check that every required distribution is there, in a version that will do."""
     from packaging.requirements import Requirement
 
     try:
         wanted = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        return Check("requirements", False, f"{DISTRIBUTION} is not installed: pip install -e .")
+        return CheckResult.of(
+            "requirements", False, f"{DISTRIBUTION} is not installed: pip install -e ."
+        )
     wrong, count = [], 0
     for line in wanted:
         requirement = Requirement(line)
@@ -111,16 +107,16 @@ def requirements() -> Check:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
     if wrong:
-        return Check("requirements", False, "; ".join(wrong) + ". Mend: pip install -e .")
-    return Check("requirements", True, f"{count} distributions in versions that will do")
+        return CheckResult.of("requirements", False, "; ".join(wrong) + ". Mend: pip install -e .")
+    return CheckResult.of("requirements", True, f"{count} distributions in versions that will do")
 
 
-def models() -> Check:
+def models() -> CheckResult:
     """Say which text model the neural metrics would take by default."""
     from leaderboard.metrics.models import TextModel
     from milannotations.errors import InputError
 
     try:
-        return Check("text model", True, f"{TextModel.parse(None).label} at hand")
+        return CheckResult.of("text model", True, f"{TextModel.parse(None).label} at hand")
     except InputError as error:
-        return Check("text model", True, f"none; lexical metrics work. {error}")
+        return CheckResult.of("text model", True, f"none; lexical metrics work. {error}")

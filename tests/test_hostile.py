@@ -41,9 +41,9 @@ def failed(made):
     findings = found(made)
     assert time.perf_counter() - begun < 20
     for each in findings.values():
-        assert each.says.isprintable(), each
-        assert len(each.says) < 1_000, each
-    return {name: each.says for name, each in findings.items() if each.status == "fail"}
+        assert each.message.isprintable(), each
+        assert len(each.message) < 1_000, each
+    return {name: each.message for name, each in findings.items() if each.status == "fail"}
 
 
 def bomb(levels=12):

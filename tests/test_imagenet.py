@@ -259,14 +259,14 @@ def test_no_folder_and_no_pictures(tmp_path):
 
 
 def wrong(findings):
-    return {finding.name: finding.says for finding in findings if not finding.ok}
+    return {finding.name: finding.message for finding in findings if not finding.passed}
 
 
 def test_a_good_folder(folder):
     found = examine(folder, (3, 4))
     assert wrong(found) == {}
     assert [f.name for f in found] == ["layout", "classes", "counts", "names", "strays", "readable"]
-    assert "12 pictures drawn" in found[-1].says
+    assert "12 pictures drawn" in found[-1].message
 
 
 def test_the_shape_of_the_validation_set_is_expected(folder):
@@ -354,7 +354,7 @@ def test_stray_files(folder):
     (folder / "n00000001" / "notes.xml").write_text("x")
     found = examine(folder, (3, 4))
     assert wrong(found) == {}
-    assert "passed over: n00000001/notes.xml" in found[4].says
+    assert "passed over: n00000001/notes.xml" in found[4].message
     picture(0).save(folder / "loose.png")
     assert "loose.png" in wrong(examine(folder, (3, 4)))["strays"]
 
@@ -382,8 +382,8 @@ def test_resized_pictures(tmp_path, size, fit):
 
 def test_the_doctor_looks_at_pictures(folder):
     checks = {check.name: check for check in doctor.examine(images=folder)}
-    assert checks["images: layout"].ok
-    assert not checks["images: classes"].ok
+    assert checks["images: layout"].passed
+    assert not checks["images: classes"].passed
     assert not any(check.name.startswith("images") for check in doctor.examine())
 
 

@@ -70,7 +70,7 @@ def test_units_without_a_row_count_as_failed(tmp_path, known):
     some = dict(list(said.items())[:100])
     finding = found(submitted.write(tmp_path, some))["coverage"]
     assert finding.status == "pass"
-    assert "100 of 393 units described, 293 count as failed" in finding.says
+    assert "100 of 393 units described, 293 count as failed" in finding.message
 
 
 def test_units_of_other_splits_are_not_looked_at(tmp_path, known):
@@ -78,7 +78,7 @@ def test_units_of_other_splits_are_not_looked_at(tmp_path, known):
     train = [unit for unit, side in zip(known.units, known.splits, strict=True) if side == "train"]
     finding = found(submitted.write(tmp_path, {**said, **dict.fromkeys(train[:7], "stars")}))
     assert finding["coverage"].status == "pass"
-    assert "7 of other splits" in finding["coverage"].says
+    assert "7 of other splits" in finding["coverage"].message
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_suspicious_constants_are_a_warning(tmp_path, known, texts, says):
     said = {unit: texts(i) for i, unit in enumerate(submitted.answers(known, MINI))}
     finding = found(submitted.write(tmp_path, said))["constants"]
     assert finding.status == "warn"
-    assert says in finding.says
+    assert says in finding.message
 
 
 def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, capsys):
@@ -109,7 +109,7 @@ def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, 
     made = submitted.write(tmp_path, {**said, **copied})
     finding = found(made)["leakage"]
     assert finding.status == "warn"
-    assert f"{len(copied)} of 393 answers" in finding.says
+    assert f"{len(copied)} of 393 answers" in finding.message
     with pytest.raises(SystemExit) as left:
         main.main(["submit", "check", str(made)])
     assert not left.value.code
@@ -178,7 +178,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
     assert findings["training"].status == status
     # what needs people's words is skipped and said, where they are not at hand
     assert findings["leakage"].status == findings["digests"].status == "skip"
-    assert "--data release=FOLDER" in findings["leakage"].says
+    assert "--data release=FOLDER" in findings["leakage"].message
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_every_metric_of_the_track_is_computed(made, tmp_path):
 
 def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, monkeypatch):
     short = replace(MINI, metrics=("concept-f1", "rouge-l"))
-    monkeypatch.setattr(submission.rescoring, "get", lambda key: short)
+    monkeypatch.setattr(submission.rescore, "get", lambda key: short)
     out = tmp_path / "records"
     few = Settings(draws=20)
     (score,) = submission.score(made, out=out, settings=few)
@@ -295,10 +295,10 @@ def real_milan(real, tmp_path_factory):
 
 def test_the_real_milan_file_passes_without_a_leak_warning(real_milan):
     findings = real_milan("2022")
-    print(findings["leakage"].says)
+    print(findings["leakage"].message)
     assert {name for name, each in findings.items() if each.status != "pass"} == set(), findings
-    assert "0 of 3,904 answers" in findings["leakage"].says
-    assert "3,904 of 3,904 units described" in findings["coverage"].says
+    assert "0 of 3,904 answers" in findings["leakage"].message
+    assert "3,904 of 3,904 units described" in findings["coverage"].message
 
 
 def test_with_a_tenth_of_its_rows_from_people_it_is_warned(real_milan):
@@ -316,7 +316,7 @@ def test_with_a_tenth_of_its_rows_from_people_it_is_warned(real_milan):
         return rows
 
     findings = real_milan("copied", change)
-    print(findings["leakage"].says)
+    print(findings["leakage"].message)
     assert findings["leakage"].status == "warn"
     assert "fail" not in {each.status for each in findings.values()}
-    assert "390 of 3,904 answers" in findings["leakage"].says
+    assert "390 of 3,904 answers" in findings["leakage"].message

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from baselines.framework.context import Context
@@ -15,6 +14,7 @@ from baselines.framework.method import Description, Method
 from baselines.framework.registry import get
 from baselines.framework.run import context_of, keys, open_training, open_units, run
 from milannotations.errors import InputError
+from milannotations.utils.check_result import CheckResult
 
 UNITS = 27
 """Units that are described: three of each layer."""
@@ -25,21 +25,12 @@ NO_TEXTS = {"nan", "none", "null", "n/a", "error", "failed", "unknown", "undefin
 REFUSALS = ("traceback (most recent call last)", "i'm sorry", "i cannot", "as an ai", "error:")
 
 
-@dataclass(frozen=True)
-class Check:
-    """What was looked at, whether it is so, and what was seen."""
-
-    name: str
-    ok: bool
-    says: str
-
-
 def check(
     method: str | os.PathLike[str],
     options: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
-) -> list[Check]:
+) -> list[CheckResult]:
     """Return the checks of a method, in order; they end where going on makes no sense.
 
     Args:
@@ -54,7 +45,7 @@ def check(
     return list(_checks(made, seed))
 
 
-def _checks(method: Method, seed: int) -> Iterator[Check]:
+def _checks(method: Method, seed: int) -> Iterator[CheckResult]:
     spec, units = method.spec, _units()
     training = open_training("mini") if "training" in spec.requires else None
 
@@ -62,7 +53,7 @@ def _checks(method: Method, seed: int) -> Iterator[Check]:
         return context_of(spec, units, training, None, seed)
 
     lacking = [name for name in ("title", "version", "license") if not getattr(spec, name)]
-    yield Check(
+    yield CheckResult.of(
         "spec is complete",
         not lacking,
         f"{spec.name}@{spec.version}, {spec.kind}"
@@ -75,10 +66,14 @@ def _checks(method: Method, seed: int) -> Iterator[Check]:
         raise
     except Exception as error:  # whatever a stranger's program raises
         cause = error.__cause__ or error
-        yield Check("one answer a unit", False, f"it raised {type(cause).__name__}: {cause}")
+        yield CheckResult.of(
+            "one answer a unit", False, f"it raised {type(cause).__name__}: {cause}"
+        )
         return
     seconds = time.perf_counter() - begun
-    yield Check("one answer a unit", len(answers) == len(units), f"{len(answers)} of {len(units)}")
+    yield CheckResult.of(
+        "one answer a unit", len(answers) == len(units), f"{len(answers)} of {len(units)}"
+    )
     yield _same(
         "order of units is kept",
         run(method, units.select(range(len(units) - 1, -1, -1)), context())[::-1],
@@ -97,7 +92,7 @@ def _checks(method: Method, seed: int) -> Iterator[Check]:
         answers,
         f"batches of 5 and of {len(units)}",
     )
-    yield Check(
+    yield CheckResult.of(
         "empty input",
         run(method, units.select([]), context()) == [],
         "no unit, no answer",
@@ -106,12 +101,12 @@ def _checks(method: Method, seed: int) -> Iterator[Check]:
     counts = {
         status: sum(a.status == status for a in answers) for status in ("ok", "abstained", "failed")
     }
-    yield Check(
+    yield CheckResult.of(
         "describes something",
         counts["ok"] > 0,
         ", ".join(f"{count} {status}" for status, count in counts.items()),
     )
-    yield Check(
+    yield CheckResult.of(
         "time and memory",
         seconds / len(units) < 60,
         f"{seconds / len(units):.2f} s a unit, {max(0.0, _peak() - before):,.0f} MB more",
@@ -130,12 +125,12 @@ def _units() -> Any:
 
 def _same(
     name: str, again: Sequence[Description], answers: Sequence[Description], how: str
-) -> Check:
+) -> CheckResult:
     wrong = [i for i, pair in enumerate(zip(again, answers, strict=True)) if pair[0] != pair[1]]
     if not wrong:
-        return Check(name, True, how)
+        return CheckResult.of(name, True, how)
     first = wrong[0]
-    return Check(
+    return CheckResult.of(
         name,
         False,
         f"{len(wrong)} of {len(answers)} differ ({how}); unit {first}: "
@@ -149,24 +144,24 @@ def _short(answer: Description) -> str:
 
 def _failures(
     method: Method, units: Any, context: Context, answers: Sequence[Description]
-) -> Check:
+) -> CheckResult:
     """Look for failures that are not said as such: exceptions, and texts that are no answers."""
     name = "failures are a status"
     texts = [answer.text.lower() for answer in answers if answer.text]
     wrong = [t for t in texts if t.strip(". ") in NO_TEXTS or t.startswith(REFUSALS)]
     if wrong:
-        return Check(name, False, f"'{wrong[0]}' was said as a description")
+        return CheckResult.of(name, False, f"'{wrong[0]}' was said as a description")
     try:
         said = run(method, _blind(units), context)
     except InputError as error:
-        return Check(name, False, f"units whose masks are empty stop it: {error}")
+        return CheckResult.of(name, False, f"units whose masks are empty stop it: {error}")
     except Exception as error:
-        return Check(
+        return CheckResult.of(
             name,
             False,
             f"units whose masks are empty make it raise {type(error).__name__}: {error}",
         )
-    return Check(name, True, f"of units without a region: {_short(said[0])}")
+    return CheckResult.of(name, True, f"of units without a region: {_short(said[0])}")
 
 
 def _blind(units: Any) -> Any:

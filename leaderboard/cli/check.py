@@ -80,15 +80,15 @@ def check(
     from baselines.framework import conformance
 
     assert method is not None
-    found = conformance.check(method, options_of(method, model=model, given=set_), seed=seed)
+    results = conformance.check(method, options_of(method, model=model, given=set_), seed=seed)
     if as_json:
-        print_json([vars(each) for each in found])
+        print_json([{"name": r.name, "ok": r.passed, "says": r.message} for r in results])
     else:
         print_table(
             ("check", "", "seen"),
-            [(each.name, "pass" if each.ok else "FAIL", each.says) for each in found],
+            [(r.name, "pass" if r.passed else "FAIL", r.message) for r in results],
         )
-    if not all(each.ok for each in found):
+    if not all(result.passed for result in results):
         raise typer.Exit(1)
 
 

@@ -288,13 +288,13 @@ def doctor(
     """Check this installation: who owns which package, versions, models at hand."""
     from leaderboard import doctor as clinic
 
-    checks = clinic.examine(images)
+    results = clinic.examine(images)
     if as_json:
-        print_json([vars(check) for check in checks])
+        print_json([{"name": r.name, "ok": r.passed, "says": r.message} for r in results])
     else:
-        for check in checks:
-            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.says}")
-    if not all(check.ok for check in checks):
+        for result in results:
+            print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}: {result.message}")
+    if not all(result.passed for result in results):
         raise typer.Exit(1)
 
 

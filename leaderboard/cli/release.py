@@ -73,10 +73,10 @@ def prepare(
     sources = _sources(names, zips or [], download)
     pixels = None
     if images is not None:
-        wrong = [found for found in imagenet.examine(images) if not found.ok]
+        wrong = [result for result in imagenet.examine(images) if not result.passed]
         if wrong and not unlisted:
             raise InputError(
-                f"{images}: {wrong[0].says} See: milan doctor --images {images} "
+                f"{images}: {wrong[0].message} See: milan doctor --images {images} "
                 "(--unlisted takes the folder as it is.)"
             )
         pixels = imagenet.Pixels(images, legacy_squash=legacy_squash)

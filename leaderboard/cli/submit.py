@@ -143,14 +143,14 @@ def check(folder: Folder, data: Data = None, as_json: Json = False) -> None:
     """Run the named checks on a submission, the same as CI does."""
     from leaderboard import submission
 
-    found = submission.check(folder, data=_places(data))
+    results = submission.check(folder, data=_places(data))
     if as_json:
-        print_json([vars(each) for each in found])
+        print_json([{"name": r.name, "status": r.status, "says": r.message} for r in results])
     else:
         words = {"fail": "FAIL", "warn": "WARN"}
-        rows = [(each.name, words.get(each.status, each.status), each.says) for each in found]
+        rows = [(r.name, words.get(r.status, r.status), r.message) for r in results]
         print_table(("check", "", "seen"), rows)
-    if any(each.status == "fail" for each in found):
+    if not all(result.passed for result in results):
         raise typer.Exit(1)
 
 

@@ -8,14 +8,13 @@
 from the predictions. What a form claims of scores is refused: there is no field for it.
 """
 
-from leaderboard.submission.checks import CHECKS, Finding, check
+from leaderboard.submission.checks import CHECKS, check
 from leaderboard.submission.create import drafted, new
 from leaderboard.submission.form import Predicted, Submission, load
 from leaderboard.submission.rescore import score
 
 __all__ = [
     "CHECKS",
-    "Finding",
     "Predicted",
     "Submission",
     "check",

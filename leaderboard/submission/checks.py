@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from baselines.framework.conformance import REFUSALS
 from leaderboard.evaluation import predictions
@@ -23,9 +23,8 @@ from leaderboard.submission import leakage, track_units
 from leaderboard.submission.form import FOLDER, FORM, Predicted, Submission, file_name, hidden
 from milannotations import catalog
 from milannotations.errors import InputError, some
+from milannotations.utils.check_result import CheckResult, Status
 from milannotations.utils.files import Table, sha256, whole_number
-
-Status = Literal["pass", "skip", "warn", "fail"]
 
 MAX_BYTES = 64 << 20
 """Of a file of predictions."""
@@ -42,18 +41,6 @@ MAX_SAID = 600
 
 _FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes a cell for a formula by."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: whether all is well, and what was seen.
-
-    `warn` is for readers and refuses nothing; `skip` says what was not at hand.
-    """
-
-    name: str
-    status: Status
-    says: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ Found = Iterator[tuple[Status, str]]
 
 def check(
     folder: str | os.PathLike[str], *, data: Mapping[str, str] | None = None
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Return what the checks find, in order; they end where going on makes no sense.
 
     Args:
@@ -120,7 +107,7 @@ def check(
     case = Case(Path(folder), data or {})
     if not case.folder.is_dir():
         raise InputError(f"{folder} is not a folder; 'milan submit new NAME' makes one.")
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     for name, (examine, vital) in CHECKS.items():
         try:
             found = list(examine(case)) or [("pass", "nothing to look at")]
@@ -130,10 +117,10 @@ def check(
         shown = [says for status, says in found if status == worst]
         # a stranger's words may stand in what is said of them
         says = _short("; ".join(dict.fromkeys(shown)).replace("\n", " "), MAX_SAID)
-        findings.append(Finding(name, worst, says))
+        results.append(CheckResult(name, worst, says))
         if vital and worst == "fail":
             break
-    return findings
+    return results
 
 
 def _files(case: Case) -> Found:

@@ -42,10 +42,11 @@ def score(
     Raises:
         InputError: a check fails; an edition is not at hand.
     """
-    wrong = [each for each in check(folder, data=data) if each.status == "fail"]
-    if wrong:
+    failed = [result for result in check(folder, data=data) if not result.passed]
+    if failed:
         raise InputError(
-            f"{folder} is not scored: {wrong[0].name}: {wrong[0].says}. See: milan submit check"
+            f"{folder} is not scored: {failed[0].name}: {failed[0].message}. "
+            "See: milan submit check"
         )
     form, scores = load(folder), []
     built = build(dict.fromkeys(m for p in form.predictions for m in get(p.track).metrics))

@@ -19,7 +19,6 @@ import tempfile
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, some
+from milannotations.utils.check_result import CheckResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -282,22 +282,13 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError)
 # --- what can be wrong with a folder
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One question about a folder and its answer."""
-
-    name: str
-    ok: bool
-    says: str
-
-
 def examine(
     folder: str | os.PathLike[str],
     expected: tuple[int, int] = EXPECTED,
     *,
     sample: int = 64,
     seed: int = 0,
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Say whether a folder holds the validation pictures in the order that ids count in.
 
     Args:
@@ -306,12 +297,12 @@ def examine(
         sample: pictures to decode, drawn with `seed`.
 
     Returns:
-        One finding a question; none raises. The first that is wrong may be the only one.
+        One result per question; none raises. The first that is wrong may be the only one.
     """
     root = Path(folder)
     try:
         layout = _layout(root)
-        if not layout.ok:
+        if not layout.passed:
             return [layout]
         paths = listing(root)
         return [
@@ -323,16 +314,16 @@ def examine(
             _readable(root, paths, sample, seed),
         ]
     except (InputError, OSError) as error:
-        return [Finding("layout", False, str(error))]
+        return [CheckResult.of("layout", False, str(error))]
 
 
-def _layout(root: Path) -> Finding:
+def _layout(root: Path) -> CheckResult:
     if root.is_file():
         says = f"{root} is a file; unpack it and name the folder"
     elif not root.is_dir():
         says = f"no such folder: {root}"
     elif any(_SYNSET.fullmatch(name) for name in _folders(root)):
-        return Finding("layout", True, f"class folders in {root}")
+        return CheckResult.of("layout", True, f"class folders in {root}")
     elif (inner := _nested(root)) is not None:
         says = f"the class folders are further in: --images {inner}"
     elif flat := [name for name in os.listdir(root) if name.lower().endswith(EXTENSIONS)]:
@@ -342,7 +333,7 @@ def _layout(root: Path) -> Finding:
         )
     else:
         says = f"{root} has no class folders (n01440764, n01443537, ...)"
-    return Finding("layout", False, says)
+    return CheckResult.of("layout", False, says)
 
 
 def _folders(root: Path) -> list[str]:
@@ -361,7 +352,7 @@ def _nested(root: Path) -> Path | None:
     return None
 
 
-def _classes(root: Path, expected: int) -> Finding:
+def _classes(root: Path, expected: int) -> CheckResult:
     names = _folders(root)
     others = [name for name in names if not _SYNSET.fullmatch(name)]
     found = len(names) - len(others)
@@ -372,10 +363,10 @@ def _classes(root: Path, expected: int) -> Finding:
         says += (
             f"; {some(others)} would count as classes and shift the ids behind them: move them out"
         )
-    return Finding("classes", found == expected and not others, says)
+    return CheckResult.of("classes", found == expected and not others, says)
 
 
-def _counts(root: Path, paths: list[str], expected: tuple[int, int]) -> Finding:
+def _counts(root: Path, paths: list[str], expected: tuple[int, int]) -> CheckResult:
     classes, each = expected
     counts = Counter(dict.fromkeys(_folders(root), 0))
     counts.update(Path(path).parts[0] for path in paths)
@@ -389,10 +380,10 @@ def _counts(root: Path, paths: list[str], expected: tuple[int, int]) -> Finding:
         says += ". These look like the training pictures; the ids count validation pictures"
     elif odd:
         says += ". Every id behind the first odd class points at another picture"
-    return Finding("counts", not odd and len(paths) == classes * each, says)
+    return CheckResult.of("counts", not odd and len(paths) == classes * each, says)
 
 
-def _names(paths: list[str], expected: tuple[int, int]) -> Finding:
+def _names(paths: list[str], expected: tuple[int, int]) -> CheckResult:
     matches = [_NAME.fullmatch(os.path.relpath(path, Path(path).parts[0])) for path in paths]
     strange = [path for path, match in zip(paths, matches, strict=True) if match is None]
     numbers = Counter(int(match[1]) for match in matches if match)
@@ -410,10 +401,10 @@ def _names(paths: list[str], expected: tuple[int, int]) -> Finding:
     if beyond:
         wrong.append(f"no number of the validation set: {some(beyond)}")
     says = "; ".join(wrong) or "as published, so that sorting gives the order of the ids"
-    return Finding("names", not wrong, says)
+    return CheckResult.of("names", not wrong, says)
 
 
-def _strays(root: Path, paths: list[str]) -> Finding:
+def _strays(root: Path, paths: list[str]) -> CheckResult:
     counted = set(paths)
     strays = sorted(
         inside
@@ -423,18 +414,18 @@ def _strays(root: Path, paths: list[str]) -> Finding:
     )
     pictures = [path for path in strays if path.lower().endswith(EXTENSIONS)]
     if pictures:
-        return Finding(
+        return CheckResult.of(
             "strays",
             False,
             f"pictures outside the class folders are not counted: {some(pictures, 3)}. Move each "
             "into its class folder",
         )
     if strays:
-        return Finding("strays", True, f"not pictures, and passed over: {some(strays, 3)}")
-    return Finding("strays", True, "none")
+        return CheckResult.of("strays", True, f"not pictures, and passed over: {some(strays, 3)}")
+    return CheckResult.of("strays", True, "none")
 
 
-def _readable(root: Path, paths: list[str], sample: int, seed: int) -> Finding:
+def _readable(root: Path, paths: list[str], sample: int, seed: int) -> CheckResult:
     drawn = sorted(random.Random(seed).sample(paths, min(sample, len(paths))))  # noqa: S311
     wrong, sizes = [], []
     for path in drawn:
@@ -444,9 +435,9 @@ def _readable(root: Path, paths: list[str], sample: int, seed: int) -> Finding:
             wrong.append(f"{path} ({error})")
     if wrong:
         says = f"{some(wrong, 3)} of {len(drawn)} drawn cannot be read; put good copies there"
-        return Finding("readable", False, says)
+        return CheckResult.of("readable", False, says)
     if len(drawn) > 9 and len({min(size) for size in sizes}) == 1:
-        return Finding(
+        return CheckResult.of(
             "readable",
             False,
             f"all of {len(drawn)} drawn have a shorter side of {min(sizes[0])} pixels: somebody "
@@ -454,4 +445,4 @@ def _readable(root: Path, paths: list[str], sample: int, seed: int) -> Finding:
             + (", and masks will not fit" if len(set(sizes)) == 1 else "")
             + "; use the original pictures",
         )
-    return Finding("readable", True, f"{len(drawn)} pictures drawn and decoded")
+    return CheckResult.of("readable", True, f"{len(drawn)} pictures drawn and decoded")
