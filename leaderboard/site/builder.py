@@ -315,7 +315,7 @@ class _Site:
                 facts=methods.facts(page),
                 commands=methods.commands(page),
                 records=shown,
-                application_table=at_work,
+                applied=at_work,
                 costs=methods.costs(page),
             ),
         )
