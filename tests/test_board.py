@@ -1,8 +1,10 @@
 """The board: made from records alone, the same every time, and nothing in it runs."""
 
+import io
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -205,6 +207,19 @@ def test_other_pictures_are_other_sheets(place, tmp_path):
     rows = parquet.read_table(path)
     parquet.write_table(rows.slice(0, len(table) - 1), path)
     assert thumbnails.sheets(tmp_path / "small", "small", cache=tmp_path).digest != same.digest
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "JPEG"])
+def test_images_that_are_small_already_are_decoded_before_threads_share_them(kind):
+    """Pillow decodes on first use, and two threads at once fail."""
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(stream, kind)
+    image, size = thumbnails._Small().of(stream.getvalue(), 64)
+    assert size == image.size == (32, 32)
+    with ThreadPoolExecutor(4) as pool:
+        pixels = list(pool.map(image.getpixel, [(0, 0)] * 50))
+    assert len(set(pixels)) == 1
+    assert pixels[0][0] > 250
 
 
 def test_an_edition_that_is_not_at_hand_or_is_another_leaves_answers_alone(place, tmp_path):

@@ -234,6 +234,7 @@ class _Small:
             with _open(encoded) as picture:
                 size = picture.size
                 image = picture if picture.mode == "RGB" else picture.convert("RGB")
+                image.load()  # threads share the image, and Pillow decodes it on first use
                 image.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
             found = image, size
             if len(self._held) >= KEPT:
