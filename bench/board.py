@@ -45,7 +45,7 @@ def text_only() -> None:
 def _write(folder: Path) -> None:
     """Write an edition and records on it, values drawn: what a board reads, with no scoring."""
     from leaderboard.evaluation import predictions, references, scoring
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
     from leaderboard.record_format.method_info import About
     from milannotations import schema
     from milannotations.editions import loading
@@ -67,7 +67,7 @@ def _write(folder: Path) -> None:
     metrics = ["retrieval-tfidf-auc", "rouge-l"]
     said = predictions.of_texts(units, texts())
     score = scoring.score(
-        said, known, metrics, layers=few, split="test", settings=Settings(draws=20)
+        said, known, metrics, layers=few, split="test", settings=ScoreConfig(draws=20)
     )
     edition = score.record.edition.model_copy(
         update={"n_units": UNITS, "layers": [f"net/layer{i:02d}" for i in range(LAYERS)]}

@@ -12,7 +12,7 @@ import baselines
 from baselines import Account, MethodSpec, Subject
 from baselines.framework.run import keys
 from leaderboard.evaluation import predictions, references, scoring
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build, expand
 from leaderboard.ranking import tracks
@@ -72,7 +72,7 @@ def run(
     config: str | None = None,
     split: str | None = "test",
     metrics: Sequence[str] | None = None,
-    settings: Settings | None = None,
+    settings: ScoreConfig | None = None,
     subject: Subject | None = None,
     blind: bool = False,
     track: str | None = None,
@@ -106,7 +106,7 @@ def run(
     Raises:
         InputError: as `baselines.describe` and `leaderboard.score` do.
     """
-    settings = settings or Settings()
+    settings = settings or ScoreConfig()
     stands = None if track is None else _track(track, data)
     if stands is not None:
         config, split, metrics = stands.config, stands.split, stands.metrics

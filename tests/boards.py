@@ -8,7 +8,7 @@ from PIL import Image
 
 from leaderboard import site
 from leaderboard.evaluation import predictions, references, scoring
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.record_format import application_record
 from leaderboard.record_format.application_record import Number
 from leaderboard.record_format.method_info import About
@@ -16,7 +16,7 @@ from milannotations.editions import loading
 from milannotations.schema import Unit
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "distinct")
-FEW = Settings(draws=50)
+FEW = ScoreConfig(draws=50)
 RUNS = "window.hacked = true"
 HOSTILE = (
     f"<script>{RUNS}</script>",

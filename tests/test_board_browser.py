@@ -332,7 +332,7 @@ def test_a_thousand_units_open_in_two_seconds_and_three_megabytes(
 ):
     import baselines
     from leaderboard.evaluation import predictions, references, scoring
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
 
     units = baselines.open_units("mini", split=None)
     assert len(units) > 1000
@@ -345,7 +345,7 @@ def test_a_thousand_units_open_in_two_seconds_and_three_megabytes(
                 baselines.Context(seed=0, training=baselines.open_training("mini")))],
         )  # fmt: skip
         score = scoring.score(said, known, boards.METRICS, method=f"{name}@1.0",
-                              settings=Settings(draws=20))  # fmt: skip
+                              settings=ScoreConfig(draws=20))  # fmt: skip
         score.save(tmp_path / "records" / name)
     board.build(tmp_path / "site", [tmp_path / "records"], cache=tmp_path / "cache")
     address = served(tmp_path / "site")

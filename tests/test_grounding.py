@@ -18,7 +18,7 @@ from baselines.shared.probe_statistics import Probing
 from leaderboard.cli import main
 from leaderboard.console import grounding_table
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding import human_ratings, sanity_checks, score
 from leaderboard.grounding.activations import HeldOut, Sample, Sampling
 from leaderboard.grounding.metrics import HEADLINE, get
@@ -617,7 +617,7 @@ def test_simulation_is_what_running_the_network_by_hand_gives(simulated):
 
 
 def test_simulation_goes_through_a_score(simulated):
-    few = Settings(derangements=4)
+    few = ScoreConfig(derangements=4)
     made = score(said(NAMES), simulated, "labels", ["simulation", "pearson"], settings=few).record
     assert made.scores["simulation"].mean == pytest.approx(1, abs=1e-5)
     assert made.scores["simulation"].lift_low > 0.5

@@ -6,7 +6,7 @@ import pytest
 
 import leaderboard
 from leaderboard import run_methods
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.reproduction import training
 
 METRICS = ["concept-f1", "retrieval-tfidf-auc"]
@@ -28,7 +28,7 @@ def described(model, tmp_path):
 
     said = baselines.describe("mini", "milan", split="test", options={"model": str(model)})
     return leaderboard.score(
-        of_descriptions(said), "mini", METRICS, split="test", settings=Settings(draws=200)
+        of_descriptions(said), "mini", METRICS, split="test", settings=ScoreConfig(draws=200)
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import sample
 
 import leaderboard
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.ranking import tracks
 from leaderboard.ranking.pairwise import Values, compare
 from leaderboard.ranking.standings import Run, standings
@@ -38,7 +38,7 @@ def scored():
         sample.PREDICTIONS,
         sample.ANNOTATIONS,
         [METRIC, "rouge-l"],
-        settings=Settings(draws=20),
+        settings=ScoreConfig(draws=20),
         method="sample@1",
     )
 

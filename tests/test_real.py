@@ -9,7 +9,7 @@ import pytest
 
 import leaderboard
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 
 NETWORK = "resnet152-imagenet"
 METRICS = (
@@ -22,7 +22,7 @@ METRICS = (
     "retrieval-tfidf-top1",
     "distinct",
 )
-FEW = Settings(draws=100)
+FEW = ScoreConfig(draws=100)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from rouge_score.rouge_scorer import RougeScorer
 import leaderboard
 from leaderboard import metrics, statistics
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.text import normalise
 from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 
-FEW = Settings(draws=50)
+FEW = ScoreConfig(draws=50)
 NEURAL = ("bertscore", "embedding") if metrics.models.offline_folder() is not None else ()
 
 
@@ -277,7 +277,7 @@ def test_another_seed_moves_intervals_and_not_means(known):
     name = "rouge-l"
     one, two = (
         leaderboard.score(
-            sample.PREDICTIONS, known, [name], settings=Settings(seed=seed, draws=50)
+            sample.PREDICTIONS, known, [name], settings=ScoreConfig(seed=seed, draws=50)
         ).record.scores[name]
         for seed in (0, 1)
     )
@@ -301,7 +301,7 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
     said = predictions.read(sample.PREDICTIONS)
     answers = [normalise(said.first(unit).description) for unit in known.units]
     every = np.ones(len(known.units), dtype=bool)
-    judge = Judge(known, every, every, Settings(derangements=400))
+    judge = Judge(known, every, every, ScoreConfig(derangements=400))
     exact = judge.judge(metrics.get("rouge-l"), answers, allref=True)
     drawn = judge.judge(ByRows(), answers, allref=True)
     assert drawn.values == pytest.approx(exact.values, abs=1e-12)
@@ -517,7 +517,7 @@ def test_the_neighbour_check_looks_at_the_next_unit_answered_or_not():
 )
 def test_settings_that_cannot_be_are_refused(option, value):
     with pytest.raises(InputError):
-        Settings(**{option: value})
+        ScoreConfig(**{option: value})
 
 
 def test_the_network_is_taken_from_predictions_that_name_it():

@@ -8,7 +8,7 @@ import baselines
 import leaderboard
 from leaderboard import run_methods
 from leaderboard.evaluation import predictions
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.ranking import standings, tracks
 from leaderboard.record_format import score_record
 from leaderboard.site import load_records
@@ -75,7 +75,7 @@ def test_scored_again_from_their_predictions_they_are_the_same(runs, names):
     for run in [run for run in runs if run.record.method in ("nearest", "compexp")]:
         record = run.record
         said = predictions.read(run.folder / "predictions.csv")
-        settings = Settings(draws=1000, seed=record.settings["seed"])
+        settings = ScoreConfig(draws=1000, seed=record.settings["seed"])
         again = leaderboard.score(said, known, names, split="test", settings=settings).record
         for name in names:
             assert again.metrics[name].signature == record.metrics[name].signature, AGAIN

@@ -15,7 +15,7 @@ from baselines import Account, Subject
 from baselines.framework.provenance import SUFFIX, beside
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
 from milannotations.probes import open_probe
@@ -195,14 +195,14 @@ def test_accounts_and_the_blind_control_go_into_records(tmp_path):
     account = Account(seed=3, n_units=len(texts), seconds=5.0)
     made = leaderboard.score(
         said, known, ["concept-f1"], split="test", beside={"blind": blind},
-        accounts=[account.to_dict()], settings=Settings(draws=50),
+        accounts=[account.to_dict()], settings=ScoreConfig(draws=50),
     )  # fmt: skip
     made.save(tmp_path / "record")
     record = score_record.load(tmp_path / "record")
     assert record.accounts == [account.to_dict()]
     floor = record.floors["blind"]["concept-f1"]
     alone = leaderboard.score(blind, known, ["concept-f1"], split="test",
-                              settings=Settings(draws=50)).record  # fmt: skip
+                              settings=ScoreConfig(draws=50)).record  # fmt: skip
     assert floor == alone.scores["concept-f1"]
     assert alone.accounts == []
 

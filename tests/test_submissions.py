@@ -13,7 +13,7 @@ from submitted import FIELDS, edit, found
 from leaderboard import submission
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.models import at_hand
 from leaderboard.ranking import tracks
 from leaderboard.record_format import score_record
@@ -185,7 +185,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
 @pytest.mark.skipif(not at_hand(sentences=True), reason="needs the text model of 'offline'")
 def test_every_metric_of_the_track_is_computed(made, tmp_path):
     """A minute: the text model encodes what the simulated annotators said."""
-    submission.score(made, out=tmp_path / "records", settings=Settings(draws=20))
+    submission.score(made, out=tmp_path / "records", settings=ScoreConfig(draws=20))
     record = score_record.load(tmp_path / "records" / "mini-v1" / "made-up-1.0")
     assert set(MINI.metrics) == set(record.scores)
     assert tracks.belongs(record, MINI) is None
@@ -195,7 +195,7 @@ def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, mon
     short = replace(MINI, metrics=("concept-f1", "rouge-l"))
     monkeypatch.setattr(submission.rescore, "get", lambda key: short)
     out = tmp_path / "records"
-    few = Settings(draws=20)
+    few = ScoreConfig(draws=20)
     (score,) = submission.score(made, out=out, settings=few)
     folder = out / "mini-v1" / "made-up-1.0"
     record = score_record.load(folder)

@@ -11,7 +11,7 @@ from leaderboard import metrics, run_methods
 from leaderboard import score as score_of
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.models import at_hand
 from milannotations import InputError
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 MERIT = ("concept-f1", "identification")
-FEW = Settings(draws=400)
+FEW = ScoreConfig(draws=400)
 MARGIN = 0.05
 """Of lift, between one rank of the order of merit and the next."""
 
@@ -46,7 +46,7 @@ def judged(world):
         context = contexts.setdefault(seed, baselines.Context(seed=seed, training=training))
         said = baselines.run(baselines.get(name), shown, context)
         described = predictions.of_descriptions(zip(keys(units), said, strict=True))
-        settings = Settings(seed=seed, draws=FEW.draws)
+        settings = ScoreConfig(seed=seed, draws=FEW.draws)
         made = score_of(described, known, built, split="test", method=name, settings=settings)
         return {full.partition("@")[0]: made.record.scores[full] for full in built}, made
 

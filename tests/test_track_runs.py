@@ -6,13 +6,13 @@ import pytest
 
 from leaderboard import run_methods
 from leaderboard.cli import submit
-from leaderboard.evaluation.evaluator import Settings
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.ranking import tracks
 from leaderboard.record_format import score_record
 from milannotations import InputError
 from milannotations.published import annotations
 
-FEW = Settings(draws=20, seed=3)
+FEW = ScoreConfig(draws=20, seed=3)
 
 
 def shortened(monkeypatch, name, *metrics):

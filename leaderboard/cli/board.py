@@ -77,7 +77,7 @@ def report(
     cache: Cache = "~/.cache/milannotations",
 ) -> None:
     """Make one page of a network's units: exemplars, masks, descriptions, scores where possible."""
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
     from leaderboard.site.report import report as make
 
     page = make(
@@ -87,7 +87,7 @@ def report(
         config=config,
         network=network,
         layer=layer,
-        settings=Settings(seed=seed),
+        settings=ScoreConfig(seed=seed),
         cache=cache,
         tell=_tell,
         progress=sys.stderr.isatty(),

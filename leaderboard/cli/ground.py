@@ -12,7 +12,7 @@ import typer
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
     from leaderboard.evaluation.scoring import Score
     from leaderboard.grounding.activations import HeldOut
     from milannotations.schema import Unit
@@ -65,7 +65,7 @@ def of_command(
     layers: Sequence[str],
     split: str | None,
     metrics: Sequence[str] | None,
-    settings: Settings,
+    settings: ScoreConfig,
     grid: int | None = None,
     limit: int | None = None,
     keep_exemplars: bool = False,

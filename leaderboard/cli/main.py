@@ -151,11 +151,11 @@ def score(
 
         score_record.check_free(out)  # before hours are spent
     import leaderboard
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
 
-    settings = Settings(seed=seed, draws=draws)
+    settings = ScoreConfig(seed=seed, draws=draws)
     if constant:
-        settings = Settings(seed=seed, draws=draws, constants=tuple(constant))
+        settings = ScoreConfig(seed=seed, draws=draws, constants=tuple(constant))
     if ground is not None:
         made = grounding.of_command(
             files, ground, images=images, scorer=scorer, data=data, config=config,
@@ -246,7 +246,7 @@ def run(
         return
     from leaderboard import run_methods
     from leaderboard.console import synthetic_table
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
 
     screen = console()
     tell = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
@@ -257,7 +257,7 @@ def run(
         config=config,
         split=split,
         metrics=metrics,
-        settings=Settings(seed=seed, draws=draws),
+        settings=ScoreConfig(seed=seed, draws=draws),
         subject=subject_of(subject, probe, weights, random, device, cache),
         blind=blind,
         track=track,

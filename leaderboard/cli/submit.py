@@ -173,13 +173,13 @@ def score(
 ) -> None:
     """Compute every score anew, from the predictions alone."""
     from leaderboard import submission
-    from leaderboard.evaluation.evaluator import Settings
+    from leaderboard.evaluation.score_config import ScoreConfig
 
     scores = submission.score(
         folder,
         data=_places(data),
         out=out,
-        settings=Settings(draws=draws),
+        settings=ScoreConfig(draws=draws),
         overwrite=overwrite,
         progress=sys.stderr.isatty(),
     )

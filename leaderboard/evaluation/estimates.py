@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leaderboard import statistics
-from leaderboard.evaluation.evaluator import Outcome, Settings, UnitOutcome, text_outcome
+from leaderboard.evaluation.evaluator import Outcome, UnitOutcome, text_outcome
 from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.base import Floats, Metric, TextMetric
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Summary:
     scope: Mask
     answered: Mask
     weights: Floats
-    settings: Settings
+    settings: ScoreConfig
 
     def about(self, name: str) -> Mask:
         """Return the units in question that a metric is about (see `References.about`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -13,50 +13,9 @@ from numpy.typing import NDArray
 from leaderboard import statistics
 from leaderboard.evaluation.reference_views import Answers, Mask, Side, View, side
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.base import Against, Floats, Metric, PairMetric, RowMetric, TextMetric
 from leaderboard.metrics.vectors import Retrieval
-from milannotations.errors import InputError
-
-CONSTANT = "animals and objects"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a score depends on beside its input. All of it is in the record.
-
-    Attributes:
-        seed: of every draw.
-        draws: bootstrap resamples.
-        level: of the intervals.
-        derangements: shuffles of metrics that cannot afford all pairs (even).
-        constants: strings scored as floors, beside the commonest reference. None stands
-            for the one that outscores every method and every person by raw overlap on the
-            published annotations; for none where annotators are simulated.
-    """
-
-    seed: int = 0
-    draws: int = 1000
-    level: float = 0.95
-    derangements: int = 20
-    constants: tuple[str, ...] | None = None
-
-    def resolved(self, synthetic: bool) -> Settings:
-        """Return the settings with the constants written out."""
-        if self.constants is not None:
-            return self
-        return replace(self, constants=() if synthetic else (CONSTANT,))
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed}; a seed is a whole number from 0.")
-        if not 10 <= self.draws <= 100_000:
-            raise InputError(f"{self.draws} draws; 10 to 100,000 resamples were expected.")
-        if not 0 < self.level < 1:
-            raise InputError(f"level {self.level}; a share between 0 and 1 was expected.")
-        if self.derangements < 2 or self.derangements % 2:
-            raise InputError(f"{self.derangements} derangements; an even number was expected.")
-        if isinstance(self.constants, str):
-            raise InputError("constants is one string; a tuple of strings was expected.")
 
 
 class Outcome(Protocol):
@@ -239,7 +198,7 @@ class Judge:
     references: References
     scope: Mask
     answered: Mask
-    settings: Settings
+    settings: ScoreConfig
 
     def __post_init__(self) -> None:
         self._sides: dict[Against, Side] = {}

@@ -23,10 +23,11 @@ from leaderboard.console import score_table
 from leaderboard.evaluation import predictions as prediction_files
 from leaderboard.evaluation import references as reference_sources
 from leaderboard.evaluation.estimates import FLOOR, METHOD, PERSON, Summary
-from leaderboard.evaluation.evaluator import Judge, Outcome, Settings
+from leaderboard.evaluation.evaluator import Judge, Outcome
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics import ALLREF, Metric, build, expand, left_out
 from leaderboard.metrics.text import normalise
 from leaderboard.record_format import score_record
@@ -53,7 +54,7 @@ def score(
     allow_missing: bool = False,
     unlisted: bool = False,
     method: str | None = None,
-    settings: Settings | None = None,
+    settings: ScoreConfig | None = None,
     beside: Mapping[str, Predictions] | None = None,
     accounts: Sequence[Mapping[str, Any]] | None = None,
     ground: Ground | None = None,
@@ -98,7 +99,7 @@ def score(
         0.0
     """
     started = time.perf_counter()
-    settings = settings or Settings()
+    settings = settings or ScoreConfig()
     layers = [layers] if isinstance(layers, str) else list(layers)
     if network is None and _is_csv(references):
         network = _network_named(predictions)

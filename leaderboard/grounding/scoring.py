@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from leaderboard.evaluation import scoring
 from leaderboard.evaluation.estimates import FLOOR
-from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding.metrics import Grounded, build
 from leaderboard.grounding.scorers import Presences, Scorer, open_scorer
 from leaderboard.record_format.score_record import Grounding
@@ -42,7 +42,7 @@ def score(
     split: str | None = None,
     allow_missing: bool = False,
     method: str | None = None,
-    settings: Settings | None = None,
+    settings: ScoreConfig | None = None,
     accounts: Sequence[Mapping[str, Any]] | None = None,
     beside: Mapping[str, Predictions] | None = None,
     exemplars_seen: bool | None = None,

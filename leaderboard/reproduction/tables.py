@@ -31,7 +31,7 @@ from baselines.shared.text import medoid
 from leaderboard import statistics
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.estimates import PERSON
-from leaderboard.evaluation.evaluator import Settings as Scoring
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import score
 from leaderboard.metrics import build
 from leaderboard.reproduction.training import LAMBDAS, best_of, choose_lambda
@@ -400,7 +400,7 @@ def _values(
         for method, texts in answers.items():
             found = score(
                 predictions.of_texts(keys, texts), known, built, split="test",
-                settings=Scoring(draws=10),
+                settings=ScoreConfig(draws=10),
             )  # fmt: skip
             own = found.units.assign(fold=job.fold.name, seed=job.seed, method=method)
             made.append(own)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.evaluator import Settings as Scoring
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import score
 from milannotations.editions import loading
 from milannotations.errors import InputError, some
@@ -171,7 +171,7 @@ def choose_lambda(
         own = []
         for lam in LAMBDAS:
             said = predictions.of_texts(keys(units), best_of(beam, lam))
-            found = score(said, known, built, settings=Scoring(draws=10))
+            found = score(said, known, built, settings=ScoreConfig(draws=10))
             own.append(found.record.scores[metric].lift)
         known_lifts = [lift for lift in own if lift is not None]
         if len(known_lifts) == len(own):  # layers of fewer than ten units have no lift

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.evaluation import predictions, scoring
-from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.evaluation.references import References
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.text import normalise
 from leaderboard.ranking.standings import Run
 from leaderboard.site import load_records, rendering, thumbnails, track_table, unit_browser
@@ -36,7 +36,7 @@ def report(
     config: str | None = None,
     network: str | None = None,
     layer: str | None = None,
-    settings: Settings | None = None,
+    settings: ScoreConfig | None = None,
     cache: str | os.PathLike[str] = thumbnails.CACHE,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
@@ -63,7 +63,7 @@ def report(
     config = loading.pick_config(edition, config)
     known = load_records.references(edition, config)
     said = _read(files, known, network, layer)
-    runs = _scored(said, known, settings or Settings(), tell)
+    runs = _scored(said, known, settings or ScoreConfig(), tell)
     table = track_table.of_table(load_records.tables(runs)[0]) if runs else None
     for row in table["rows"] if table else ():
         row["page"] = None  # methods have no page here
@@ -131,7 +131,10 @@ def _read(
 
 
 def _scored(
-    said: dict[str, Predictions], known: References, settings: Settings, tell: Callable[[str], Any]
+    said: dict[str, Predictions],
+    known: References,
+    settings: ScoreConfig,
+    tell: Callable[[str], Any],
 ) -> list[Run]:
     """Return a run a method, on the units that any of them describes; none without references."""
     # matched scores need two descriptions of a unit

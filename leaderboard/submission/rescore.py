@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from leaderboard.evaluation import scoring
-from leaderboard.evaluation.evaluator import Settings
 from leaderboard.evaluation.predictions import read
+from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build
 from leaderboard.ranking.tracks import get, place
@@ -23,7 +23,7 @@ def score(
     *,
     data: Mapping[str, str] | None = None,
     out: str | os.PathLike[str] | None = None,
-    settings: Settings | None = None,
+    settings: ScoreConfig | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[Score]:
