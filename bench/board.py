@@ -48,7 +48,7 @@ def _write(folder: Path) -> None:
     from leaderboard.evaluation.score_config import ScoreConfig
     from leaderboard.record_format.method_info import About
     from milannotations import schema
-    from milannotations.editions import loading
+    from milannotations.editions.writing import write_config
     from milannotations.schema import Unit
 
     draw = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def _write(folder: Path) -> None:
 
     people = list(zip(texts(), texts(), texts(), strict=True))
     rows = [schema.row(u, descriptions=list(p)) for u, p in zip(units, people, strict=True)]
-    loading.write_config(folder / "large", "net", {"test": rows})
+    write_config(folder / "large", "net", {"test": rows})
     known = references.of_edition(folder / "large", "net")
     few = ["layer00"]
     metrics = ["retrieval-tfidf-auc", "rouge-l"]
@@ -106,12 +106,13 @@ def _write(folder: Path) -> None:
 def thumbnails() -> None:
     """Draw the sheets of the first units of `mini`, and of photographs' size with masks."""
     from leaderboard.site import thumbnails as sprites
-    from milannotations.editions import loading, shards
+    from milannotations.editions import shards
+    from milannotations.editions.configs import list_files
 
-    whole = loading.files("mini", "mini")["test"][0]
+    whole = list_files("mini", "mini")["test"][0]
     small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
     photographs = _photographs(300)
-    mask = shards.png(np.arange(224)[:, None] * np.ones(224) > 112)
+    mask = shards.encode_png(np.arange(224)[:, None] * np.ones(224) > 112)
 
     def units_of(share: int) -> list[tuple[list[bytes], list[bytes]]]:
         """Return 20 units, each of whose pictures is shown by `share` of them."""
@@ -139,13 +140,13 @@ def _photographs(count: int) -> list[bytes]:
     """Return crops of 224 pixels of the two photographs of scikit-learn, as editions hold them."""
     from sklearn.datasets import load_sample_images
 
-    from milannotations.editions.shards import webp
+    from milannotations.editions.shards import encode_webp
 
     draw, crops = np.random.default_rng(0), []
     for i in range(count):
         whole = load_sample_images().images[i % 2]
         y, x = (draw.integers(size - 224) for size in whole.shape[:2])
-        crops.append(webp(whole[y : y + 224, x : x + 224], None))
+        crops.append(encode_webp(whole[y : y + 224, x : x + 224], None))
     return crops
 
 

@@ -51,7 +51,8 @@ def size() -> None:
     """Compare the files with what they would be without the dictionary of pictures."""
     import pyarrow.parquet as parquet
 
-    from milannotations.editions.loading import EMBEDDED, SPLITS
+    from milannotations.editions.configs import EMBEDDED
+    from milannotations.schema import SPLITS
 
     shipped = plain = 0
     for split in SPLITS:

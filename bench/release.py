@@ -34,9 +34,9 @@ def peak():
     # of this program: ru_maxrss would be that of the one that started it, if that was larger
     line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
-from milannotations import release
+from milannotations.published import convert
 begun = time.perf_counter()
-release.prepare("made-up", sys.argv[1], sys.argv[2])
+convert.prepare("made-up", sys.argv[1], sys.argv[2])
 print(time.perf_counter() - begun, peak())
 """
 

@@ -18,7 +18,7 @@ from leaderboard.metrics import build, expand
 from leaderboard.ranking import tracks
 from leaderboard.record_format import score_record
 from leaderboard.record_format.method_info import of_spec
-from milannotations.editions import loading
+from milannotations.editions.configs import edition_name
 from milannotations.errors import InputError
 
 SUPPLIED = ("truth", "trained model", "activations")
@@ -128,7 +128,7 @@ def run(
         raise InputError(f"'{twice[0]}' is asked for twice; methods need names of their own.")
     places: list[Path | None] = [None] * len(made)
     if out is not None:
-        place = Path(out) / "-".join((loading.name_of(data), known.config, split or "all"))
+        place = Path(out) / "-".join((edition_name(data), known.config, split or "all"))
         places = [place / title.replace("@", "-") for title in titles]
         if stands is not None:
             seed = settings.seed
@@ -188,6 +188,6 @@ def _track(name: str, data: str | os.PathLike[str]) -> tracks.Track:
             f"(milannotations.load(..., condition='{found.condition}')), describe, and use "
             "'milan submit new'."
         )
-    if loading.name_of(data) != found.edition:
+    if edition_name(data) != found.edition:
         raise InputError(f"{found.key} is of the edition {found.edition}; give it with --data.")
     return found

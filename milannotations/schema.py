@@ -44,6 +44,12 @@ TEXT_COLUMNS = (
 )
 """What scoring words needs: no pixels are read when only these are asked for."""
 
+KEYS = ("network", "layer", "unit")
+"""Columns that identify a row."""
+
+SPLITS = ("train", "validation", "test")
+"""Splits that a config may have, in order."""
+
 UNIT_KINDS = ("channel", "token", "sae_latent", "synthetic")
 
 

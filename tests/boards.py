@@ -12,7 +12,8 @@ from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.record_format import application_record
 from leaderboard.record_format.application_record import Number
 from leaderboard.record_format.method_info import About
-from milannotations.editions import loading
+from milannotations.editions.configs import list_files
+from milannotations.editions.writing import write_config
 from milannotations.schema import Unit
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "distinct")
@@ -39,7 +40,7 @@ LAYER = "x<b>y"
 
 def small_edition(folder):
     """Write an edition of 60 planted units of two layers, one of them with a hostile name."""
-    whole = parquet.read_table(loading.files("mini", "mini")["test"][0]).to_pylist()
+    whole = parquet.read_table(list_files("mini", "mini")["test"][0]).to_pylist()
     rows = [row for row in whole if row["network"] == "mini-sharp" and row["truth_formula"]]
     first, second = (
         [r for r in rows if r["layer"] == layer][:30] for layer in ("layer1", "layer2")
@@ -48,7 +49,7 @@ def small_edition(folder):
     for row in made:
         row["duplicate_of"] = None
     made[1]["descriptions"] = list(HOSTILE[:4])
-    loading.write_config(folder, "small", {"test": made})
+    write_config(folder, "small", {"test": made})
     return folder
 
 
@@ -69,7 +70,7 @@ def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), 
     known = references.of_edition(edition, "small")
     rows = [
         row
-        for path in loading.files(edition, "small")["test"]
+        for path in list_files(edition, "small")["test"]
         for row in parquet.read_table(
             path, columns=["network", "layer", "unit", "truth"]
         ).to_pylist()

@@ -26,7 +26,7 @@ from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.scoring import _commonest
 from leaderboard.metrics.text import normalise
 from milannotations import InputError, Unit, schema
-from milannotations.editions import loading
+from milannotations.editions.writing import write_config
 from milannotations.exemplars import Preprocessing
 from milannotations.probes import Concept, ProbeItems
 
@@ -119,7 +119,7 @@ TEST = [
 @pytest.fixture(scope="module")
 def edition(tmp_path_factory):
     folder = tmp_path_factory.mktemp("editions") / "tiny"
-    loading.write_config(folder, "tiny", {"train": TRAIN, "test": TEST})
+    write_config(folder, "tiny", {"train": TRAIN, "test": TEST})
     return folder
 
 
@@ -581,7 +581,7 @@ def test_choosing_units(edition):
 
 def test_no_training_split(tmp_path, edition):
     alone = tmp_path / "alone"
-    loading.write_config(alone, "other", {"test": TEST})
+    write_config(alone, "other", {"test": TEST})
     with pytest.raises(InputError, match=r"'most-common' learns .*training=EDITION"):
         baselines.describe(alone, "most-common")
     answers = baselines.describe(alone, "most-common", training=edition)
@@ -679,7 +679,7 @@ def test_truth(edition, tmp_path):
     ]
     assert answers[3] == Description.abstained()
     assert answers[4] == Description.of("yellow objects of any shape")
-    loading.write_config(tmp_path / "real", "tiny", {"test": [schema.row(Unit("tiny", "a", 0))]})
+    write_config(tmp_path / "real", "tiny", {"test": [schema.row(Unit("tiny", "a", 0))]})
     with pytest.raises(InputError, match="Nobody knows the truth of tiny/a/0"):
         baselines.describe(tmp_path / "real", "truth")
 
@@ -759,7 +759,7 @@ def test_pictures_and_masks_of_several_sizes(training, tmp_path):
     mixed = unit_row("a", 10, "green")
     mixed["images"][1] = picture(COLORS["green"], 90, 7)
     mixed["masks"][1] = mask(side=90)
-    loading.write_config(tmp_path / "mixed", "tiny", {"test": [mixed]})
+    write_config(tmp_path / "mixed", "tiny", {"test": [mixed]})
     units = baselines.open_units(tmp_path / "mixed")
     said = baselines.run(make("nearest"), units, Context(training=training))
     assert said[0].text == "green grass things"

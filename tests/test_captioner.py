@@ -31,7 +31,7 @@ from baselines.framework.run import keys
 from baselines.shared import openai_client
 from baselines.shared.openai_client import cleaned, nonsense
 from milannotations import InputError, Unit, schema
-from milannotations.editions import loading
+from milannotations.editions.writing import write_config
 
 K, SIDE = 4, 48
 FAILED, ABSTAINED = Description.failed(), Description.abstained()
@@ -155,7 +155,7 @@ def a_unit(unit, *, regions=K, pictures=True):
 def edition(tmp_path_factory):
     folder = tmp_path_factory.mktemp("editions") / "tiny"
     rows = [a_unit(0), a_unit(1, regions=2), a_unit(2, regions=0), a_unit(3)]
-    loading.write_config(folder, "tiny", {"test": rows})
+    write_config(folder, "tiny", {"test": rows})
     return folder
 
 
@@ -293,7 +293,7 @@ def test_outlines_are_explained_where_there_are_any(server, one):
 
 
 def test_an_edition_of_text_alone(server, tmp_path):
-    loading.write_config(tmp_path / "text", "text", {"test": [a_unit(0, pictures=False)]})
+    write_config(tmp_path / "text", "text", {"test": [a_unit(0, pictures=False)]})
     with pytest.raises(InputError, match=r"tiny/a/0 has none: this edition holds text alone"):
         baselines.describe(tmp_path / "text", asking(server))
     assert server.asked == []

@@ -23,8 +23,9 @@ import baselines
 import milannotations
 from leaderboard.cli import main
 from milannotations import InputError, Unit, schema
-from milannotations.editions import card as cards
 from milannotations.editions import hub, loading, resumable, shards, validation
+from milannotations.editions.configs import list_configs
+from milannotations.editions.contents import read_configs
 from milannotations.exemplars.engine import Computed, LayerExemplars, Skipped
 from milannotations.exemplars.images.sources import BadPicture
 from milannotations.exemplars.output import edition, image_buffer, npy
@@ -165,7 +166,7 @@ def test_every_way_to_open_it_works(made):
 
 
 def test_every_picture_is_read_once_whatever_shows_it(two, tmp_path, monkeypatch):
-    encoded, webp = [], shards.webp
+    encoded, webp = [], shards.encode_webp
     monkeypatch.setattr(edition, "webp", lambda *args: encoded.append(1) or webp(*args))
     pool = Pool()
     write(two, pool, tmp_path / "out", "x", made_from={})
@@ -212,7 +213,7 @@ def test_exemplars_and_text_stand_side_by_side(two, tiny_annotations, tmp_path):
     text = tiny_annotations([("conv1", i, f"red {i}") for i in range(20)])
     annotations.build_edition(text, "described", tmp_path / "out")
     write(two, Pool(), tmp_path / "out", "computed", made_from=MADE_FROM)
-    assert loading.configs(tmp_path / "out") == {
+    assert list_configs(tmp_path / "out") == {
         "computed": ["test"], "described": ["train", "test"],
     }  # fmt: skip
     assert validation.check(tmp_path / "out") == []
@@ -389,7 +390,7 @@ def test_a_picture_that_many_units_show_costs_its_bytes_once(tmp_path):
 
 def test_row_groups_and_shards_are_bounded_in_bytes(tmp_path, monkeypatch):
     few, pool = computed_of(layer_of("conv1", 60, images=5)), Pool(5, size=(64, 64))
-    size = len(shards.webp(pool.pixels[0], None))
+    size = len(shards.encode_webp(pool.pixels[0], None))
     monkeypatch.setattr(edition, "GROUP_BYTES", 30 * size)
     monkeypatch.setattr(edition, "SHARD_BYTES", 60 * size)
     write(few, pool, tmp_path / "out", "x", made_from={})
@@ -604,7 +605,7 @@ def test_a_run_stopped_at_the_end_writes_no_layer_again(two, made, tmp_path, mon
         if point == "card":
             patched.setattr(resumable.cards, "write", stop)
         if point == "clearing":
-            patched.setattr(resumable.Work, "clear", stop)
+            patched.setattr(resumable.UnfinishedConfig, "clear", stop)
         with pytest.raises(KeyboardInterrupt):
             write(two, Pool(), out, "tiny-pool", made_from=MADE_FROM)
     seen = written(monkeypatch)
@@ -836,4 +837,4 @@ def test_a_network_its_exemplars_and_an_edition(tmp_path):
     write_npy(found, images, tmp_path / "npy")
     with Archive(tmp_path / "npy", "own-val") as archive:
         assert archive.n_units == 5
-    assert cards.configs(tmp_path / "out")[0].counts == {"test": (5, 0)}
+    assert read_configs(tmp_path / "out")[0].counts == {"test": (5, 0)}

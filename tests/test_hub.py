@@ -14,8 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 from milannotations import InputError, Unit, schema
-from milannotations.editions import card as cards
-from milannotations.editions import hub, loading
+from milannotations.editions import hub
+from milannotations.editions.card import write_card
+from milannotations.editions.contents import CHECKSUMS, shard_name
+from milannotations.editions.writing import write_config
 from milannotations.utils.files import sha256
 
 
@@ -61,10 +63,10 @@ def edition(tmp_path):
         ]
 
     root = tmp_path / "release"
-    loading.write_config(root, "own-net", {"train": rows("own-net", 9), "test": rows("own-net", 2)})
+    write_config(root, "own-net", {"train": rows("own-net", 9), "test": rows("own-net", 2)})
     path = root / "own-net" / "train.parquet"
     parquet.write_table(parquet.read_table(path), path, row_group_size=4)
-    loading.write_config(root, "other-net", {"test": rows("other-net", 3)})
+    write_config(root, "other-net", {"test": rows("other-net", 3)})
     (root / "statistics.json").write_text("{}")
     (root / ".state").write_text("x")
     return root
@@ -106,9 +108,9 @@ def test_without_pictures(edition, tmp_path):
     sent = sum(path.stat().st_size for path in api.keep.rglob("*.parquet"))
     assert sent < 0.2 * sum(path.stat().st_size for path in edition.rglob("*.parquet"))
     card = (api.keep / "README.md").read_text()
-    assert "Without pictures" in card
-    assert "without pictures" in said[0]
-    assert "Without pictures" not in (edition / "README.md").read_text()
+    assert "Without images" in card
+    assert "without images" in said[0]
+    assert "Without images" not in (edition / "README.md").read_text()
 
 
 def test_no_byte_of_a_picture_goes_out(edition, tmp_path):
@@ -143,7 +145,7 @@ def test_with_pictures_and_a_line_on_rights(edition, tmp_path):
     assert api.asked[0][2]["private"] is False
     for path in edition.rglob("*.parquet"):
         assert (api.keep / path.relative_to(edition)).read_bytes() == path.read_bytes()
-    assert "Rights in the pictures: ours, CC0" in (api.keep / "README.md").read_text()
+    assert "Rights in the images: ours, CC0" in (api.keep / "README.md").read_text()
     assert len(datasets.load_dataset(str(api.keep), "own-net", split="train")[0]["images"]) == 3
 
 
@@ -152,8 +154,8 @@ def test_a_line_on_rights_goes_when_the_pictures_go(edition, tmp_path):
     hub.push(edition, "org/name", include_pictures=True, rights="ours", api=first)
     hub.push(first.keep, "org/name", api=second)
     card = (second.keep / "README.md").read_text()
-    assert "Without pictures" in card
-    assert "With pictures" not in card
+    assert "Without images" in card
+    assert "With images" not in card
 
 
 def test_what_was_sent_without_pictures_is_sent_again_as_it_is(edition, tmp_path):
@@ -162,8 +164,8 @@ def test_what_was_sent_without_pictures_is_sent_again_as_it_is(edition, tmp_path
     hub.push(first.keep, "org/name", api=second)
     for path in first.keep.rglob("*.parquet"):
         assert (second.keep / path.relative_to(first.keep)).read_bytes() == path.read_bytes()
-    assert (second.keep / "README.md").read_text().count("Without pictures") == 1
-    with pytest.raises(InputError, match="holds no pictures"):
+    assert (second.keep / "README.md").read_text().count("Without images") == 1
+    with pytest.raises(InputError, match="holds no images"):
         hub.push(first.keep, "org/name", include_pictures=True, rights="x", api=second)
 
 
@@ -203,25 +205,25 @@ def test_shards_with_checksums(edition, tmp_path):
     """A converted config: shards of a layer, their checksums beside them, and the card of both."""
     folder = edition / "own-net"
     for split in ("train", "test"):
-        (folder / f"{split}.parquet").rename(folder / cards.shard_name(split, "conv1", 0))
+        (folder / f"{split}.parquet").rename(folder / shard_name(split, "conv1", 0))
     shards = ("train-conv1-00000.parquet", "test-conv1-00000.parquet")
     sums = {name: sha256(folder / name) for name in shards}
-    (folder / cards.CHECKSUMS).write_text(json.dumps(sums))
-    cards.write(edition)
+    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    write_card(edition)
     api = Api(tmp_path / "sent")
     hub.push(edition, "org/name", api=api)
-    sent = json.loads((api.keep / "own-net" / cards.CHECKSUMS).read_text())
+    sent = json.loads((api.keep / "own-net" / CHECKSUMS).read_text())
     assert list(sent) == list(sums)
     for name, digest in sent.items():
         assert digest == sha256(api.keep / "own-net" / name) != sums[name]
     assert len(datasets.load_dataset(str(api.keep), "own-net", split="train+test")) == 11
     before = (api.keep / "README.md").read_text()
-    assert "Without pictures" in before
-    cards.write(api.keep)
+    assert "Without images" in before
+    write_card(api.keep)
     front = [text.split("---\n")[1] for text in (before, (api.keep / "README.md").read_text())]
     assert front[0] == front[1]
-    (folder / cards.CHECKSUMS).write_text(json.dumps(dict.fromkeys(sums, "0" * 64)))
-    with pytest.raises(InputError, match=r"conv1-00000\.parquet is not the file that"):
+    (folder / CHECKSUMS).write_text(json.dumps(dict.fromkeys(sums, "0" * 64)))
+    with pytest.raises(InputError, match=r"conv1-00000\.parquet does not match its sha256"):
         hub.push(edition, "org/name", api=api)
 
 
@@ -236,13 +238,13 @@ def refused(edition, api, match, repo_id="org/name", **options):
 
 def test_pictures_need_a_line_on_rights(edition, tmp_path):
     api = Api(tmp_path / "sent")
-    refused(edition, api, "line on rights", include_pictures=True)
-    refused(edition, api, "line on rights", include_pictures=True, rights=" \n")
+    refused(edition, api, "statement of rights", include_pictures=True)
+    refused(edition, api, "statement of rights", include_pictures=True, rights=" \n")
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "org/na me", "/x", "org/--"])
 def test_bad_names(edition, tmp_path, name):
-    refused(edition, Api(tmp_path / "sent"), "cannot be a dataset's name|no owner", repo_id=name)
+    refused(edition, Api(tmp_path / "sent"), "is no valid dataset name|has no owner", repo_id=name)
 
 
 def test_damage_is_found_first(edition, tmp_path):
@@ -253,13 +255,13 @@ def test_damage_is_found_first(edition, tmp_path):
     refused(edition, api, r"test\.parquet is damaged")
     other = edition / "other-net" / "test.parquet"
     path.write_bytes(other.read_bytes())
-    refused(edition, api, "not those that the card was written for")
+    refused(edition, api, "but the card says")
     parquet.write_table(
         parquet.read_table(edition / "other-net" / "test.parquet", columns=["layer"]), path
     )
-    refused(edition, api, "other columns")
+    refused(edition, api, "does not have the columns")
     path.unlink()
-    refused(edition, api, "not whole")
+    refused(edition, api, "is incomplete")
     refused(tmp_path / "nowhere", api, "No edition")
 
 
@@ -271,7 +273,7 @@ def test_offline(edition):
 @pytest.mark.parametrize("error", [OSError, HfHubHTTPError.__bases__[0]])
 def test_the_hub_refuses(edition, tmp_path, error):
     api = Api(tmp_path / "sent", fails=error("401: who are you?"))
-    with pytest.raises(InputError, match=r"401: who are you\? Is there a login"):
+    with pytest.raises(InputError, match=r"401: who are you\? Log in"):
         hub.push(edition, "org/name", api=api)
 
 

@@ -23,6 +23,7 @@ from milan.model import Candidate, Config
 from milan.training import SIZES, Corpus, Settings, Units, doubly_stochastic, held_out, learn
 from milannotations import InputError
 from milannotations.editions import loading
+from milannotations.editions.writing import write_config
 
 TINY = Settings(epochs=2, batch=16, rate=3e-3, patience=9)
 WORDS = {"embedding_size": 8, "hidden_size": 16, "attention_size": 8, "lm_hidden_size": 16}
@@ -686,7 +687,7 @@ def environment(**more):
 def edition(mini, tmp_path):
     """Return an edition on disk with few units, of which none are held out."""
     rows = mini.to_list()
-    return str(loading.write_config(tmp_path / "edition", "few", {"train": rows}).parent)
+    return str(write_config(tmp_path / "edition", "few", {"train": rows}).parent)
 
 
 @pytest.mark.slow
@@ -862,7 +863,7 @@ def test_train_on_mini_by_the_command(command, tmp_path):
 def test_several_editions_are_learned_from_together(edition, mini, tmp_path):
     moved = without(mini, "network", "another").to_list()
     parts = {"train": moved[:20], "validation": moved[20:]}
-    other = str(loading.write_config(tmp_path / "other", "more", parts).parent)
+    other = str(write_config(tmp_path / "other", "more", parts).parent)
     train, validation = leaderboard.reproduction.training.open_units([edition, f"{other}:more"])
     assert Counter(train["network"]) == {**Counter(mini["network"]), "another": 20}
     assert set(validation["network"]) == {"another"}
@@ -889,7 +890,7 @@ def test_an_edition_without_a_unit_to_learn_from(command, mini, tmp_path):
         ("none", {"train": without(mini, "descriptions", []).to_list()}, "to learn from"),
         ("test", {"test": mini.select(range(2)).to_list()}, "no split 'train'"),
     ]:
-        made = str(loading.write_config(tmp_path / name, "few", parts).parent)
+        made = str(write_config(tmp_path / name, "few", parts).parent)
         status, _, err = command("train", "--data", made, "--out", str(tmp_path / "m"))
         assert status == 1
         assert says in " ".join(err.split())
@@ -897,7 +898,7 @@ def test_an_edition_without_a_unit_to_learn_from(command, mini, tmp_path):
 
 def test_the_command_says_which_encoder_and_which_sizes(command, edition, mini, tmp_path):
     rows = without(mini.select(range(3)), "unit_kind", "channel").to_list()
-    real = str(loading.write_config(tmp_path / "real", "few", {"train": rows}).parent)
+    real = str(write_config(tmp_path / "real", "few", {"train": rows}).parent)
     status, _, err = command("train", "--data", real, "--out", str(tmp_path / "m"))
     assert (status, "Which network is the encoder?" in err) == (1, True)
     words = ("train", "--data", edition, "--out", str(tmp_path / "m"))

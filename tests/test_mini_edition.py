@@ -16,13 +16,15 @@ import torch
 import milannotations
 from milannotations import InputError, schema
 from milannotations.editions import loading
+from milannotations.editions.configs import list_configs
+from milannotations.schema import SPLITS
 from milannotations.synthetic import Formula, SceneDataset, World, edition, network, parse
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.grammar import meaning, phrase
 from milannotations.synthetic.networks import BANK, NETWORKS, plan
 
 HOME = Path(milannotations.__file__).parent
-FILES = {split: HOME / "data" / "mini" / f"{split}.parquet" for split in loading.SPLITS}
+FILES = {split: HOME / "data" / "mini" / f"{split}.parquet" for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +350,7 @@ def test_build_writes_an_edition_and_leaves_other_folders_alone(tmp_path, monkey
     small = list(edition.rows(0, ["mini-coarse"], count=48))
     monkeypatch.setattr(edition, "rows", lambda seed: iter(small))
     out = edition.build(tmp_path / "edition")
-    assert loading.configs(out) == {"mini": ["train", "validation", "test"]}
+    assert list_configs(out) == {"mini": ["train", "validation", "test"]}
     assert len(milannotations.load(out, "mini", split="train+validation+test")) == len(small)
     edition.build(out)  # over itself
     other = tmp_path / "other"

@@ -24,11 +24,11 @@ from leaderboard.site import load_records
 from leaderboard.submission import form
 from milannotations import InputError
 from milannotations.editions import loading
-from milannotations.editions.card import read_json
+from milannotations.editions.configs import list_configs, locate
 from milannotations.probes.coco import open_probe
 from milannotations.published import annotations
 from milannotations.published.archive import Archive
-from milannotations.utils.files import sha256
+from milannotations.utils.files import read_json, sha256
 
 ROOT = Path(__file__).resolve().parent
 RECORD = ROOT / "records" / "v1"
@@ -58,7 +58,7 @@ def _zip():
 
 
 def _card():
-    return (loading.locate("mini") / "README.md").read_bytes()
+    return (locate("mini") / "README.md").read_bytes()
 
 
 COCO = {
@@ -115,7 +115,7 @@ PARSERS = {
         lambda: Path(sample.ANNOTATIONS).read_bytes(),
         lambda p: annotations.read(p, "sample"),
     ),
-    "the card of an edition": ("README.md", _card, lambda p: loading.configs(p.parent)),
+    "the card of an edition": ("README.md", _card, lambda p: list_configs(p.parent)),
     "what an edition's folder says of itself": ("a.json", lambda: b'{"a": 1}', read_json),
     "a split of an edition": (
         "test.parquet",

@@ -12,7 +12,9 @@ import pytest
 
 import milannotations
 from milannotations import InputError, Unit, catalog, schema, splits
-from milannotations.editions import loading
+from milannotations.editions import card, loading
+from milannotations.editions.configs import list_configs, pick_config
+from milannotations.editions.writing import write_config
 from milannotations.published import annotations
 
 PLACES, DINO = "resnet152-places365", "dino_vits8-imagenet"
@@ -229,7 +231,7 @@ def test_a_unit_without_a_word_has_an_empty_list(tiny_annotations, tmp_path):
 
 def test_too_few_units_for_a_test_split_still_open(tiny_annotations, tmp_path):
     annotations.build_edition(tiny_annotations([("conv1", 0, "red")]), "mine", tmp_path / "out")
-    assert loading.configs(tmp_path / "out") == {"mine": ["train"]}
+    assert list_configs(tmp_path / "out") == {"mine": ["train"]}
     assert set(loading.load(tmp_path / "out")) == {"train"}
 
 
@@ -237,18 +239,18 @@ def test_too_few_units_for_a_test_split_still_open(tiny_annotations, tmp_path):
 
 
 def test_configs_are_those_on_the_card(edition):
-    assert loading.configs(edition) == {name: ["train", "test"] for name in (DINO, PLACES)}
+    assert list_configs(edition) == {name: ["train", "test"] for name in (DINO, PLACES)}
 
 
 @pytest.mark.parametrize("name", [PLACES, "resnet152/places365"])
 def test_a_config_may_have_a_slash(edition, name):
-    assert loading.pick_config(edition, name) == PLACES
+    assert pick_config(edition, name) == PLACES
     assert milannotations.load(edition, name, split="test").num_rows == 6 + 26
 
 
 def test_the_only_config_need_not_be_named(mine, tmp_path):
     annotations.build_edition(mine, "mine", tmp_path / "out")
-    assert loading.pick_config(tmp_path / "out", None) == "mine"
+    assert pick_config(tmp_path / "out", None) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def test_a_second_network_leaves_the_first_as_it_was(mine, tmp_path):
     annotations.build_edition(mine, "mine", out)
     before = (out / "mine" / "train.parquet").read_bytes()
     annotations.build_edition(mine, "yours", out)
-    assert list(loading.configs(out)) == ["mine", "yours"]
+    assert list(list_configs(out)) == ["mine", "yours"]
     assert (out / "mine" / "train.parquet").read_bytes() == before
 
 
@@ -324,7 +326,7 @@ def test_a_network_that_is_there_is_replaced_only_when_asked(mine, tiny_annotati
     other = tiny_annotations([("conv1", 0, "blue")])
     with pytest.raises(InputError, match=r"has mine already.*--overwrite"):
         annotations.build_edition(other, "mine", out)
-    assert loading.configs(out) == {"mine": ["train", "test"]}
+    assert list_configs(out) == {"mine": ["train", "test"]}
     annotations.build_edition(other, "mine", out, overwrite=True)
     assert loading.load(out)["train"]["descriptions"] == [["blue"]]
     assert names(out) == {"README.md", "mine", "mine/train.parquet"}
@@ -388,25 +390,25 @@ def test_a_failed_first_write_can_be_tried_again(mine, tmp_path, monkeypatch):
             annotations.build_edition(mine, "mine", tmp_path / "out")
     assert names(tmp_path / "out") == set()
     annotations.build_edition(mine, "mine", tmp_path / "out")
-    assert loading.configs(tmp_path / "out") == {"mine": ["train", "test"]}
+    assert list_configs(tmp_path / "out") == {"mine": ["train", "test"]}
 
 
 def test_a_first_write_stopped_before_its_card_can_be_tried_again(mine, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(loading.yaml, "safe_dump", fail)
+        patched.setattr(card.yaml, "safe_dump", fail)
         with pytest.raises(OSError, match="no space left"):
             annotations.build_edition(mine, "mine", tmp_path / "out")
     annotations.build_edition(mine, "mine", tmp_path / "out", overwrite=True)
-    assert loading.configs(tmp_path / "out") == {"mine": ["train", "test"]}
+    assert list_configs(tmp_path / "out") == {"mine": ["train", "test"]}
 
 
 def test_write_config_keeps_what_rows_say(tmp_path):
     unit = Unit("made", "conv1", 0)
     row = schema.row(unit, descriptions=["red"], truth="red", seen=False, threshold=0.5)
-    folder = loading.write_config(tmp_path / "out", "made", {"validation": [row], "test": []})
+    folder = write_config(tmp_path / "out", "made", {"validation": [row], "test": []})
     assert folder == tmp_path / "out" / "made"
     assert list(loading.load(tmp_path / "out", split="validation")) == [row]
-    assert loading.configs(tmp_path / "out") == {"made": ["validation"]}
+    assert list_configs(tmp_path / "out") == {"made": ["validation"]}
 
 
 # ---- files that others made

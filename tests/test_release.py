@@ -20,20 +20,23 @@ from archived import SIDE, K, members, npy, write_folder, write_zip
 
 from milannotations import InputError, Unit, catalog, schema, splits
 from milannotations.editions import loading, resumable, validation
+from milannotations.editions.configs import list_configs
 from milannotations.published import annotations, convert, imagenet
 from milannotations.published.convert import prepare
+from milannotations.utils.files import sha256
 
 ALEXNET, PLACES = "alexnet-imagenet", "alexnet-places365"
 
 CONVERT = """
 import sys, time
-from milannotations import release, unfinished
-flush = release._Shards._flush
+from milannotations.editions.shards import ShardWriter
+from milannotations.published import convert
+flush = ShardWriter._flush
 def slow(self):
     flush(self)
     time.sleep(float(sys.argv[3]))
-release._Shards._flush = slow
-release.prepare("made-up", sys.argv[1], sys.argv[2], overwrite=True)
+ShardWriter._flush = slow
+convert.prepare("made-up", sys.argv[1], sys.argv[2], overwrite=True)
 """
 
 
@@ -131,7 +134,7 @@ def test_pixels_of_imagenet_are_those_that_the_masks_were_made_on(parity, tmp_pa
 
 
 def test_every_config_and_union_opens_streams_and_filters(both):
-    known = loading.configs(both)
+    known = list_configs(both)
     assert list(known) == [ALEXNET, PLACES, "alexnet"]
     for config, parts in known.items():
         opened = datasets.load_dataset(str(both), config)
@@ -179,7 +182,7 @@ def test_the_card_says_what_is_in_it(both):
     card = (both / "README.md").read_text(encoding="utf-8")
     assert f"| {ALEXNET} | none | 1-bit PNG | a4_alexnet-imagenet.zip, 5,840 bytes |" in card
     assert f"| {PLACES} | lossless WebP |" in card
-    assert "Unions of these, without a copy: alexnet." in card
+    assert "Unions of these configs, without copies: alexnet." in card
     assert "cut down: 12 of 1,152 published units" in card
 
 
@@ -187,7 +190,7 @@ def test_checksums_statistics_and_how_it_was_made_lie_beside(both):
     folder = both / PLACES
     sums = json.loads((folder / "checksums.json").read_text())
     assert sorted(sums) == sorted(path.name for path in folder.glob("*.parquet"))
-    assert all(convert.cards.sha256(folder / name) == digest for name, digest in sums.items())
+    assert all(sha256(folder / name) == digest for name, digest in sums.items())
     assert json.loads((folder / "statistics.json").read_text())["units"] == 12
     made = json.loads((folder / "prepared.json").read_text())
     assert made["source"]["sha256"].startswith("5c93fb6e")
@@ -209,7 +212,7 @@ def test_what_came_of_it_is_returned(zipped, tmp_path):
 def test_a_network_without_descriptions_has_one_split(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(annotations=False))
     assert prepare("made-up", path, tmp_path / "out").units == {"test": 23}
-    assert loading.configs(tmp_path / "out") == {"made-up": ["test"]}
+    assert list_configs(tmp_path / "out") == {"made-up": ["test"]}
     assert {
         tuple(row["descriptions"]) for row in rows_of(tmp_path / "out", "made-up").values()
     } == {()}
@@ -317,15 +320,15 @@ def test_text_and_exemplars_stand_side_by_side(zipped, tiny_annotations, tmp_pat
     annotations.build_edition(text, "text-only", tmp_path / "out")
     prepare("made-up", zipped, tmp_path / "out")
     annotations.build_edition(text, "more-text", tmp_path / "out")
-    assert list(loading.configs(tmp_path / "out")) == ["made-up", "more-text", "text-only"]
+    assert list(list_configs(tmp_path / "out")) == ["made-up", "more-text", "text-only"]
     assert validation.check(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("name", ["base", "alexnet", "not-alexnet-imagenet"])
 def test_no_network_is_called_as_a_union(zipped, tiny_annotations, tmp_path, name):
-    with pytest.raises(InputError, match="is the union of"):
+    with pytest.raises(InputError, match="is the name of the union of"):
         prepare(name, zipped, tmp_path / "out", unlisted=True)
-    with pytest.raises(InputError, match="is the union of"):
+    with pytest.raises(InputError, match="is the name of the union of"):
         annotations.build_edition(tiny_annotations([("a", 0, "b")]), name, tmp_path / "out")
 
 
@@ -479,9 +482,9 @@ def test_a_run_stopped_at_the_end_loses_nothing(zipped, tmp_path, monkeypatch, p
     with monkeypatch.context() as patched:
         patched.setattr(resumable.Path, "rename", stop_at)
         if point == "card":
-            patched.setattr(resumable.cards, "write", stop)
+            patched.setattr(resumable, "write_card", stop)
         if point == "clearing":
-            patched.setattr(resumable.Work, "clear", stop)
+            patched.setattr(resumable.UnfinishedConfig, "clear", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare("made-up", zipped, out, overwrite=True)
     seen = converted(monkeypatch)
@@ -537,7 +540,7 @@ def test_a_second_process_is_told_to_wait(zipped, tmp_path):
     prepare("beside", zipped, out)  # another network is no conflict
     assert process.wait(60) == 0, process.stderr.read()
     process.stderr.close()
-    assert list(loading.configs(out)) == ["beside", "made-up"]
+    assert list(list_configs(out)) == ["beside", "made-up"]
     assert validation.check(out) == []
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import milannotations
 from milannotations import InputError, Unit, catalog, schema, splits
-from milannotations.editions import loading
+from milannotations.editions.configs import EMBEDDED
+from milannotations.editions.writing import write_config
 from milannotations.splits import making, official
 
 SHIPPED = json.loads((official.HOME / "v1.json").read_text())
@@ -220,9 +221,7 @@ def write(folder, network, units, shuffle=False):
     from milannotations.published.annotations import official_split
 
     parts = official_split(network, units)
-    loading.write_config(
-        folder, network, {s: rows_of(u[::-1] if shuffle else u) for s, u in parts.items()}
-    )
+    write_config(folder, network, {s: rows_of(u[::-1] if shuffle else u) for s, u in parts.items()})
 
 
 def first(network, count):
@@ -314,10 +313,10 @@ def test_both_sides_of_a_stream(whole, name):
 def test_pictures_of_several_row_groups(tmp_path):
     import pyarrow.parquet as parquet
 
-    home = loading.EMBEDDED["mini"] / "data" / "mini"
+    home = EMBEDDED["mini"] / "data" / "mini"
     table = parquet.read_table(home / "test.parquet").slice(0, 12)
     network = table["network"][0].as_py()
-    path = loading.write_config(tmp_path / "pixels", network, {"test": table.to_pylist()})
+    path = write_config(tmp_path / "pixels", network, {"test": table.to_pylist()})
     parquet.write_table(table, path / "test.parquet", row_group_size=5)
     keys = zip(*(table[name].to_pylist() for name in ("network", "layer", "unit")), strict=True)
     units = [Unit(*key) for key in keys]
@@ -333,7 +332,7 @@ def test_pictures_of_several_row_groups(tmp_path):
 
 
 def test_missing_units_are_counted(cut):
-    with pytest.warns(UserWarning, match=r"holds \d+ of the 390 test units .* not there: ") as said:
+    with pytest.warns(UserWarning, match=r"holds \d+ of the 390 test units .* missing: ") as said:
         milannotations.load(cut, condition="within-network/resnet152-imagenet", split="test")
     assert said[0].filename == __file__
 
@@ -368,9 +367,9 @@ def test_a_split_of_ones_own(cut):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"config": "alexnet-imagenet"}, "leave out 'alexnet-imagenet'"),
+        ({"config": "alexnet-imagenet"}, "Leave out 'alexnet-imagenet'"),
         ({"split": "tests"}, "Did you mean 'test'"),
-        ({"split": "train+test"}, "None opens both"),
+        ({"split": "train+test"}, "leave it out for both"),
         ({"columns": ["pictures"]}, "No column 'pictures'"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 
 import milannotations
 from milannotations import schema
-from milannotations.editions import loading, statistics
+from milannotations.editions import statistics
+from milannotations.editions.writing import write_config
 from milannotations.published import annotations
 from milannotations.schema import Unit
 
@@ -108,7 +109,7 @@ def test_rouge_l_is_that_of_rouge_score(one, other):
 
 
 def test_of_config_reads_an_edition(tmp_path):
-    loading.write_config(tmp_path / "edition", "mine", rows_of(SMALL))
+    write_config(tmp_path / "edition", "mine", rows_of(SMALL))
     assert statistics.of_config(tmp_path / "edition") == statistics.of_rows(rows_of(SMALL))
 
 

@@ -250,8 +250,9 @@ def open_training(edition: str | os.PathLike[str], config: str | None = None) ->
         InputError: no such edition or config.
     """
     from milannotations.editions import loading
+    from milannotations.editions.configs import list_configs
 
-    known = loading.configs(edition)
+    known = list_configs(edition)
     made = loading.load(edition, None if len(known) == 1 else config)
     return made.get("train")
 

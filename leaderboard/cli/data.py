@@ -66,7 +66,7 @@ def data_build(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
 ) -> None:
     """Make an embedded edition anew, from nothing but its seed. Takes minutes."""
-    from milannotations.editions.loading import check_embedded
+    from milannotations.editions.configs import check_embedded
     from milannotations.synthetic.edition import build
 
     check_embedded(edition)
@@ -98,6 +98,7 @@ def data_show(
 ) -> None:
     """Draw units: exemplars dimmed outside their masks, the truth, what was written of them."""
     from milannotations.editions import loading
+    from milannotations.editions.configs import check_embedded
     from milannotations.errors import InputError
     from milannotations.utils import contact_sheet
     from milannotations.utils.files import replacing
@@ -107,7 +108,7 @@ def data_show(
     if scenes:
         from milannotations.synthetic.scenes import World
 
-        loading.check_embedded(edition)
+        check_embedded(edition)
         sheet = contact_sheet.grid([scene.image for scene in World().scenes(seed, scenes)], 12, 128)
     else:
         rows = loading.select(

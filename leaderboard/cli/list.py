@@ -94,9 +94,9 @@ def list_networks(as_json: Json = False) -> None:
 @app.command("editions", epilog=examples("milan list editions", "milan list editions --json"))
 def list_editions(as_json: Json = False) -> None:
     """List the editions that ship with the package, their configs and splits."""
-    from milannotations.editions import loading
+    from milannotations.editions.configs import EMBEDDED, list_configs
 
-    found = {name: loading.configs(name) for name in loading.EMBEDDED}
+    found = {name: list_configs(name) for name in EMBEDDED}
     if as_json:
         print_json(found)
         return

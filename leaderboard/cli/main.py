@@ -299,11 +299,11 @@ def doctor(
 
 
 def _edition(name: str) -> str:
-    from milannotations.editions import loading
+    from milannotations.editions.configs import locate
 
     if Path(name).is_file():
         raise InputError(f"{name} is a file; an edition is a folder. Use --references for a CSV.")
-    loading.locate(name or "./")
+    locate(name or "./")
     return name
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from leaderboard.metrics.base import Against
 from leaderboard.metrics.text import normalise
 from milannotations.editions import loading
+from milannotations.editions.configs import EMBEDDED, edition_name, pick_config
 from milannotations.errors import InputError
 from milannotations.published import annotations as published
 from milannotations.schema import TEXT_COLUMNS, Unit
@@ -214,8 +215,8 @@ def of_edition(edition: str | os.PathLike[str], config: str | None = None) -> Re
     Raises:
         InputError: see `milannotations.editions.loading.load`; a damaged file.
     """
-    config = loading.pick_config(edition, config)
-    name = loading.name_of(edition)
+    config = pick_config(edition, config)
+    name = edition_name(edition)
     # streamed: nothing is copied into the library's cache, no pixel is read
     try:
         loaded = loading.load(edition, config, columns=list(TEXT_COLUMNS), streaming=True)
@@ -291,13 +292,13 @@ def of(
     if isinstance(source, str | os.PathLike):
         if Path(source).is_file() and config is not None:
             raise InputError(f"{source} is a file and has no configs; leave --config out.")
-        if os.fspath(source) in loading.EMBEDDED or Path(source).is_dir():
+        if os.fspath(source) in EMBEDDED or Path(source).is_dir():
             return of_edition(source, config)
         if Path(source).is_file():
             return of_csv(source, network, unlisted=unlisted)
         raise InputError(
             f"No references at '{source}': expected an edition (a folder made by "
-            f"'milan data annotations', or {', '.join(loading.EMBEDDED)}) or an annotations.csv."
+            f"'milan data annotations', or {', '.join(EMBEDDED)}) or an annotations.csv."
         )
     if isinstance(source, Mapping) or hasattr(source, "column_names"):
         return of_dataset(source)

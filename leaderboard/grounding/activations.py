@@ -215,8 +215,9 @@ def exemplars_of(edition: str | os.PathLike[str], config: str | None = None) -> 
         InputError: no such edition or config.
     """
     from milannotations.editions import loading
+    from milannotations.editions.configs import pick_config
 
-    config = loading.pick_config(edition, config)
+    config = pick_config(edition, config)
     loaded = loading.load(edition, config, columns=["source_ids"], streaming=True)
     rows = (row["source_ids"] for part in loaded.values() for row in part)
     return frozenset(each for row in rows if row is not None for each in row)

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from leaderboard.evaluation.abstention import Abstention, measure
 from leaderboard.record_format.method_info import About
-from milannotations.editions.loading import SPLITS
 from milannotations.errors import InputError
+from milannotations.schema import SPLITS
 from milannotations.utils.files import check_is_file, replacing, sha256
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from leaderboard.metrics import build
 from leaderboard.reproduction.training import LAMBDAS, best_of, choose_lambda
 from milannotations import catalog, splits
 from milannotations.editions import loading
+from milannotations.editions.configs import edition_name, list_configs
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.files import replacing
@@ -184,7 +185,7 @@ def reproduce(
     values = _values(jobs, units, features, asked, lam, tell)
     rows, differences = _summary(values, table, draws)
     made = {
-        "edition": loading.name_of(data),
+        "edition": edition_name(data),
         "synthetic": is_synthetic,
         "encoder": asdict(seeing.config),
         "seeds": list(seeds),
@@ -206,7 +207,7 @@ def _open(data: str) -> Any:
     from datasets import concatenate_datasets
 
     parts = []
-    for config in loading.configs(data):
+    for config in list_configs(data):
         if config in catalog.GROUPS:
             continue
         for split, rows in loading.load(data, config).items():

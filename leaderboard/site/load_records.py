@@ -22,7 +22,7 @@ from leaderboard.record_format import application_record, score_record
 from leaderboard.record_format.application_record import Outcome
 from leaderboard.record_format.method_info import of_spec
 from leaderboard.record_format.score_record import Record
-from milannotations.editions import loading
+from milannotations.editions.configs import EMBEDDED, edition_name, list_configs, list_files
 from milannotations.errors import InputError
 from milannotations.schema import TEXT_COLUMNS
 from milannotations.utils.files import sha256
@@ -212,11 +212,11 @@ def edition_of(
         places: folders of editions at hand; embedded ones always are.
     """
     named, config = record.edition.edition, record.edition.config
-    known = {loading.name_of(place): place for place in places}
-    at = known.get(named) or (named if named in loading.EMBEDDED else None)
+    known = {edition_name(place): place for place in places}
+    at = known.get(named) or (named if named in EMBEDDED else None)
     if at is None:
         return None, f"the edition '{named}' is not at hand"
-    if config not in loading.configs(at):
+    if config not in list_configs(at):
         return None, f"the edition at hand has no config '{config}'"
     if references(at, config).digest != record.edition.digest:
         return None, "the edition at hand has other units or descriptions than was scored"
@@ -232,12 +232,12 @@ def references(edition: str | os.PathLike[str], config: str) -> References:
     import pyarrow.parquet as parquet
 
     parts = {}
-    for split, paths in loading.files(edition, config).items():
+    for split, paths in list_files(edition, config).items():
         columns = list(TEXT_COLUMNS)
         parts[split] = _Rows(
             pa.concat_tables(parquet.read_table(p, columns=columns) for p in paths)
         )
-    name = loading.name_of(edition)
+    name = edition_name(edition)
     return reference_sources.of_dataset(parts, edition=name, config=config, source=edition)
 
 

@@ -18,7 +18,7 @@ from leaderboard.ranking.standings import Run
 from leaderboard.site import load_records, rendering, thumbnails, track_table, unit_browser
 from leaderboard.site.safe_text import script
 from leaderboard.site.unit_browser import Answers
-from milannotations.editions import loading
+from milannotations.editions.configs import edition_name, pick_config
 from milannotations.errors import InputError
 from milannotations.utils.files import check_writable, replacing
 
@@ -60,7 +60,7 @@ def report(
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: a name that ends in .html was expected.")
     check_writable(out)
-    config = loading.pick_config(edition, config)
+    config = pick_config(edition, config)
     known = load_records.references(edition, config)
     said = _read(files, known, network, layer)
     runs = _scored(said, known, settings or ScoreConfig(), tell)
@@ -74,7 +74,7 @@ def report(
         for i, (name, each) in enumerate(said.items())
     ]
     sheets = thumbnails.sheets(edition, config, cache=cache, tell=tell, progress=progress)
-    name = loading.name_of(edition)
+    name = edition_name(edition)
     title = config if config == name else f"{name} / {config}"
     measure = track_table.head(METRICS[0])
     made = unit_browser.browsing(

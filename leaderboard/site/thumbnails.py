@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from milannotations.editions import loading
+from milannotations.editions.configs import list_files
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.contact_sheet import PAPER, masked
@@ -82,7 +82,7 @@ def sheets(
     Raises:
         InputError: a file of the edition, or a picture in it, is damaged.
     """
-    paths = [path for part in loading.files(edition, config).values() for path in part]
+    paths = [path for part in list_files(edition, config).values() for path in part]
     digest = _digest(paths)
     folder = Path(cache).expanduser() / "sprites" / digest
     if not (folder / "sheets.json").is_file():

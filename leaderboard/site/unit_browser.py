@@ -21,7 +21,7 @@ from leaderboard.metrics.text import normalise
 from leaderboard.ranking.standings import Run
 from leaderboard.site.safe_text import shown
 from leaderboard.site.thumbnails import ROWS, Sheets
-from milannotations.editions import loading
+from milannotations.editions.configs import list_files
 from milannotations.schema import Unit
 
 PART = 200
@@ -80,7 +80,7 @@ def known(edition: str | os.PathLike[str], config: str) -> Known:
 
     rows: list[tuple[Unit, list[str], str | None, str | None]] = []
     columns = ["network", "layer", "unit", "descriptions", "truth", "unit_kind"]
-    for paths in loading.files(edition, config).values():
+    for paths in list_files(edition, config).values():
         for path in paths:
             for row in parquet.read_table(path, columns=columns).to_pylist():
                 unit = Unit(row["network"], row["layer"], row["unit"])

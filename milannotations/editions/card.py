@@ -1,14 +1,11 @@
-"""The card of an edition: README.md, written from the files that are there.
+"""Card of an edition: a README.md whose front matter is what `datasets.load_dataset` reads.
 
-Its front matter is the loader. A config lists its parquet files, a union config those of
-its members (`catalog.GROUPS`), so that nothing is copied.
+The card is written from the config folders. A config lists its parquet files; a union config
+(`catalog.GROUPS`) lists those of its members, so that nothing is copied.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,140 +13,146 @@ from typing import Any
 import yaml
 
 from milannotations import catalog
-from milannotations.editions.loading import MARK, SPLITS
+from milannotations.editions.contents import (
+    PREPARED,
+    EditionConfig,
+    combine_digests,
+    read_configs,
+)
 from milannotations.errors import InputError
-from milannotations.utils.files import replacing, sha256
+from milannotations.schema import SPLITS
+from milannotations.utils.files import replacing
 
-CHECKSUMS, PREPARED, STATISTICS = "checksums.json", "prepared.json", "statistics.json"
-"""Beside the shards of a converted config: their sha256 in order, how they were made, counts."""
+CARD = "README.md"
+MARK = "made by milannotations; written anew whenever a config is added"
+"""Comment in the card of every edition written by this package."""
 
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})-(.+)-\d{{5}}\.parquet")
+DIGEST = "sha256:"
+"""Prefix of a config's description in the front matter; the digest of its files follows."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """A config's files, by split and in order, and what the card says of them.
+class EditionCard:
+    """Front matter and text of a card.
 
-    `patterns` are the front matter's; `counts` units and descriptions; `prepared` is
-    `prepared.json`, empty where a config holds text alone.
+    Attributes:
+        path: of the README.md.
+        front_matter: its YAML, in the order of the file.
+        body: the text behind the front matter.
     """
 
-    name: str
-    digest: str
-    files: dict[str, list[Path]]
-    patterns: dict[str, list[str]]
-    counts: dict[str, tuple[int, int]]
-    prepared: dict[str, Any]
+    path: Path
+    front_matter: dict[str, Any]
+    body: str
 
-    @property
-    def is_published(self) -> bool:
-        """Whether it holds what was published, as against exemplars computed here."""
-        return "made_from" not in self.prepared
+    @classmethod
+    def read(cls, folder: Path) -> EditionCard:
+        """Read the card in a folder.
+
+        Raises:
+            InputError: no card, or one whose front matter names no configs.
+        """
+        from huggingface_hub import DatasetCard, metadata_load
+
+        path = folder / CARD
+        if not path.is_file():
+            raise InputError(f"{folder} is not an edition: it has no {CARD} with its configs.")
+        try:
+            # metadata_load keeps the order of the keys, which DatasetCard.data does not
+            front_matter = metadata_load(path)
+            body = str(DatasetCard.load(path).text)
+            card = cls(path, front_matter, body)
+            named = bool(card.patterns())
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+            named = False
+        if not named:
+            raise InputError(
+                f"{path} names no configs in its front matter; is it an edition's card?"
+            )
+        return card
+
+    def patterns(self) -> dict[str, dict[str, list[str]]]:
+        """Return the globs of the data files, by config and split."""
+        return {
+            str(config["config_name"]): {
+                str(entry["split"]): _as_list(entry["path"]) for entry in config["data_files"]
+            }
+            for config in self.front_matter["configs"]
+        }
+
+    def write(self) -> None:
+        """Write the card to `path`."""
+        front_matter = yaml.safe_dump(self.front_matter, sort_keys=False)
+        with replacing(self.path) as temporary:
+            temporary.write_text(f"---\n{front_matter}---\n{self.body}", encoding="utf-8")
 
 
-def shard_name(split: str, layer: str, number: int) -> str:
-    """Return the name of a shard of one layer.
-
-    Example:
-        >>> shard_name("train", "blocks.0.mlp.fc1", 0)
-        'train-blocks.0.mlp.fc1-00000.parquet'
-    """
-    return f"{split}-{layer}-{number:05d}.parquet"
+def _as_list(path: str | list[str]) -> list[str]:
+    paths = [path] if isinstance(path, str) else list(path)
+    if not all(isinstance(path, str) for path in paths):
+        raise TypeError("a path is text")
+    return paths
 
 
-def is_ours(name: str) -> bool:
-    """Say whether a file of this name belongs in a config's folder."""
-    known = {f"{split}.parquet" for split in SPLITS} | {CHECKSUMS, PREPARED, STATISTICS}
-    return name in known or bool(_SHARD.fullmatch(name))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, {} where there is no file.
+def write_card(edition: Path) -> None:
+    """Write the card of an edition from its config folders.
 
     Raises:
-        InputError: it holds something else.
+        InputError: see `contents.read_configs`.
     """
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("expected an object")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
-    return found
-
-
-def configs(edition: Path) -> list[Config]:
-    """Return the configs of an edition from its folders, unions left out.
-
-    Raises:
-        InputError: a parquet file is damaged or missing.
-    """
-    folders = sorted(path for path in edition.iterdir() if path.is_dir())
-    found = [_config(path) for path in folders if not path.name.startswith(".")]
-    return [config for config in found if config.files]
-
-
-def _config(folder: Path) -> Config:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    sums = read_json(folder / CHECKSUMS)
-    files: dict[str, list[Path]] = {}
-    patterns: dict[str, list[str]] = {}
-    for split in SPLITS:
-        for name in sums or [f"{split}.parquet"]:
-            shard = _SHARD.fullmatch(name)
-            if shard and shard[1] == split:
-                # five marks: the shards of a layer conv1 are not those of a layer conv1-a
-                pattern = f"{folder.name}/{split}-{shard[2]}-?????.parquet"
-            elif name == f"{split}.parquet" and (sums or (folder / name).is_file()):
-                pattern = f"{folder.name}/{name}"
-            else:
-                continue
-            files.setdefault(split, []).append(folder / name)
-            if pattern not in patterns.setdefault(split, []):
-                patterns[split].append(pattern)
-    counts = {}
-    for split, paths in files.items():
-        units = texts = 0
-        for path in paths:
-            if not path.is_file():
-                raise InputError(f"{path} is missing; {folder / CHECKSUMS} names it.")
-            try:
-                column = parquet.read_table(path, columns=["descriptions"])["descriptions"]
-            except (pa.ArrowInvalid, KeyError) as error:
-                raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-            units += len(column)
-            texts += sum(map(len, column.to_pylist()))
-        counts[split] = (units, texts)
-    # gigabytes were digested when they were written
-    digest = _digest(sums) if sums else sha256(*(path for part in files.values() for path in part))
-    return Config(folder.name, digest, files, patterns, counts, read_json(folder / PREPARED))
-
-
-def _digest(parts: dict[str, str]) -> str:
-    said = "".join(f"{name} {digest}\n" for name, digest in parts.items())
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _entry(name: str, digest: str, patterns: dict[str, list[str]]) -> dict[str, Any]:
-    return {
-        "config_name": name,
-        # `datasets` names its cache by what stands here, and not by path or time: without
-        # the digest it would open yesterday's rows of an edition that was made anew
-        "description": f"sha256:{digest}",
-        "data_files": [
-            {"split": split, "path": paths[0] if len(paths) == 1 else paths}
-            for split, paths in patterns.items()
-        ],
+    configs = read_configs(edition)
+    entries = _front_matter_entries(configs)
+    front_matter = {
+        "pretty_name": "MILANNOTATIONS",
+        "language": ["en"],
+        "tags": ["interpretability", "neuron-descriptions"],
+        "configs": entries,
     }
+    unions = [entry["config_name"] for entry in entries[len(configs) :]]
+    counts = [
+        f"| {config.name} | {split} | {units:,} | {descriptions:,} |"
+        for config in configs
+        for split, (units, descriptions) in config.counts.items()
+    ]
+    published = [config for config in configs if config.is_published]
+    computed = [config for config in configs if not config.is_published]
+    lines = [
+        "",
+        "# Units of vision networks, described by humans"
+        if published
+        else "# Units of vision networks and the images that activate them most",
+        "",
+        "Each row is a unit (network, layer, index).",
+        *_null_columns(configs),
+        *_split_notes(configs),
+        "",
+        "```python",
+        "import datasets",
+        "",
+        f'datasets.load_dataset("{edition.resolve().name}", "{entries[0]["config_name"]}")',
+        "```",
+        "",
+        "| config | split | units | descriptions |",
+        "|---|---|---|---|",
+        *counts,
+        "",
+    ]
+    if unions:
+        lines += [f"Unions of these configs, without copies: {', '.join(unions)}.", ""]
+    lines += _converted([config for config in published if config.prepared])
+    lines += _computed(computed)
+    lines += _PUBLISHED if published else ()
+    lines += [f"<!-- {MARK} -->", ""]
+    EditionCard(edition / CARD, front_matter, "\n".join(lines)).write()
 
 
-def _entries(found: list[Config]) -> list[dict[str, Any]]:
-    by_name = {config.name: config for config in found}
-    entries = [_entry(config.name, config.digest, config.patterns) for config in found]
+# ---- front matter
+
+
+def _front_matter_entries(configs: list[EditionConfig]) -> list[dict[str, Any]]:
+    """Return the entries of the configs, then of every union whose members are all present."""
+    by_name = {config.name: config for config in configs}
+    entries = [_entry(config.name, config.digest, config.patterns) for config in configs]
     for group, names in catalog.GROUPS.items():
         if any(name not in by_name for name in names):
             continue
@@ -158,144 +161,106 @@ def _entries(found: list[Config]) -> list[dict[str, Any]]:
             split: [path for member in members for path in member.patterns.get(split, ())]
             for split in SPLITS
         }
-        digest = _digest({member.name: member.digest for member in members})
+        digest = combine_digests({member.name: member.digest for member in members})
         entries.append(_entry(group, digest, {s: paths for s, paths in patterns.items() if paths}))
     return entries
 
 
+def _entry(name: str, digest: str, patterns: dict[str, list[str]]) -> dict[str, Any]:
+    return {
+        "config_name": name,
+        # `datasets` names its cache after this entry, not after paths or times. Without the
+        # digest it would serve the old rows of an edition that was written again.
+        "description": f"{DIGEST}{digest}",
+        "data_files": [
+            {"split": split, "path": paths[0] if len(paths) == 1 else paths}
+            for split, paths in patterns.items()
+        ],
+    }
+
+
+# ---- text
+
 _PUBLISHED = (
-    "Descriptions are given as they stand in the published file. Positions in a list of",
-    "descriptions are positions in that file, not people. Source of the annotations:",
-    "Hernandez et al., Natural Language Descriptions of Deep Visual Features, ICLR 2022",
-    "(arXiv 2201.11114).",
+    "Descriptions are verbatim from the published files. The position of a description in its",
+    "list is its position in the file and does not identify an annotator. Source of the",
+    "annotations: Hernandez et al., Natural Language Descriptions of Deep Visual Features,",
+    "ICLR 2022 (arXiv 2201.11114).",
     "",
 )
 
 
-def write(edition: Path) -> None:
-    """Write README.md from the parquet files that are there.
-
-    Raises:
-        InputError: see `configs`.
-    """
-    found = configs(edition)
-    entries = _entries(found)
-    front = yaml.safe_dump(
-        {
-            "pretty_name": "MILANNOTATIONS",
-            "language": ["en"],
-            "tags": ["interpretability", "neuron-descriptions"],
-            "configs": entries,
-        },
-        sort_keys=False,
-    )
-    unions = [entry["config_name"] for entry in entries[len(found) :]]
-    counts = [
-        f"| {config.name} | {split} | {units:,} | {texts:,} |"
-        for config in found
-        for split, (units, texts) in config.counts.items()
-    ]
-    published = [config for config in found if config.is_published]
-    body = "\n".join(
-        [
-            "# Units of vision networks and what people wrote about them"
-            if published
-            else "# Units of vision networks and the pictures that excite them most",
-            "",
-            "One row is a unit (network, layer, index).",
-            *_exemplars(found),
-            *_splits(found),
-            "",
-            "```python",
-            "import datasets",
-            "",
-            f'datasets.load_dataset("{edition.resolve().name}", "{entries[0]["config_name"]}")',
-            "```",
-            "",
-            "| config | split | units | descriptions |",
-            "|---|---|---|---|",
-            *counts,
-            "",
-            *([f"Unions of these, without a copy: {', '.join(unions)}.", ""] if unions else []),
-            *_sources([config for config in published if config.prepared]),
-            *_computed([config for config in found if not config.is_published]),
-            *(_PUBLISHED if published else []),
-            f"<!-- {MARK} -->",
-            "",
-        ]
-    )
-    with replacing(edition / "README.md") as temporary:
-        temporary.write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
-
-
-def _exemplars(found: list[Config]) -> list[str]:
-    text = [config.name for config in found if not config.prepared]
+def _null_columns(configs: list[EditionConfig]) -> list[str]:
+    """Return the note on configs of text alone, if any."""
+    text = [config.name for config in configs if not config.prepared]
     columns = "(`images`, `masks`, `source_ids`, `activations`, `threshold`) are null."
-    if len(text) == len(found):
+    if len(text) == len(configs):
         return ["This edition holds text: its exemplar columns", columns]
     if text:
         return [f"These configs hold text, their exemplar columns {columns}", f"{', '.join(text)}."]
     return []
 
 
-def _splits(found: list[Config]) -> list[str]:
-    """Return what the card says of splits."""
+def _split_notes(configs: list[EditionConfig]) -> list[str]:
     lines = []
-    if any(config.is_published for config in found):
+    if any(config.is_published for config in configs):
         lines += ["`train` and `test` are the within-network split, seed 0, of "
                   "`milannotations.splits`."]  # fmt: skip
-    if not all(config.is_published for config in found):
-        lines += ["A network that nobody described has the one split `test`."]
+    if not all(config.is_published for config in configs):
+        lines += ["A network without human descriptions has the one split `test`."]
     return lines
 
 
-def _sources(made: list[Config]) -> list[str]:
-    """Return what the card says of pictures, sources and faults of converted configs."""
-    if not made:
+def _converted(configs: list[EditionConfig]) -> list[str]:
+    """Return the table and the notes of configs that were converted from published archives."""
+    if not configs:
         return []
-    lines = ["| config | pictures | masks | made from | sha256 |", "|---|---|---|---|---|"]
-    for config in made:
+    lines = ["| config | images | masks | made from | sha256 |", "|---|---|---|---|---|"]
+    for config in configs:
         source = config.prepared["source"]
         lines.append(
             f"| {config.name} | {config.prepared['pictures']} | 1-bit PNG | "
             f"{source['name']}, {source['bytes']:,} bytes | {source['sha256'] or 'a folder'} |"
         )
-    notes = [f"- {config.name}: {note}" for config in made for note in config.prepared["notes"]]
-    return [*lines, "", *(["**Known faults and repairs**", "", *notes, ""] if notes else [])]
+    return [*lines, "", *_notes("Known faults and repairs", configs)]
 
 
-def _computed(made: list[Config]) -> list[str]:
-    """Return what the card says of configs whose exemplars were computed."""
-    if not made:
+def _computed(configs: list[EditionConfig]) -> list[str]:
+    """Return the table and the notes of configs whose exemplars were computed."""
+    if not configs:
         return []
     lines = [
-        "**Exemplars computed here.** `images` are the pictures, as the network saw them, on which",
-        "a unit's largest activation is highest (`activations`); `masks` where its activation,",
-        "enlarged, is above `threshold`. Nobody has described these units.",
+        "**Exemplars computed here.** `images` are the images, as the network saw them, with a",
+        "unit's largest activations (`activations`); `masks` are true where its upsampled",
+        "activation is above `threshold`. No human has described these units.",
         "",
-        "| config | network | weights | images | threshold | pictures | masks |",
+        "| config | network | weights | images seen | threshold | images | masks |",
         "|---|---|---|---|---|---|---|",
     ]
-    for config in made:
-        said = config.prepared
+    for config in configs:
+        prepared = config.prepared
+        model = prepared["made_from"].get("model")
         cells = (
             config.name,
-            _network(said["made_from"].get("model")),
-            _weights(said["made_from"].get("model")),
-            f"{_what(said['made_from'].get('images'))}: {said['images']:,} seen",
-            f"quantile {said['settings'].get('quantile')}",
-            said["pictures"],
-            f"1-bit PNG, edges {_EDGES[said['settings']['masks']]}",
+            _network(model),
+            _weights(model),
+            f"{_name_and_digest(prepared['made_from'].get('images'))}: {prepared['images']:,} seen",
+            f"quantile {prepared['settings'].get('quantile')}",
+            prepared["pictures"],
+            f"1-bit PNG, edges {_EDGES[prepared['settings']['masks']]}",
         )
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+        lines.append(f"| {' | '.join(map(_table_cell, cells))} |")
     lines += [
         "",
-        f"How, in full (preprocessing, layers, settings, seed, dead units): `{PREPARED}` beside "
-        "the shards.",
+        f"Preprocessing, layers, settings, seed and dead units: `{PREPARED}` beside the shards.",
         "",
     ]
-    notes = [f"- {config.name}: {note}" for config in made for note in config.prepared["notes"]]
-    return [*lines, *(["**What to know of them**", "", *notes, ""] if notes else [])]
+    return [*lines, *_notes("Notes", configs)]
+
+
+def _notes(title: str, configs: list[EditionConfig]) -> list[str]:
+    notes = [f"- {config.name}: {note}" for config in configs for note in config.prepared["notes"]]
+    return [f"**{title}**", "", *notes, ""] if notes else []
 
 
 _EDGES = {"clamped": "clamped", "2022": "fading to 0 as in 2022"}
@@ -307,25 +272,25 @@ def _network(model: Any) -> str:
 
 
 def _weights(model: Any) -> str:
-    """Return which weights a network had, with their digest."""
+    """Return the weights of a network with their digest, for the card."""
     model = model if isinstance(model, dict) else {}
     if model.get("random_seed") is not None:
         return f"random, seed {model['random_seed']}"
     if model.get("spec") and not model.get("weights"):
         return "its code's own"
-    lacking = model.get("missing")
-    return _what(model.get("weights")) + (
-        f", without {lacking} entries of the network" if lacking else ""
+    missing = model.get("missing")
+    return _name_and_digest(model.get("weights")) + (
+        f", without {missing} entries of the network" if missing else ""
     )
 
 
-def _what(source: Any) -> str:
-    """Return name and digest of what something was made of."""
+def _name_and_digest(source: Any) -> str:
     if not isinstance(source, dict):
         return str(source or "unknown")
     name = source.get("name") or source.get("file") or "unknown"
     return f"{name} (sha256 {source['sha256']})" if source.get("sha256") else str(name)
 
 
-def _cell(text: object) -> str:
+def _table_cell(text: object) -> str:
+    """Return text that cannot break a Markdown table."""
     return " ".join(str(text).replace("|", "/").split())

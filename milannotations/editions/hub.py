@@ -1,7 +1,7 @@
-"""Editions on the Hugging Face hub: exactly the folder that `load_dataset` opened.
+"""Upload of editions to the Hugging Face hub, as the folder that `load_dataset` opens.
 
-Pictures of ImageNet and Places may not be given on by everyone, so they stay at home unless
-somebody says by what right they go.
+Not everyone may redistribute images of ImageNet and Places, so images stay out of the upload
+unless the user states the right to include them.
 """
 
 from __future__ import annotations
@@ -10,133 +10,56 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from milannotations import schema
-from milannotations.editions import card as cards
-from milannotations.editions import loading
+from milannotations.editions.card import DIGEST, MARK, EditionCard, write_card
+from milannotations.editions.configs import edition_name, locate
+from milannotations.editions.contents import CHECKSUMS
 from milannotations.errors import InputError
-from milannotations.utils.files import replacing, sha256
+from milannotations.utils.files import read_json, sha256
 
-DIGEST = "sha256:"
-"""How the description of a config begins that names the digest of its files."""
+WITHOUT_IMAGES = """> **Without images.** This copy leaves them out: the column `images` is null.
+> Masks, ids of the source images, activations and text are unchanged."""
 
-LEFT_OUT = """> **Without pictures.** They are left out of this copy: the column `images` is null.
-> Masks, ids of the source pictures, activations and text are as they were."""
-
-RIGHTS = "> **With pictures.** Rights in the pictures: {}"
-
-
-@dataclass(frozen=True)
-class _Card:
-    """A card in its parts: the front matter, the text, and the data files it names."""
-
-    root: Path
-    front: dict[str, Any]
-    body: str
-
-    @classmethod
-    def read(cls, edition: str | os.PathLike[str]) -> _Card:
-        root = loading.locate(edition)
-        loading.configs(edition)  # says what is wrong with a card
-        _, front, body = (root / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-        return cls(root, yaml.safe_load(front), body)
-
-    def files(self, config: dict[str, Any]) -> list[Path]:
-        """Return the data files of a config, in order.
-
-        Raises:
-            InputError: a pattern matches nothing, or leaves the folder.
-        """
-        found = []
-        for entry in config["data_files"]:
-            patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            for pattern in patterns:
-                if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                    raise InputError(f"{self.root}: the card names a file outside: {pattern}")
-                matched = sorted(self.root.glob(pattern))
-                if not matched:
-                    raise InputError(
-                        f"{self.root} is not whole: the card's config {config['config_name']} "
-                        f"names {pattern}, and there is no such file."
-                    )
-                found += matched
-        return found
-
-    def all_files(self) -> list[Path]:
-        """Return every data file once."""
-        return list(
-            dict.fromkeys(path for config in self.front["configs"] for path in self.files(config))
-        )
-
-    def checksums(self) -> list[Path]:
-        """Return the files that hold the checksums of a folder's data files."""
-        folders = dict.fromkeys(path.parent for path in self.all_files())
-        return [at / cards.CHECKSUMS for at in folders if (at / cards.CHECKSUMS).is_file()]
-
-    def digests(self) -> dict[str, str]:
-        """Return the digest of every config that names that of its files, not of checksums."""
-        found = {}
-        for config in self.front["configs"]:
-            files = self.files(config)
-            folders = {path.parent for path in files}
-            direct = len(folders) == 1 and not (folders.pop() / cards.CHECKSUMS).exists()
-            if direct and str(config.get("description", "")).startswith(DIGEST):
-                found[config["config_name"]] = DIGEST + sha256(*files)
-        return found
-
-    def write(self, digests: dict[str, str], note: str | None) -> None:
-        """Write the card, with other digests and a note under its title."""
-        configs = [
-            {**config, "description": digests[config["config_name"]]}
-            if config["config_name"] in digests
-            else config
-            for config in self.front["configs"]
-        ]
-        front = yaml.safe_dump({**self.front, "configs": configs}, sort_keys=False)
-        lines = [line for line in self.body.splitlines() if not line.startswith(RIGHTS[:20])]
-        title = next((i for i, line in enumerate(lines) if line.startswith("# ")), -1)
-        if note is not None:
-            lines[title + 1 : title + 1] = ["", note]
-        with replacing(self.root / "README.md") as temporary:
-            temporary.write_text(f"---\n{front}---\n" + "\n".join(lines) + "\n", encoding="utf-8")
+RIGHTS_PREFIX = "> **With images.**"
+RIGHTS = RIGHTS_PREFIX + " Rights in the images: {}"
 
 
 def verify(edition: str | os.PathLike[str]) -> list[Path]:
-    """Return the data files of an edition, all of them there and as its card says.
+    """Check that the data files of an edition are complete and as its card says; return them.
 
     Raises:
-        InputError: no edition; a file is missing, damaged, of another schema, or other than
+        InputError: no edition; a file is missing, damaged, of another schema, or differs from
             the digest in the card.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    card = _Card.read(edition)
-    wanted = schema.features().arrow_schema
-    files = card.all_files()
+    folder = locate(edition)
+    card = EditionCard.read(folder)
+    expected = schema.features().arrow_schema
+    files = _data_files(card)
     for path in files:
         try:
-            found = parquet.read_schema(path)
+            columns = parquet.read_schema(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-        if not found.equals(wanted):
-            raise InputError(f"{path} has other columns than every edition; make it anew.")
-    for sums in card.checksums():
-        said = cards.read_json(sums)
-        for path in (path for path in files if path.parent == sums.parent):
-            if sha256(path) != said.get(path.name):
-                raise InputError(f"{path} is not the file that {sums} names; make it anew.")
-    for name, digest in card.digests().items():
-        config = next(c for c in card.front["configs"] if c["config_name"] == name)
+        if not columns.equals(expected):
+            raise InputError(f"{path} does not have the columns of an edition. Make it again.")
+    for checksums in _checksum_files(files):
+        digests = read_json(checksums)
+        for path in (path for path in files if path.parent == checksums.parent):
+            if sha256(path) != digests.get(path.name):
+                raise InputError(f"{path} does not match its sha256 in {checksums}. Make it again.")
+    for name, digest in _config_digests(card).items():
+        config = next(c for c in card.front_matter["configs"] if c["config_name"] == name)
         if config["description"] != digest:
             raise InputError(
-                f"{card.root}: the files of {name} are not those that the card was written for "
-                f"({digest}; the card says {config['description']}). Make the edition anew."
+                f"{folder}: the files of {name} have the digest {digest}, but the card says "
+                f"{config['description']}. Make the edition again."
             )
     return files
 
@@ -148,10 +71,10 @@ def stage(
     include_pictures: bool = False,
     rights: str | None = None,
 ) -> Path:
-    """Make a folder that holds what `push` uploads: card, data files and the JSON beside them.
+    """Make a folder with what `push` uploads: the card, the data files and their JSON files.
 
-    Without pictures the shards are written anew, a row group at a time, with `images` null;
-    shards that stay as they are become links.
+    Without images the shards are rewritten, one row group at a time, with `images` null;
+    shards that do not change become links.
 
     Args:
         edition: folder or name of an edition; it is verified first.
@@ -163,42 +86,51 @@ def stage(
         `folder`, an edition.
 
     Raises:
-        InputError: see `verify`; pictures without a line on rights, or none to include.
+        InputError: see `verify`; images without a statement of rights; no images to include.
     """
-    line = " ".join((rights or "").split())
-    if include_pictures and not line:
+    statement = " ".join((rights or "").split())
+    if include_pictures and not statement:
         raise InputError(
-            "Pictures go out with a line on rights: who holds them, and by what right they are "
-            "given on. Say it with --rights, or leave out --include-pictures."
+            "Images are uploaded only with a statement of rights: who holds them, and by what "
+            "right they are redistributed. Give it with --rights, or leave out --include-pictures."
         )
     files = verify(edition)
-    card = _Card.read(edition)
-    pictured = [path for path in files if _has_pictures(path)]
-    if include_pictures and not pictured:
-        raise InputError(f"{edition} holds no pictures; leave out --include-pictures.")
-    target = Path(folder)
+    card = EditionCard.read(locate(edition))
+    with_images = [path for path in files if _has_images(path)]
+    if include_pictures and not with_images:
+        raise InputError(f"{edition} holds no images. Leave out --include-pictures.")
+    source, target = card.path.parent, Path(folder)
     target.mkdir(parents=True)
-    beside = {card.root, *(path.parent for path in files)}
-    others = [path for at in beside for path in at.glob("*.json") if not path.name.startswith(".")]
-    changed = set() if include_pictures else set(pictured)
+    folders = {source, *(path.parent for path in files)}
+    others = [path for at in folders for path in at.glob("*.json") if not path.name.startswith(".")]
+    changed = set() if include_pictures else set(with_images)
     for path in [*files, *others]:
-        copy = target / path.relative_to(card.root)
+        copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if path in changed:
-            _without_pictures(path, copy)
-        elif path.name == cards.CHECKSUMS and any(at.parent == path.parent for at in changed):
-            sums = {name: sha256(copy.with_name(name)) for name in cards.read_json(path)}
-            copy.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+            _copy_without_images(path, copy)
+        elif path.name == CHECKSUMS and any(shard.parent == path.parent for shard in changed):
+            digests = {name: sha256(copy.with_name(name)) for name in read_json(path)}
+            copy.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
         else:
             copy.symlink_to(path.resolve())
-    staged = _Card(target, card.front, card.body)
-    digests = staged.digests()
-    if changed and loading.MARK in card.body:
-        cards.write(target)  # knows the digests of unions and of configs with checksums
-        anew = _Card.read(target).front["configs"]
-        digests.update({config["config_name"]: config["description"] for config in anew})
-    note = RIGHTS.format(line) if include_pictures else LEFT_OUT if pictured else None
-    staged.write(digests, note)
+    staged = replace(card, path=target / card.path.name)
+    descriptions = _config_digests(staged)
+    if changed and MARK in card.body:
+        # also the digests of unions and of configs with checksums, which only write_card knows
+        write_card(target)
+        descriptions.update(
+            {
+                config["config_name"]: config["description"]
+                for config in EditionCard.read(target).front_matter["configs"]
+            }
+        )
+    note = None
+    if include_pictures:
+        note = RIGHTS.format(statement)
+    elif with_images:
+        note = WITHOUT_IMAGES
+    _with_note(staged, descriptions, note).write()
     verify(target)
     return target
 
@@ -215,19 +147,19 @@ def push(
 ) -> str:
     """Upload an edition to the hub and return its address there.
 
-    Everything is verified and made ready before the first request. Parquet files of an earlier
-    upload that are not part of this one are removed from the head of the repository, and stay
-    in its history. An upload that was cut off goes on when this is called again.
+    Everything is verified and prepared before the first request. Parquet files of an earlier
+    upload that are not part of this one are deleted from the head of the repository and stay
+    in its history. Call again to resume an interrupted upload.
 
     Args:
         edition: folder or name of an edition.
-        repo_id: `ORG/NAME` of a dataset, made if there is none.
-        include_pictures: upload the pictures too.
-        rights: a line that goes into the card: who holds the rights in the pictures, and why
-            they may be given on. Needed with `include_pictures`.
-        private: of a repository that is made; one that exists keeps what it has.
-        api: a `huggingface_hub.HfApi`; None takes one with the user's own login.
-        tell: is called with a line for the user when there is something to know.
+        repo_id: `ORG/NAME` of a dataset; created if it does not exist.
+        include_pictures: upload the images too.
+        rights: statement for the card: who holds the rights in the images, and why they may be
+            redistributed. Needed with `include_pictures`.
+        private: visibility of a repository that is created; an existing one keeps its own.
+        api: a `huggingface_hub.HfApi`; None makes one with the user's login.
+        tell: called with a line for the user before the upload.
 
     Raises:
         InputError: see `stage`; a bad `repo_id`; offline mode; the hub refuses.
@@ -239,9 +171,9 @@ def push(
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"{repo_id!r} cannot be a dataset's name on the hub: {error}") from None
+        raise InputError(f"{repo_id!r} is no valid dataset name on the hub: {error}") from None
     if repo_id.count("/") != 1:
-        raise InputError(f"{repo_id!r} has no owner; ORG/NAME was expected.")
+        raise InputError(f"{repo_id!r} has no owner. Expected ORG/NAME.")
     if api is None:
         if constants.HF_HUB_OFFLINE:
             raise InputError(
@@ -251,34 +183,104 @@ def push(
     with tempfile.TemporaryDirectory(prefix="milannotations-push-") as scratch:
         folder = stage(
             edition,
-            Path(scratch) / loading.name_of(edition),
+            Path(scratch) / edition_name(edition),
             include_pictures=include_pictures,
             rights=rights,
         )
         n_files = sum(path.is_file() for path in folder.rglob("*"))
         if tell is not None:
-            pictures = "with" if include_pictures else "without"
-            tell(f"Uploading {n_files:,} files to {repo_id}, {pictures} pictures.")
+            images = "with images" if include_pictures else "without images"
+            tell(f"Uploading {n_files:,} files to {repo_id}, {images}.")
         try:
             address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 repo_type="dataset",
-                commit_message=f"Edition {loading.name_of(edition)}",
+                commit_message=f"Edition {edition_name(edition)}",
                 delete_patterns=["*.parquet"],
             )
-        # its base is the error of whichever http library the hub's client is built on
+        # its base classes belong to the http library that the hub's client is built on
         except (*HfHubHTTPError.__bases__, OSError) as error:
             raise InputError(
-                f"{repo_id} could not be uploaded: {str(error).strip()} Is there a login that may "
-                "write there (hf auth login)? Run this again to go on."
+                f"The upload to {repo_id} failed: {str(error).strip()} Log in with an account "
+                "that may write there (hf auth login), and run this again to resume."
             ) from None
     return str(address)
 
 
-def _has_pictures(path: Path) -> bool:
-    """Say whether any row of a shard has pictures, from its statistics where it has them."""
+# ---- files and digests that a card names
+
+
+def _config_files(card: EditionCard, config: dict[str, Any]) -> list[Path]:
+    """Return the data files of a config, in order.
+
+    Raises:
+        InputError: a pattern matches nothing, or leaves the folder.
+    """
+    folder, files = card.path.parent, []
+    for patterns in card.patterns()[str(config["config_name"])].values():
+        for pattern in patterns:
+            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+                raise InputError(f"{folder}: the card names a file outside the folder: {pattern}")
+            paths = sorted(folder.glob(pattern))
+            if not paths:
+                raise InputError(
+                    f"{folder} is incomplete: the card's config {config['config_name']} names "
+                    f"{pattern}, and no such file exists."
+                )
+            files += paths
+    return files
+
+
+def _data_files(card: EditionCard) -> list[Path]:
+    """Return the data files of all configs, each once."""
+    configs = card.front_matter["configs"]
+    return list(dict.fromkeys(path for config in configs for path in _config_files(card, config)))
+
+
+def _checksum_files(files: list[Path]) -> list[Path]:
+    """Return the checksum files of the folders that data files lie in."""
+    folders = dict.fromkeys(path.parent for path in files)
+    return [folder / CHECKSUMS for folder in folders if (folder / CHECKSUMS).is_file()]
+
+
+def _config_digests(card: EditionCard) -> dict[str, str]:
+    """Return descriptions with digests, of configs whose digest is over files, not checksums."""
+    digests = {}
+    for config in card.front_matter["configs"]:
+        files = _config_files(card, config)
+        folders = {path.parent for path in files}
+        is_direct = len(folders) == 1 and not (folders.pop() / CHECKSUMS).exists()
+        if is_direct and str(config.get("description", "")).startswith(DIGEST):
+            digests[config["config_name"]] = DIGEST + sha256(*files)
+    return digests
+
+
+def _with_note(card: EditionCard, descriptions: dict[str, str], note: str | None) -> EditionCard:
+    """Return a card with other descriptions of configs, and a note under its title."""
+    configs = [
+        {**config, "description": descriptions[config["config_name"]]}
+        if config["config_name"] in descriptions
+        else config
+        for config in card.front_matter["configs"]
+    ]
+    lines = [line for line in card.body.splitlines() if not line.startswith(RIGHTS_PREFIX)]
+    title = next((i for i, line in enumerate(lines) if line.startswith("# ")), -1)
+    if note is not None:
+        lines[title + 1 : title + 1] = ["", note]
+    return replace(
+        card,
+        front_matter={**card.front_matter, "configs": configs},
+        body="\n".join(lines) + "\n",
+    )
+
+
+# ---- shards
+
+
+def _has_images(path: Path) -> bool:
+    """Return whether any row of a shard has images, from its statistics if there are any."""
     import pyarrow.parquet as parquet
 
     metadata = parquet.ParquetFile(path).metadata
@@ -287,27 +289,27 @@ def _has_pictures(path: Path) -> bool:
             chunk = metadata.row_group(group).column(column)
             if not chunk.path_in_schema.startswith("images."):
                 continue
-            counted = chunk.statistics
-            if counted is None or not counted.has_null_count:
+            counts = chunk.statistics
+            if counts is None or not counts.has_null_count:
                 return True
-            if counted.null_count < chunk.num_values:
+            if counts.null_count < chunk.num_values:
                 return True
     return False
 
 
-def _without_pictures(source: Path, target: Path) -> None:
-    """Write a shard anew with `images` null, a row group at a time; pictures are never read."""
+def _copy_without_images(source: Path, target: Path) -> None:
+    """Copy a shard with `images` null, one row group at a time; images are never read."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(source) as shard:
-        whole = shard.schema_arrow
-        kept = [name for name in whole.names if name != "images"]
-        at, field = whole.get_field_index("images"), whole.field("images")
+        columns = shard.schema_arrow
+        kept = [name for name in columns.names if name != "images"]
+        index, field = columns.get_field_index("images"), columns.field("images")
         with parquet.ParquetWriter(
-            target, whole, compression="zstd", compression_level=9
+            target, columns, compression="zstd", compression_level=9
         ) as writer:
             for group in range(shard.num_row_groups):
                 table = shard.read_row_group(group, columns=kept)
-                table = table.add_column(at, field, pa.nulls(len(table), field.type))
-                writer.write_table(table.cast(whole), row_group_size=max(1, len(table)))
+                table = table.add_column(index, field, pa.nulls(len(table), field.type))
+                writer.write_table(table.cast(columns), row_group_size=max(1, len(table)))

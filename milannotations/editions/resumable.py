@@ -1,9 +1,8 @@
-"""A config that is being made: kept over interruptions, never opened half-written."""
+"""Resumable writing of a config, hidden from readers until it is complete."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
@@ -12,22 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from milannotations.editions import card
+from milannotations.editions.card import write_card
+from milannotations.editions.contents import PREPARED
 from milannotations.errors import InputError
-from milannotations.utils.files import replacing, sha256
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object as JSON, whole or not at all, its keys in their order."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+from milannotations.utils.files import read_json, sha256, write_json
 
 
 @contextmanager
-def roomy(
+def explain_full_disk(
     out: Path, kept: str = "The layers that were finished are kept: make room"
 ) -> Iterator[None]:
-    """Say it when the disk is full while something is made.
+    """Turn a full disk into an InputError that says what to do.
+
+    Args:
+        out: folder that is written to.
+        kept: what stays, and what to do before running the command again.
 
     Raises:
         InputError: no space is left in `out`.
@@ -42,15 +40,15 @@ def roomy(
         ) from error
 
 
-class Work:
-    """The hidden folder in which a config is made: `journal.json`, `whole/`, `before/`.
+class UnfinishedConfig:
+    """Hidden folder in which a config is written: `journal.json`, `whole/`, `before/`.
 
     `whole` becomes the config in one rename. A config that it replaces waits in `before`.
 
     Args:
-        out: the edition.
-        network: the config.
-        asked: what is made of what; an earlier run goes on only if it was asked the same.
+        out: folder of the edition.
+        network: name of the config.
+        asked: inputs and settings; an earlier run is resumed only if it had the same.
         stamp: digest of the source's state.
 
     Attributes:
@@ -65,15 +63,16 @@ class Work:
         self.whole, self.before = self.folder / "whole", self.folder / "before"
         self.layers: dict[str, dict[str, str]] = {}
         self._stamp = stamp
+        # an earlier run may have been killed between any two steps of `install`
         if self.before.exists() and not self.target.exists():
-            self.before.rename(self.target)  # stopped between two renames
+            self.before.rename(self.target)  # between its two renames
         if self.target.exists() and not self.whole.exists() and not self._journal():
-            shutil.rmtree(self.folder, ignore_errors=True)  # stopped while it was cleared away
+            shutil.rmtree(self.folder, ignore_errors=True)  # while the folder was being removed
 
     def is_installed(self) -> bool:
-        """Say whether an earlier run stopped after the config was in place."""
-        made = card.read_json(self.target / card.PREPARED)
-        same = {name: made.get(name) for name in self.asked} == self.asked
+        """Return whether an earlier run stopped after the config was in place."""
+        prepared = read_json(self.target / PREPARED)
+        same = {name: prepared.get(name) for name in self.asked} == self.asked
         return same and self._is_same_run() and not self.whole.exists()
 
     def _is_same_run(self) -> bool:
@@ -85,16 +84,16 @@ class Work:
 
     def _journal(self) -> dict[str, Any]:
         try:
-            return card.read_json(self.folder / "journal.json")
+            return read_json(self.folder / "journal.json")
         except InputError:
             return {}
 
     def begin(self) -> None:
-        """Take over the layers that an earlier run finished, and drop all else."""
+        """Take over the intact layers of an earlier run with the same inputs; drop all else."""
         if self._is_same_run():
             for layer, shards in self._journal()["layers"].items():
-                files = {self.whole / name: digest for name, digest in shards.items()}
-                if all(path.is_file() and sha256(path) == sum_ for path, sum_ in files.items()):
+                digests = {self.whole / name: digest for name, digest in shards.items()}
+                if all(path.is_file() and sha256(path) == d for path, d in digests.items()):
                     self.layers[layer] = shards
         elif self.folder.exists():
             shutil.rmtree(self.folder)
@@ -106,12 +105,12 @@ class Work:
         self._save()
 
     @property
-    def sums(self) -> dict[str, str]:
+    def checksums(self) -> dict[str, str]:
         """The sha256 of every shard of the finished layers, in order."""
         return {name: digest for shards in self.layers.values() for name, digest in shards.items()}
 
-    def keep(self, layer: str, names: list[str]) -> None:
-        """Note a finished layer."""
+    def record_layer(self, layer: str, names: list[str]) -> None:
+        """Record a finished layer and its shards in the journal."""
         self.layers[layer] = {name: sha256(self.whole / name) for name in names}
         self._save()
 
@@ -127,7 +126,7 @@ class Work:
             if self.target.exists():
                 self.target.rename(self.before)
             self.whole.rename(self.target)
-        card.write(self.out)
+        write_card(self.out)
         self.clear()
 
     def clear(self) -> None:
@@ -136,7 +135,7 @@ class Work:
 
 
 @contextmanager
-def alone(out: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def hold_lock(out: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file in `out`; the system lets go of it when the process dies.
 
     Raises:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations import schema
-from milannotations.editions import card, loading
-from milannotations.editions.resumable import write_json
+from milannotations.editions.contents import CHECKSUMS, STATISTICS, shard_name
+from milannotations.editions.writing import DICTIONARY_PAGE
 from milannotations.errors import InputError
+from milannotations.utils.files import write_json
 
 ROWS = 4
 """Units in a row group: what a reader of one unit must read, and what is held in memory."""
@@ -31,7 +32,7 @@ WEBP_METHOD = 1
 _PICTURES = "images.list.element.bytes"
 
 
-def webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
+def encode_webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
     """Return a picture (height, width, 3) as WebP, lossless where `quality` is None."""
     from PIL import Image
 
@@ -44,7 +45,7 @@ def webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
     return stream.getvalue()
 
 
-def png(mask: NDArray[Any]) -> bytes:
+def encode_png(mask: NDArray[Any]) -> bytes:
     """Return a mask (height, width), 0 or 1 or bool, as a 1-bit PNG."""
     from PIL import Image
 
@@ -54,17 +55,17 @@ def png(mask: NDArray[Any]) -> bytes:
 
 
 def check_quality(quality: int | None) -> None:
-    """Raise InputError unless `webp` knows a quality."""
+    """Raise InputError unless `encode_webp` knows a quality."""
     if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} was asked for; expected 1 to 100.")
 
 
-def said_of(quality: int | None) -> str:
+def quality_label(quality: int | None) -> str:
     """Return how the card calls pictures of a quality."""
     return "lossless WebP" if quality is None else f"WebP of quality {quality} (lossy)"
 
 
-class Shards:
+class ShardWriter:
     """Writes the rows of one layer and split into shards.
 
     `images` and `masks` of a row are lists of bytes, or of futures of them, or None.
@@ -106,7 +107,7 @@ class Shards:
             others = [name for name in _leaves() if name != _PICTURES]
             self._options["compression"] = {_PICTURES: "none", **dict.fromkeys(others, "zstd")}
             self._options["use_dictionary"].append(_PICTURES)
-            self._options["dictionary_pagesize_limit"] = loading.DICTIONARY_PAGE
+            self._options["dictionary_pagesize_limit"] = DICTIONARY_PAGE
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -133,7 +134,7 @@ class Shards:
                 row[column] = row[column] and [self._encoded(part) for part in row[column]]
         arrow_schema = schema.features().arrow_schema
         if self._writer is None:
-            self.names.append(card.shard_name(self._split, self._layer, len(self.names)))
+            self.names.append(shard_name(self._split, self._layer, len(self.names)))
             self._writer = parquet.ParquetWriter(
                 self._folder / self.names[-1], arrow_schema, **self._options
             )
@@ -148,7 +149,7 @@ class Shards:
         return {"bytes": content, "path": None}
 
 
-def count(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
+def write_statistics(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
     """Write checksums and statistics beside shards, and return the statistics.
 
     Args:
@@ -165,8 +166,8 @@ def count(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
             yield from ((name.split("-", 1)[0], row) for row in table.to_pylist())
 
     counted = statistics.of_rows(rows())
-    write_json(folder / card.CHECKSUMS, dict(sums))
-    write_json(folder / card.STATISTICS, counted)
+    write_json(folder / CHECKSUMS, dict(sums))
+    write_json(folder / STATISTICS, counted)
     return counted
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from milannotations import catalog, schema, splits
-from milannotations.editions import card, loading
+from milannotations.editions.configs import list_configs, list_files, locate
+from milannotations.editions.contents import CHECKSUMS, PREPARED
 from milannotations.errors import InputError, some
-from milannotations.utils.files import sha256
+from milannotations.utils.files import read_json, sha256
 
 LISTS = ("images", "masks", "source_ids", "activations")
 BATCH = 16
@@ -40,12 +41,12 @@ def check(edition: str | os.PathLike[str], *, progress: bool = False) -> list[st
     """
     from tqdm import tqdm
 
-    root = loading.locate(edition)
+    root = locate(edition)
     findings: list[str] = []
     files: dict[str, dict[str, list[Path]]] = {}
-    for config in loading.configs(edition):
+    for config in list_configs(edition):
         try:
-            files[config] = loading.files(edition, config)
+            files[config] = list_files(edition, config)
         except InputError as error:
             findings.append(str(error))
     singles = [config for config in files if config not in catalog.GROUPS]
@@ -74,18 +75,18 @@ def _check_config(
 ) -> Iterator[str]:
     folder = root / config
     try:
-        sums, prepared = (card.read_json(folder / n) for n in (card.CHECKSUMS, card.PREPARED))
+        sums, prepared = (read_json(folder / n) for n in (CHECKSUMS, PREPARED))
     except InputError as error:
         yield str(error)
         sums, prepared = {}, {}
     named = {path.name for paths in files.values() for path in paths}
     for name, digest in sums.items():
         if not (folder / name).is_file():
-            yield f"{config}/{name} is missing; {card.CHECKSUMS} names it."
+            yield f"{config}/{name} is missing; {CHECKSUMS} names it."
         elif sha256(folder / name) != digest:
             yield f"{config}/{name} is not as it was written: its sha256 differs."
     if sums and named - set(sums):
-        yield f"{config}: {some(sorted(named - set(sums)))} are not in {card.CHECKSUMS}."
+        yield f"{config}: {some(sorted(named - set(sums)))} are not in {CHECKSUMS}."
     units: dict[str, list[schema.Unit]] = {}
     for split, paths in files.items():
         units[split] = []

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milannotations.editions.resumable import roomy
+from milannotations.editions.resumable import explain_full_disk
 from milannotations.errors import InputError
 from milannotations.exemplars import distributed
 from milannotations.utils.files import replacing
@@ -76,7 +76,7 @@ class Checkpoint:
         if self.folder is None:
             return set()
         asked = json.loads(json.dumps(self.work.asked()))
-        with roomy(self.folder, KEPT):
+        with explain_full_disk(self.folder, KEPT):
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.group.rank == 0 and _asked(self.folder) != asked:
                 shutil.rmtree(self.folder)
@@ -137,7 +137,7 @@ class Checkpoint:
 
     def _write(self) -> None:
         state = {"batches": sorted(self._own), "work": self.work.state_dict()}
-        with roomy(self._path.parent, KEPT), replacing(self._path) as temporary:
+        with explain_full_disk(self._path.parent, KEPT), replacing(self._path) as temporary:
             _save(state, temporary)
         for path in self._merged:  # its batches are in this file now
             path.unlink(missing_ok=True)

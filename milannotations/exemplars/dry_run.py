@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from milannotations.editions.shards import webp
+from milannotations.editions.shards import encode_webp
 from milannotations.errors import InputError
 from milannotations.exemplars.hooks.layers import Layer, as_maps
 from milannotations.exemplars.hooks.reader import Taps
@@ -155,6 +155,6 @@ def plan(
         memory += TopK(k).estimate(units, h, w)
         memory += Quantile(quantile, images=len(images)).estimate(units, h, w)
         shown += units * min(k, len(images))
-    picture = len(webp(images.picture(0), quality))
+    picture = len(encode_webp(images.picture(0), quality))
     disk = 2 * memory + (shown + min(shown, len(images))) * picture
     return Plan(len(images), size, tuple(planned), memory, disk)

@@ -117,7 +117,7 @@ def build_edition(
         InputError: see `read`; `out` holds something else; `out` has this network
             already (`overwrite=True` replaces it).
     """
-    from milannotations.editions import loading
+    from milannotations.editions.writing import write_config
 
     found = read(path, network, unlisted=unlisted)
     published = catalog.NETWORKS.get(found.network)
@@ -129,5 +129,5 @@ def build_edition(
         ]
         for split, units in official_split(found.network, sorted(found.descriptions)).items()
     }
-    loading.write_config(out, found.network, rows, overwrite=overwrite)
+    write_config(out, found.network, rows, overwrite=overwrite)
     return found

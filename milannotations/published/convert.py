@@ -24,13 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations import catalog, schema
-from milannotations.editions import card, loading
-from milannotations.editions.resumable import Work, alone, roomy, write_json
-from milannotations.editions.shards import SHARD_BYTES, check_quality, count, png, said_of, webp
-from milannotations.editions.shards import Shards as _Shards
+from milannotations.editions.contents import PREPARED
+from milannotations.editions.resumable import UnfinishedConfig, explain_full_disk, hold_lock
+from milannotations.editions.shards import (
+    SHARD_BYTES,
+    ShardWriter,
+    check_quality,
+    encode_png,
+    encode_webp,
+    quality_label,
+    write_statistics,
+)
+from milannotations.editions.writing import check_destination
 from milannotations.errors import InputError
 from milannotations.published.annotations import official_split
 from milannotations.published.archive import Archive, Layer, unshift_dino
+from milannotations.utils.files import read_json, write_json
 
 DINO = "dino_vits8-imagenet"
 _SHIFT = (
@@ -99,14 +108,14 @@ def prepare(
         progress: show a bar.
 
     Raises:
-        InputError: see `Archive` and `editions.write_config`; another process is at it; the
+        InputError: see `Archive` and `editions.writing.write_config`; another process is at it; the
             disk is full.
     """
     network, out = catalog.canonical(network), Path(out)
     check_quality(quality)
     if repair_dino_shift and network != DINO:
         raise InputError(f"--repair-dino-shift is for {DINO}; {network} has no such fault.")
-    loading.check_place(out, network, overwrite=True)
+    check_destination(out, network, overwrite=True)
     with Archive(source, network, unlisted=unlisted) as archive:
         if all(layer.has_images for layer in archive.layers.values()):
             pixels = None
@@ -120,14 +129,14 @@ def prepare(
                 "pixels": _how(pixels),
             },
         }
-        with roomy(out), alone(out, network):
-            work = Work(out, network, asked, archive.members.stamp())
+        with explain_full_disk(out), hold_lock(out, network):
+            work = UnfinishedConfig(out, network, asked, archive.members.stamp())
             if not work.is_installed():
-                loading.check_place(out, network, overwrite=overwrite)
+                check_destination(out, network, overwrite=overwrite)
                 _convert(archive, work, pixels, progress)
-            with alone(out, "the card", wait=True):
+            with hold_lock(out, "the card", wait=True):
                 work.install()
-    made = card.read_json(out / network / card.PREPARED)
+    made = read_json(out / network / PREPARED)
     return Prepared(
         network,
         out / network,
@@ -148,7 +157,9 @@ def _how(pixels: Pixels | None) -> str | None:
 # ---- rows
 
 
-def _convert(archive: Archive, work: Work, pixels: Pixels | None, progress: bool) -> None:
+def _convert(
+    archive: Archive, work: UnfinishedConfig, pixels: Pixels | None, progress: bool
+) -> None:
     from tqdm import tqdm
 
     units = [
@@ -177,7 +188,7 @@ def _convert(archive: Archive, work: Work, pixels: Pixels | None, progress: bool
             if layer.name in work.layers:
                 continue
             writers = {
-                split: _Shards(work.whole, split, layer.name, shard_bytes=SHARD_BYTES)
+                split: ShardWriter(work.whole, split, layer.name, shard_bytes=SHARD_BYTES)
                 for split in parts
                 if any(u.layer == layer.name for u in parts[split])
             }
@@ -190,7 +201,7 @@ def _convert(archive: Archive, work: Work, pixels: Pixels | None, progress: bool
             finally:
                 for writer in writers.values():
                     writer.close()
-            work.keep(
+            work.record_layer(
                 layer.name, [name for split in writers for name in sorted(writers[split].names)]
             )
     _describe(archive, work, pixels)
@@ -222,8 +233,9 @@ def _rows(
             unit,
             schema.row(
                 unit,
-                images=pictures and [pool.submit(webp, p, settings["quality"]) for p in pictures],
-                masks=[pool.submit(png, mask) for mask in masks],
+                images=pictures
+                and [pool.submit(encode_webp, p, settings["quality"]) for p in pictures],
+                masks=[pool.submit(encode_png, mask) for mask in masks],
                 source_ids=[str(id_) for id_ in found.ids],
                 activations=found.activations,
                 descriptions=written.get(unit, []),
@@ -244,13 +256,13 @@ def _checked(picture: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
     return picture
 
 
-def _describe(archive: Archive, work: Work, pixels: Pixels | None) -> None:
+def _describe(archive: Archive, work: UnfinishedConfig, pixels: Pixels | None) -> None:
     """Write the three files beside the shards."""
-    counted = count(work.whole, work.sums)
+    counted = write_statistics(work.whole, work.checksums)
     shown = {
         layer.name: layer.has_images or pixels is not None for layer in archive.layers.values()
     }
-    how = said_of(work.settings["quality"])
+    how = quality_label(work.settings["quality"])
     without = [name for name, has in shown.items() if not has]
     if without:
         how = "none" if not any(shown.values()) else f"{how}; none in {', '.join(without)}"
@@ -261,7 +273,7 @@ def _describe(archive: Archive, work: Work, pixels: Pixels | None) -> None:
     if known and archive.n_units != known.n_units:
         notes.append(f"cut down: {archive.n_units:,} of {known.n_units:,} published units.")
     write_json(
-        work.whole / card.PREPARED,
+        work.whole / PREPARED,
         {
             "format": 1,
             **work.asked,

@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from tqdm import tqdm
 
-from milannotations.editions.loading import EMBEDDED, SPLITS, write_parquet
+from milannotations.editions.configs import EMBEDDED
 from milannotations.editions.statistics import of_rows
+from milannotations.editions.writing import write_parquet
 from milannotations.errors import InputError
-from milannotations.schema import row
+from milannotations.schema import SPLITS, row
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.concepts import CATEGORY, CONCEPTS
 from milannotations.synthetic.grammar import meaning, parse, phrase

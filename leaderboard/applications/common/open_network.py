@@ -99,13 +99,13 @@ def open_sheets(
     """
     import baselines
     from baselines.framework.run import keys
-    from milannotations.editions import loading
+    from milannotations.editions.configs import list_configs
 
     members: list[Unit] = []
     sheets: dict[str, Any] = {}
     images: dict[str, dict[str, Any]] = {}
     wanted = list(dict.fromkeys(unit.network for unit in predictions.units))
-    known = loading.configs(edition)
+    known = list_configs(edition)
     for network in wanted:
         config = network if network in known else next(iter(known)) if len(known) == 1 else None
         if config is None:

@@ -25,13 +25,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milannotations import catalog, schema
-from milannotations.editions import card, loading
-from milannotations.editions.resumable import Work, alone, roomy, write_json
-from milannotations.editions.shards import ROWS, SHARD_BYTES, Shards, count, png, said_of, webp
+from milannotations.editions.contents import PREPARED
+from milannotations.editions.resumable import UnfinishedConfig, explain_full_disk, hold_lock
+from milannotations.editions.shards import (
+    ROWS,
+    SHARD_BYTES,
+    ShardWriter,
+    encode_png,
+    encode_webp,
+    quality_label,
+    write_statistics,
+)
+from milannotations.editions.writing import check_destination
 from milannotations.errors import InputError, some
 from milannotations.exemplars.output.image_buffer import Images, Spool, stream
 from milannotations.exemplars.output.npy import MASK_BYTES, check_npy_place, write_npy
 from milannotations.exemplars.output.options import check_form, check_labels, shown
+from milannotations.utils.files import write_json
 
 if TYPE_CHECKING:
     from milannotations.exemplars.engine import Computed, LayerExemplars
@@ -86,26 +96,26 @@ def write(
         The config's folder.
 
     Raises:
-        InputError: see `editions.write_config`; a layer whose label cannot name a file; a
+        InputError: see `editions.writing.write_config`; a layer whose label cannot name a file; a
             picture that cannot be read now; another process is at it; the disk is full.
     """
     name, out = catalog.canonical(name), Path(out)
     check_form(masks, quality, side)
     check_labels(computed.layers)
-    loading.check_place(out, name, overwrite=True)
+    check_destination(out, name, overwrite=True)
     settings = {**computed.settings, "masks": masks, "quality": quality, "side": side}
     asked = _plain({"network": name, "made_from": dict(made_from), "settings": settings})
-    with roomy(out), alone(out, name):
-        work = Work(out, name, asked, _stamp(computed))
+    with explain_full_disk(out), hold_lock(out, name):
+        work = UnfinishedConfig(out, name, asked, _stamp(computed))
         if not work.is_installed():
-            loading.check_place(out, name, overwrite=overwrite)
+            check_destination(out, name, overwrite=overwrite)
             _fill(work, computed, pictures, progress)
-        with alone(out, "the card", wait=True):
+        with hold_lock(out, "the card", wait=True):
             work.install()
     return out / name
 
 
-def _fill(work: Work, computed: Computed, images: Images, progress: bool) -> None:
+def _fill(work: UnfinishedConfig, computed: Computed, images: Images, progress: bool) -> None:
     """Write the layers that are not finished, and what lies beside the shards."""
     from tqdm import tqdm
 
@@ -118,7 +128,7 @@ def _fill(work: Work, computed: Computed, images: Images, progress: bool) -> Non
     with Spool(work.folder) as spool, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         coming = stream(images, wanted, settings["side"])
         bar = tqdm(coming, total=len(wanted), desc="pictures", unit="img", disable=not progress)
-        spool.fill(wanted, bar, lambda each: webp(each, settings["quality"]), pool)
+        spool.fill(wanted, bar, lambda each: encode_webp(each, settings["quality"]), pool)
         with tqdm(
             total=sum(len(layer.units) for layer in computed.layers.values()),
             initial=sum(len(computed.layers[name].units) for name in work.layers),
@@ -135,11 +145,11 @@ def _fill(work: Work, computed: Computed, images: Images, progress: bool) -> Non
                     shards.finish()
                 finally:
                     shards.close()
-                work.keep(layer.layer, shards.names)
+                work.record_layer(layer.layer, shards.names)
         _describe(work, computed, spool.size)
 
 
-def _shards(work: Work, layer: LayerExemplars, spool: Spool) -> Shards:
+def _shards(work: UnfinishedConfig, layer: LayerExemplars, spool: Spool) -> ShardWriter:
     """Return the writer of a layer, with larger row groups where that spares pictures."""
     ids = layer.ids.numpy()
     together = min(SHARED, GROUP_BYTES * len(ids) // spool.bytes_of(ids.ravel().tolist()))
@@ -149,7 +159,7 @@ def _shards(work: Work, layer: LayerExemplars, spool: Spool) -> Shards:
         else ids.size
     )
     once = different <= WORTH * ids.size
-    return Shards(
+    return ShardWriter(
         work.whole,
         "test",
         layer.layer,
@@ -160,7 +170,11 @@ def _shards(work: Work, layer: LayerExemplars, spool: Spool) -> Shards:
 
 
 def _rows(
-    layer: LayerExemplars, work: Work, spool: Spool, images: Images, pool: ThreadPoolExecutor
+    layer: LayerExemplars,
+    work: UnfinishedConfig,
+    spool: Spool,
+    images: Images,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a layer; masks are futures of their bytes."""
     high, wide = spool.size
@@ -175,7 +189,7 @@ def _rows(
             yield schema.row(
                 schema.Unit(work.target.name, layer.layer, unit),
                 images=[spool[id_] for id_ in ids[row]],
-                masks=[pool.submit(png, mask) for mask in made[row]],
+                masks=[pool.submit(encode_png, mask) for mask in made[row]],
                 source_ids=[images.source_id(id_) for id_ in ids[row]],
                 activations=activations[row],
                 threshold=thresholds[row],
@@ -203,15 +217,15 @@ def _one_thread() -> Iterator[None]:
 # ---- what lies beside
 
 
-def _describe(work: Work, computed: Computed, size: tuple[int, int]) -> None:
-    counted = count(work.whole, work.sums)
+def _describe(work: UnfinishedConfig, computed: Computed, size: tuple[int, int]) -> None:
+    counted = write_statistics(work.whole, work.checksums)
     write_json(
-        work.whole / card.PREPARED,
+        work.whole / PREPARED,
         {
             "format": 1,
             **work.asked,
             "annotations_sha256": None,
-            "pictures": said_of(work.settings["quality"]),
+            "pictures": quality_label(work.settings["quality"]),
             "images": computed.images,
             "skipped": {
                 "count": len(computed.skipped),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milannotations import catalog
-from milannotations.editions import loading
-from milannotations.editions.resumable import alone, roomy
+from milannotations.editions.resumable import explain_full_disk, hold_lock
+from milannotations.editions.writing import check_destination
 from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import KEPT
 from milannotations.exemplars.engine import QUANTILE, Computed, K, Run, compute
@@ -63,7 +63,7 @@ def make(
         What was found; None where another process writes.
 
     Raises:
-        InputError: see `compute` and `editions.check_place`; `out` has the config already.
+        InputError: see `compute` and `writing.check_destination`; `out` has the config already.
     """
     from milannotations.exemplars.output.edition import check_npy_place, write, write_npy
 
@@ -75,12 +75,15 @@ def make(
     check_labels(each.label for each in wanted)
     if form.npy is not None:
         check_npy_place(form.npy)
-    loading.check_place(out, name, overwrite=True)
+    check_destination(out, name, overwrite=True)
     folder = out / f".{name}.pass"
     if not folder.exists():  # else an earlier run was interrupted, perhaps while it cleared up
-        loading.check_place(out, name, overwrite=overwrite)
+        check_destination(out, name, overwrite=overwrite)
     run = replace(run or Run(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix)
-    with roomy(out, KEPT), alone(out, f"{name}.pass") if group.rank == 0 else nullcontext():
+    with (
+        explain_full_disk(out, KEPT),
+        hold_lock(out, f"{name}.pass") if group.rank == 0 else nullcontext(),
+    ):
         computed = compute(loaded.model, images, wanted, k, quantile, run=run)
         if group.rank != 0:
             return None

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from milannotations.editions.resumable import alone, roomy
+from milannotations.editions.resumable import explain_full_disk, hold_lock
 from milannotations.errors import InputError
 from milannotations.exemplars.output.image_buffer import Images, Picture, stream
 from milannotations.exemplars.output.options import check_form, check_labels, shown
@@ -74,7 +74,10 @@ def write_npy(
     check_npy_place(folder)
     # in place of a hidden folder, so that a run which was killed leaves nothing for good
     whole, before = (folder.with_name(f".{folder.name}.{each}") for each in ("whole", "before"))
-    with roomy(folder.parent, "Make room"), alone(folder.parent, f"{folder.name}.npy"):
+    with (
+        explain_full_disk(folder.parent, "Make room"),
+        hold_lock(folder.parent, f"{folder.name}.npy"),
+    ):
         if before.exists() and not folder.exists():
             before.rename(folder)  # stopped between two renames
         for old in (whole, before):
