@@ -622,3 +622,21 @@ def test_check_finds_units_on_the_wrong_side_and_beyond_the_catalog(tmp_path):
 
 def test_the_embedded_edition_is_whole():
     assert validation.check("mini") == []
+
+
+def test_a_lock_removes_its_file_and_the_folder_that_it_made(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    for folder in (there, tmp_path / "new"):
+        with resumable.hold_lock(folder, "the card"):
+            assert (folder / ".the-card.lock").read_text() == str(os.getpid())
+            with (
+                pytest.raises(InputError, match=rf"Another process \({os.getpid()}\)"),
+                resumable.hold_lock(folder, "the card"),
+            ):
+                pass
+            with resumable.hold_lock(folder, "another"):
+                pass
+            assert (folder / ".the-card.lock").exists()
+    assert list(there.iterdir()) == []
+    assert not (tmp_path / "new").exists()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,43 +135,47 @@ class UnfinishedConfig:
 
 @contextmanager
 def hold_lock(out: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file in `out`; the system lets go of it when the process dies.
+    """Hold a lock file in `out`, made if it is missing; the system releases it with the process.
+
+    Args:
+        out: folder to lock.
+        what: name of what is written there; other names have other locks.
+        wait: wait for another holder.
 
     Raises:
         InputError: another process holds it, and `wait` is False.
     """
-    if sys.platform == "win32":  # no such locks
-        yield
-        return
-    import fcntl
+    from filelock import FileLock, Timeout
 
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     path = out / f".{what.replace(' ', '-')}.lock"
-    while True:
-        stream = path.open("a+")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read(20).strip() or "unknown"
-            stream.close()
-            raise InputError(
-                f"Another process ({holder}) is preparing {what} in {out}. Wait until it is done, "
-                "or give another --out."
-            ) from None
-        try:
-            if path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
-                break
-        except FileNotFoundError:
-            pass
-        stream.close()  # its holder removed it while we waited
+    lock = FileLock(path)
     try:
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise InputError(
+            f"Another process ({_holder(path)}) is preparing {what} in {out}. Wait until it is "
+            "done, or give another --out."
+        ) from None
+    try:
+        with suppress(PermissionError):  # Windows lets nobody write to a locked file
+            path.write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
-        path.unlink(missing_ok=True)
-        stream.close()
-        if not any(out.iterdir()):
-            out.rmdir()
+        # Remove the file while it is held: a process that waits for it sees that it is gone and
+        # makes a new one. Removed after the release, it could be the file of the next holder.
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it holds something by now
+                out.rmdir()
+
+
+def _holder(path: Path) -> str:
+    """Return the process id in a lock file."""
+    try:
+        return path.read_text(encoding="ascii")[:20].strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
