@@ -22,8 +22,8 @@ def text_only() -> None:
         _write(Path(folder))
         code = (
             "import resource, sys\n"
-            "from leaderboard import board\n"
-            "board.build(sys.argv[1] + '/site', [sys.argv[1] + '/records'],"
+            "from leaderboard import site\n"
+            "site.build(sys.argv[1] + '/site', [sys.argv[1] + '/records'],"
             " editions=[sys.argv[1] + '/large'], cache=sys.argv[1])\n"
             "used = resource.getrusage(resource.RUSAGE_SELF)\n"
             "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
