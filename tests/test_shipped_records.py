@@ -14,14 +14,14 @@ from leaderboard.record_format import score_record
 from leaderboard.site import load_records
 from leaderboard.submission.track_units import open_references
 
-HOME = Path(score_record.__file__).parent / "records"
+HOME = Path(leaderboard.__file__).parent / "results"
 MINI = tracks.get("mini")
 AGAIN = "Make the records that ship anew: leaderboard/results/README.md"
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return load_records.find([HOME])[0]
+    return load_records.load_records([HOME])[0]
 
 
 def test_every_method_that_needs_no_download_is_there_in_its_version(runs):
@@ -36,9 +36,9 @@ def test_every_method_that_needs_no_download_is_there_in_its_version(runs):
 
 def test_all_stand_on_the_track_and_were_made_from_an_unchanged_checkout(runs):
     for run in runs:
-        assert tracks.belongs(run.record, MINI) is None, AGAIN
+        assert tracks.mismatch(run.record, MINI) is None, AGAIN
         assert run.record.ran["dirty"] is False
-        assert run.folder == HOME / tracks.place(
+        assert run.folder == HOME / tracks.record_path(
             MINI, run.record.method, run.record.version, run.record.about.seed
         )
 
