@@ -65,7 +65,7 @@ def run() -> None:
     from bench.release import photographs
     from leaderboard.evaluation import predictions
     from leaderboard.grounding import score
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from leaderboard.grounding.metrics import HEADLINE, build
     from leaderboard.grounding.scorers import Presences, open_scorer
     from milannotations import Unit
@@ -86,7 +86,7 @@ def run() -> None:
         np.maximum(draw.normal(size=(PICTURES, found.shape[1])), 0).astype(np.float32)
     )
     probe = Classes(PICTURES)
-    held = HeldOut({"net": Kept(probe, activations)})  # type: ignore[dict-item]
+    held = HeldOutActivations({"net": Kept(probe, activations)})  # type: ignore[dict-item]
     texts = [f"class {i}" for i in draw.permutation(PICTURES)[:UNITS]]
     keys = [(f"net/{LAYER}/{i}",) for i in range(UNITS)]
     presences = Presences(open_scorer("labels"), held.probe)

@@ -12,32 +12,32 @@ from pathlib import Path
 from milannotations.utils.check_result import CheckResult
 
 DISTRIBUTION = "milannotations"
-ROOMS = ("milannotations", "milan", "baselines", "leaderboard")
+PACKAGES = ("milannotations", "milan", "baselines", "leaderboard")
 
 
-def examine(images: str | os.PathLike[str] | None = None) -> list[CheckResult]:
+def run_checks(images: str | os.PathLike[str] | None = None) -> list[CheckResult]:
     """Return every check's answer; none raises.
 
     Args:
         images: a folder of ImageNet validation pictures to look into as well.
     """
     return [
-        *map(owner, ROOMS),
-        python(),
-        requirements(),
-        models(),
-        *(() if images is None else pictures(images)),
+        *map(check_package, PACKAGES),
+        check_python(),
+        check_requirements(),
+        check_text_model(),
+        *(() if images is None else check_images(images)),
     ]
 
 
-def pictures(folder: str | os.PathLike[str]) -> list[CheckResult]:
+def check_images(folder: str | os.PathLike[str]) -> list[CheckResult]:
     """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
     from milannotations.published import imagenet
 
     return [replace(result, name=f"images: {result.name}") for result in imagenet.examine(folder)]
 
 
-def owner(room: str) -> CheckResult:
+def check_package(room: str) -> CheckResult:
     """Check that a top-level package is ours: no other distribution has put files there.
 
     `milan` and `baselines` are common words; whoever is installed last wins the
@@ -75,7 +75,7 @@ def owner(room: str) -> CheckResult:
     return CheckResult.of(f"package {room}", True, str(where))
 
 
-def python() -> CheckResult:
+def check_python() -> CheckResult:
     """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     return CheckResult.of(
@@ -83,7 +83,7 @@ def python() -> CheckResult:
     )
 
 
-def requirements() -> CheckResult:
+def check_requirements() -> CheckResult:
     """Check that every required distribution is there, in a version that will do."""
     from packaging.requirements import Requirement
 
@@ -111,7 +111,7 @@ def requirements() -> CheckResult:
     return CheckResult.of("requirements", True, f"{count} distributions in versions that will do")
 
 
-def models() -> CheckResult:
+def check_text_model() -> CheckResult:
     """Say which text model the neural metrics would take by default."""
     from leaderboard.metrics.models import TextModel
     from milannotations.errors import InputError

@@ -21,11 +21,11 @@ from leaderboard.record_format.method_info import of_spec
 from milannotations.editions.configs import edition_name
 from milannotations.errors import InputError
 
-SUPPLIED = ("truth", "trained model", "activations")
+MINI_REQUIREMENTS = ("truth", "trained model", "activations")
 """What methods may require of the mini world: it is at hand."""
 
 
-FAST = ("nearest", "milan")
+FAST_METHODS = ("nearest", "milan")
 """Beside floors and references, the methods of the short form of the main job."""
 
 
@@ -38,21 +38,21 @@ def offline_methods(
         synthetic: whether the truth is known.
         exemplars: whether units have pictures; without, floors alone are left.
         activations: whether the network is at hand, on a probe data set.
-        fast: of methods, only those of `FAST`.
+        fast: of methods, only those of `FAST_METHODS`.
     """
     at_hand = {"training", *(["activations"] if activations else [])}
-    at_hand |= set(SUPPLIED if synthetic else [])
+    at_hand |= set(MINI_REQUIREMENTS if synthetic else [])
     return [
         spec.name
         for spec in baselines.specs()
         if set(spec.requires) <= at_hand
         and spec.name != "human"
         and (exemplars or spec.kind != "method")
-        and (not fast or spec.kind != "method" or spec.name in FAST)
+        and (not fast or spec.kind != "method" or spec.name in FAST_METHODS)
     ]
 
 
-def looks_at_exemplars(spec: MethodSpec) -> bool:
+def uses_exemplars(spec: MethodSpec) -> bool:
     """Say whether a method describes units by their exemplars: others go by activations."""
     return spec.kind == "method" and "activations" not in spec.requires
 
@@ -133,7 +133,9 @@ def run(
         if stands is not None:
             seed = settings.seed
             specs = [method.spec for method in made]
-            places = [Path(out) / tracks.place(stands, s.name, s.version, seed) for s in specs]
+            places = [
+                Path(out) / tracks.record_path(stands, s.name, s.version, seed) for s in specs
+            ]
         if Path(out).is_file():
             raise InputError(f"{out} is a file; a folder of records was expected at --out.")
         for each in places:
@@ -151,7 +153,7 @@ def run(
         answers = baselines.run(method, units, context, account=account)
         said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
         beside = {}
-        if blind and looks_at_exemplars(method.spec):
+        if blind and uses_exemplars(method.spec):
             tell(f"{name}: describing shuffled exemplars")
             others = baselines.run(method, shuffled, context)
             beside["blind"] = predictions.of_descriptions(zip(keys(units), others, strict=True))

@@ -44,7 +44,7 @@ def opened_once():
 
 def answers(known, track):
     """Return a harmless answer for each unit of a track, in order."""
-    inside, _ = track_units.units(track, known)
+    inside, _ = track_units.split_units(track, known)
     return {
         unit: f"{SHAPES[i % 5]} beside number {i // 5}" for i, unit in enumerate(sorted(inside))
     }
@@ -54,7 +54,7 @@ def write(folder, said, **fields):
     """Make a submission under a folder; return where it is."""
     file = folder / "said.csv"
     predictions.of_texts(list(said), said.values()).write(file)
-    return submission.new({**FIELDS, **fields}, [file], root=folder / "submissions")
+    return submission.create_submission({**FIELDS, **fields}, [file], root=folder / "submissions")
 
 
 def edit(made, change):
@@ -75,4 +75,4 @@ def replace_file(made, content):
 
 def found(made, **options):
     """Return what the checks find, by name."""
-    return {each.name: each for each in submission.check(made, **options)}
+    return {each.name: each for each in submission.check_submission(made, **options)}

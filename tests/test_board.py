@@ -21,8 +21,8 @@ from leaderboard.evaluation import predictions
 from leaderboard.ranking import tracks
 from leaderboard.ranking.tracks import Track
 from leaderboard.site import builder, load_records, thumbnails, unit_browser
-from leaderboard.site.safe_text import link, script, shown, slug
-from leaderboard.site.unit_browser import Answers
+from leaderboard.site.safe_text import safe_link, script_json, slug, visible_text
+from leaderboard.site.unit_browser import MethodDescriptions
 from milannotations import InputError
 from milannotations.schema import Unit
 
@@ -141,7 +141,7 @@ def test_data_in_scripts_cannot_close_them(site):
         assert "<" not in path.read_text(encoding="utf-8"), path
     part = read(site, "units/*/part-0.js")
     data = json.loads(re.fullmatch(r"milanPart\(0,(.*)\);\n", part, re.DOTALL)[1])
-    assert shown(boards.HOSTILE[0]) in data["texts"]
+    assert visible_text(boards.HOSTILE[0]) in data["texts"]
 
 
 def test_a_method_has_a_page_with_what_it_is_how_to_run_it_and_slices(site):
@@ -184,11 +184,11 @@ def test_two_builds_are_the_same_to_the_byte(site, place):
 
 
 def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch):
-    made = thumbnails.sheets(place / "small", "small", cache=place / "cache")
+    made = thumbnails.make_sheets(place / "small", "small", cache=place / "cache")
     assert made.count == 6
     assert set(made.pictures.values()) == {15}
     monkeypatch.setattr(thumbnails, "_make", None)  # what is in the cache is not made again
-    assert thumbnails.sheets(place / "small", "small", cache=place / "cache") == made
+    assert thumbnails.make_sheets(place / "small", "small", cache=place / "cache") == made
     copied = list(site.glob("sprites/*/*.jpg"))
     assert len(copied) == 6
     with Image.open(made.path(0)) as sheet:
@@ -198,15 +198,18 @@ def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch
 
 def test_other_pictures_are_other_sheets(place, tmp_path):
     boards.small_edition(tmp_path / "small")
-    same = thumbnails.sheets(tmp_path / "small", "small", cache=place / "cache")
-    assert same.digest == thumbnails.sheets(place / "small", "small", cache=place / "cache").digest
+    same = thumbnails.make_sheets(tmp_path / "small", "small", cache=place / "cache")
+    assert (
+        same.digest
+        == thumbnails.make_sheets(place / "small", "small", cache=place / "cache").digest
+    )
     path = next((tmp_path / "small" / "small").glob("*.parquet"))
     table = pd.read_parquet(path)
     import pyarrow.parquet as parquet
 
     rows = parquet.read_table(path)
     parquet.write_table(rows.slice(0, len(table) - 1), path)
-    assert thumbnails.sheets(tmp_path / "small", "small", cache=tmp_path).digest != same.digest
+    assert thumbnails.make_sheets(tmp_path / "small", "small", cache=tmp_path).digest != same.digest
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "PNG", "JPEG"])
@@ -238,7 +241,7 @@ def test_old_versions_of_a_track_are_frozen(place, tmp_path, monkeypatch):
         condition="", task="agreement", metrics=boards.METRICS, ranked_by="retrieval-tfidf-auc",
         ties_by="rouge-l", synthetic=True, n_units=60, units_digest="",
     )  # fmt: skip
-    monkeypatch.setattr(tracks, "tracks", lambda: (first, replace(first, version=2)))
+    monkeypatch.setattr(tracks, "all_tracks", lambda: (first, replace(first, version=2)))
     found = tmp_path / "records"
     for version, kind in ((1, "poor"), (2, "good")):
         boards.records(place / "small", found / str(version), kinds=(kind,))
@@ -267,23 +270,23 @@ def test_disagreement_is_the_mean_over_pairs():
         "c": ["red dots", "red dots", ""],
     }
     said = [
-        Answers(name, "method", None, predictions.of_texts(at, each))
+        MethodDescriptions(name, "method", None, predictions.of_texts(at, each))
         for name, each in texts.items()
     ]
-    made = unit_browser.Texts(said, at).disagreement()
+    made = unit_browser.MethodAgreement(said, at).disagreement()
     assert made[0] == pytest.approx(0)
     assert made[1] == pytest.approx(2 / 3)  # of three pairs one agrees
     assert np.isnan(made[2])  # one answer: there is nothing to disagree with
-    floor = Answers("f", "floor", None, predictions.of_texts(at, ["blue"] * 3))
-    assert unit_browser.Texts([*said, floor], at).disagreement()[0] == pytest.approx(0)
+    floor = MethodDescriptions("f", "floor", None, predictions.of_texts(at, ["blue"] * 3))
+    assert unit_browser.MethodAgreement([*said, floor], at).disagreement()[0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("text", [*boards.HOSTILE, "\x00\x1b[31m", "\u3164\u2800", "a\nb"])
 def test_shown_texts_have_nothing_hidden_and_scripts_read_them_back(text):
-    made = shown(text)
+    made = visible_text(text)
     assert not re.search("[\x00-\x1f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\u3164]", made)
-    assert json.loads(script({"a": made}))["a"] == made
-    assert not set("<>&") & set(script({"a": text}))
+    assert json.loads(script_json({"a": made}))["a"] == made
+    assert not set("<>&") & set(script_json({"a": text}))
 
 
 def test_names_of_files_are_plain_and_differ():
@@ -298,10 +301,10 @@ def test_names_of_files_are_plain_and_differ():
 
 def test_only_addresses_of_the_web_are_links():
     for good in ("https://arxiv.org/abs/2201.11114", "http://example.org/a?b=c"):
-        assert link(good) == good
+        assert safe_link(good) == good
     for bad in ("javascript:alert(1)", "data:text/html,x", "//x.y", "https://", "http://a@b.c/",
                 "https://a b", "ftp://a.b", "https://пример.рф", "\u202ehttps://a.b"):  # fmt: skip
-        assert link(bad) is None
+        assert safe_link(bad) is None
 
 
 @pytest.mark.parametrize(
@@ -348,8 +351,8 @@ def test_a_folder_that_is_no_board_is_left_alone(place, tmp_path):
 
 
 def test_records_of_no_track_say_so_and_of_ours_what_they_are(place):
-    runs, found = load_records.find([place / "records"])
-    (table,) = load_records.tables(runs)
+    runs, found = load_records.load_records([place / "records"])
+    (table,) = load_records.group_by_track(runs)
     assert table.track.version == 0
     assert len(table.runs) == 5
     assert len(found) == 2
@@ -381,12 +384,12 @@ def grounded(tmp_path_factory):
     """A board of two records that ship; in activations, one of them and another were scored."""
     from baselines.shared.probe_statistics import Probing
     from leaderboard.grounding import score
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from milannotations.probes.mini import ConceptItems, MiniProbe
     from milannotations.synthetic.networks import NETWORKS, network
 
     few = ConceptItems(MiniProbe(40))
-    held = HeldOut({
+    held = HeldOutActivations({
         name: Probing(name, network(name), few, few.probe, list(layers))
         for name, layers in NETWORKS.items()
     })  # fmt: skip
@@ -400,7 +403,7 @@ def grounded(tmp_path_factory):
             references="mini", split="test", method=f"{name}@1.0", settings=boards.FEW,
         ).save(folder / "records" / "activations" / name)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:  # 18,000 thumbnails are others' matter
-        patch.setattr(thumbnails, "sheets", lambda *_, **__: None)
+        patch.setattr(thumbnails, "make_sheets", lambda *_, **__: None)
         board.build(folder / "site", [folder / "records"], cache=folder / "cache")
     return folder / "site"
 

@@ -20,11 +20,11 @@ from leaderboard.console import grounding_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding import human_ratings, sanity_checks, score
-from leaderboard.grounding.activations import HeldOut, Sample, Sampling
+from leaderboard.grounding.activations import HeldOutActivations, ImageSampling, ProbeSubset
 from leaderboard.grounding.metrics import HEADLINE, get
 from leaderboard.grounding.scorers import Presences, labels, open_scorer, table
-from leaderboard.grounding.scorers.grammar import Grammar
-from leaderboard.grounding.scorers.labels import Labels
+from leaderboard.grounding.scorers.grammar import GrammarScorer
+from leaderboard.grounding.scorers.labels import LabelScorer
 from leaderboard.grounding.scorers.text_image import TextImageScorer
 from leaderboard.grounding.simulation import Simulation
 from leaderboard.record_format import score_record
@@ -45,7 +45,7 @@ def held_of(seed=0):
     draw = np.random.default_rng(seed)
     presence = draw.random((IMAGES, UNITS)) < 0.3
     activations = presence * draw.uniform(0.5, 1.5, presence.shape) + draw.random(presence.shape)
-    return HeldOut({"net": clips.Planted({"conv": activations}, presence, NAMES)})
+    return HeldOutActivations({"net": clips.Planted({"conv": activations}, presence, NAMES)})
 
 
 def said(texts, layer="conv"):
@@ -278,7 +278,7 @@ def test_lexicons(write_file, name, content):
     lexicon = labels.read_lexicon(write_file(name, content))
     assert lexicon == {"n1": ["tabby", "tiger cat"], "n2": ["dog"]}
     probe = clips.Squares([[True, False], [False, True], [True, True]], ["n1", "n2"])
-    found = Labels(lexicon).presence(
+    found = LabelScorer(lexicon).presence(
         ["two tiger cats", "dogs and tabbies, dogs", "fish"], probe, None
     )
     assert found[0].tolist() == [1, 0, 1]
@@ -321,15 +321,15 @@ def test_the_grammar_finds_what_formulas_say(scenes, formula):
     meant = Formula.parse(formula)
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes.scenes]))
     region = meant.regions(maps)
-    presences = Presences(Grammar(), scenes)
+    presences = Presences(GrammarScorer(), scenes)
     assert (presences.of([phrase(meant)])[0] == region.flatten(1).any(1).numpy()).all()
-    cells = Presences(Grammar(), scenes, 8).of([phrase(meant)])[0].reshape(len(scenes), 8, 8)
+    cells = Presences(GrammarScorer(), scenes, 8).of([phrase(meant)])[0].reshape(len(scenes), 8, 8)
     expected = region.reshape(-1, 8, 8, 8, 8).float().mean((2, 4))
     np.testing.assert_allclose(cells, expected.numpy(), atol=1e-6)
 
 
 def test_the_grammar_reads_whole_descriptions_or_none(scenes):
-    presences = Presences(Grammar(), scenes)
+    presences = Presences(GrammarScorer(), scenes)
     assert not presences.readable("a dog with a red collar")
     assert not presences.readable("nothing in particular, random parts of pictures")
     assert presences.readable("red striped circles")
@@ -348,25 +348,25 @@ def test_the_grammar_reads_scenes_alone(held):
 def test_pictures_are_drawn_uniformly_and_without_exemplars():
     probe = clips.Squares(np.zeros((200, 1), bool))
     without = frozenset(map(str, range(50)))
-    sample = Sampling(60, seed=1, without=without)(probe)
-    assert isinstance(sample, Sample)
+    sample = ImageSampling(60, seed=1, without=without)(probe)
+    assert isinstance(sample, ProbeSubset)
     ids = [int(sample.source_id(i)) for i in range(len(sample))]
     assert len(set(ids)) == 60
     assert min(ids) >= 50
     assert ids == sorted(ids)
-    again, other = (Sampling(60, seed, without)(probe) for seed in (1, 2))
+    again, other = (ImageSampling(60, seed, without)(probe) for seed in (1, 2))
     assert again.source == sample.source
     assert other.source != sample.source
     counts = np.zeros(200)
     for seed in range(300):
-        places = Sampling(60, seed)(probe).places
+        places = ImageSampling(60, seed)(probe).places
         counts[places] += 1
     assert abs(counts / 300 - 0.3).max() < 0.15
-    assert Sampling()(probe) is probe
+    assert ImageSampling()(probe) is probe
     with pytest.raises(
         InputError, match=r"10 held-out pictures of squares .* 190 of them exemplars"
     ):
-        Sampling(without=frozenset(map(str, range(190))))(probe)
+        ImageSampling(without=frozenset(map(str, range(190))))(probe)
 
 
 def test_networks_are_shown_the_same_pictures():
@@ -374,7 +374,7 @@ def test_networks_are_shown_the_same_pictures():
     one, other = (clips.probing([[1]], presence, network=name) for name in "ab")
     other.probe.source = {"sha256": "1" * 64}
     with pytest.raises(InputError, match="shown 2 sets of pictures"):
-        HeldOut({"a": one, "b": other})
+        HeldOutActivations({"a": one, "b": other})
 
 
 def test_cells_are_means_whatever_the_batch():
@@ -436,7 +436,7 @@ def test_by_region_a_unit_must_fire_where_the_concept_is(tmp_path):
 
     def held():
         items = clips.Items(probe)
-        return HeldOut(
+        return HeldOutActivations(
             {"net": Probing("net", network, items, probe, ["0"], cache=tmp_path)}, grid=16
         )
 
@@ -452,7 +452,7 @@ def test_by_region_a_unit_must_fire_where_the_concept_is(tmp_path):
     )
     assert made.record.grounding.grid == 16
     with pytest.raises(InputError, match="says what is in a picture and not where"):
-        score(said(["squares"] * 2, "0"), held(), table.Table(
+        score(said(["squares"] * 2, "0"), held(), table.TableScorer(
             pd.DataFrame([("squares", "0", 1.0)], columns=table.COLUMNS), "t", "d"))  # fmt: skip
 
 
@@ -466,12 +466,12 @@ def pool():
     presence = draw.random((60, 600)) < 0.3
     high = draw.lognormal(0, 0.4, presence.shape)
     noise = np.abs(draw.normal(0, 0.15, presence.shape))
-    return sanity_checks.Pool((presence * high + noise).T, presence)
+    return sanity_checks.UnitPool((presence * high + noise).T, presence)
 
 
 @pytest.mark.parametrize("name", HEADLINE)
 def test_the_headline_passes_both_sanity_tests(pool, name):
-    found = sanity_checks.sanity(get(name), pool, (0.01,))
+    found = sanity_checks.run_sanity_tests(get(name), pool, (0.01,))
     assert [each.verdict for each in found] == ["pass", "pass"]
     assert all(each.units == 60 and each.drop >= 0.005 for each in found)
 
@@ -482,24 +482,24 @@ def test_the_headline_passes_both_sanity_tests(pool, name):
      ("mad", ["missing labels"]), ("auroc-invert", ["missing labels"])],
 )  # fmt: skip
 def test_others_fail_what_was_published(pool, name, fails):
-    found = sanity_checks.sanity(get(name), pool, (0.01,))
+    found = sanity_checks.run_sanity_tests(get(name), pool, (0.01,))
     assert [each.test for each in found if each.verdict != "pass"] == fails
     assert list(get(name).fails) == fails
 
 
 def test_a_strangers_metric_that_ignores_the_unit_fails(pool, write_file):
     path = write_file("flat.py", "def metric(p, a):\n return 0 * (p @ a) + p.sum(1)[:, None]")
-    found = sanity_checks.sanity(get(str(path)), pool, (0.1,))
+    found = sanity_checks.run_sanity_tests(get(str(path)), pool, (0.1,))
     assert [each.verdict for each in found] == ["pass", "FAIL"]
     text = grounding_table.explained(found)
     assert len(text) == 2  # nothing was published of it
     path = write_file("nan.py", "def metric(p, a):\n return float('nan') * (p @ a)")
     with pytest.raises(InputError, match="not finite"):
-        sanity_checks.sanity(get(str(path)), pool, (0.1,))
+        sanity_checks.run_sanity_tests(get(str(path)), pool, (0.1,))
 
 
 def test_a_drop_that_is_hardly_one_is_called_so(pool):
-    found = sanity_checks.sanity(get("accuracy"), pool, (0.01, 0.3))
+    found = sanity_checks.run_sanity_tests(get("accuracy"), pool, (0.01, 0.3))
     missing = [each for each in found if each.test == "missing labels"]
     assert missing[0].drop < 0.005
     assert missing[0].verdict != "pass"
@@ -510,10 +510,10 @@ def test_a_drop_that_is_hardly_one_is_called_so(pool):
 
 
 def test_sanity_tests_are_the_same_twice_and_say_what_is_wrong(pool):
-    again = [sanity_checks.sanity(get("pearson"), pool, (0.1,)) for _ in range(2)]
+    again = [sanity_checks.run_sanity_tests(get("pearson"), pool, (0.1,)) for _ in range(2)]
     assert again[0] == again[1]
     with pytest.raises(InputError, match=r"Prevalence 0.7"):
-        sanity_checks.sanity(get("f1"), pool, (0.7,))
+        sanity_checks.run_sanity_tests(get("f1"), pool, (0.7,))
 
 
 # ---- people's ratings
@@ -530,23 +530,23 @@ RATINGS = (
 
 def test_agreement_with_ratings_by_hand(write_file):
     own = held_of()
-    rated = human_ratings.read(write_file("ratings.csv", RATINGS), "net", "conv")
+    rated = human_ratings.read_ratings(write_file("ratings.csv", RATINGS), "net", "conv")
     rated = [each for each in rated if each.unit.layer == "conv"]
     presences = Presences(open_scorer("labels"), own.probe)
-    from leaderboard.grounding.metrics import Grounded
+    from leaderboard.grounding.metrics import GroundedMetric
 
-    found = human_ratings.agreement(Grounded(get("pearson"), own, presences), rated)
+    found = human_ratings.rating_agreement(GroundedMetric(get("pearson"), own, presences), rated)
     # unit 2 was rated against what it does; of unit 3 a label cannot be read
     assert (found.share, found.n_units, found.n_pairs) == (pytest.approx(2 / 3), 3, 3)
     assert found.n_unreadable == 1
     # of four pairs that the first told apart, the second agrees on three and is even on one
     assert found.people == pytest.approx(3.5 / 4)
     with pytest.raises(InputError, match="expected Layer, Unit"):
-        human_ratings.read(write_file("other.csv", "a,b\n1,2\n"), "net")
+        human_ratings.read_ratings(write_file("other.csv", "a,b\n1,2\n"), "net")
 
 
 def test_published_ratings_can_be_read(real):
-    rated = human_ratings.read(real / "ratings" / "resnet50_human_ratings.csv", "resnet50")
+    rated = human_ratings.read_ratings(real / "ratings" / "resnet50_human_ratings.csv", "resnet50")
     assert len(rated) == 200
     assert {each.unit.layer for each in rated} == {f"layer{i}" for i in range(1, 5)}
     given = [one for each in rated for both in each.ratings.values() for one in both]
@@ -580,7 +580,9 @@ class Scores(nn.Module):
 def simulated():
     presence = np.random.default_rng(0).random((40, UNITS)) < 0.4
     probe = clips.Squares(presence, NAMES)
-    return HeldOut({"net": Probing("net", Scores().eval(), clips.Items(probe), probe, ["conv"])})
+    return HeldOutActivations(
+        {"net": Probing("net", Scores().eval(), clips.Items(probe), probe, ["conv"])}
+    )
 
 
 def test_simulation_undoes_what_mean_ablation_moves(simulated):

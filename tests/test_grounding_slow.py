@@ -14,8 +14,8 @@ from baselines.framework.run import keys
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.grounding import sanity_checks, score
-from leaderboard.grounding.activations import Sampling, of_mini, of_subject
-from leaderboard.grounding.functional import active_at, counts
+from leaderboard.grounding.activations import ImageSampling, probe_mini, probe_subject
+from leaderboard.grounding.functional import active_samples, count_coincidences
 from leaderboard.grounding.metrics import HEADLINE, get
 from milannotations import Unit
 
@@ -29,7 +29,7 @@ PUBLISHED = ("recall", "wpmi", "precision", "mad", "auroc-invert")
 
 @pytest.fixture(scope="module")
 def held():
-    return of_mini(networks=[NETWORK])
+    return probe_mini(networks=[NETWORK])
 
 
 # ---- the mini world
@@ -84,7 +84,7 @@ def test_a_constant_has_exactly_no_lift(scores):
 
 @pytest.mark.parametrize("name", HEADLINE)
 def test_truth_is_near_the_best_that_any_truth_has(held, name):
-    found = sanity_checks.ranking(get(name), held)
+    found = sanity_checks.rank_truths(get(name), held)
     print(
         f"\n{name}: truth above another {found.auc:.3f}, best of all {found.first:.3f}, mean "
         f"{found.truth:.3f} of {found.best:.3f}; two senses {found.half[0]:.3f}, one of them "
@@ -96,10 +96,10 @@ def test_truth_is_near_the_best_that_any_truth_has(held, name):
 
 
 def test_published_verdicts_are_found_on_planted_units():
-    every = sanity_checks.Pool.of_mini(of_mini())
-    pool = sanity_checks.Pool(every.activations[:, ::3], every.presence[::3])
+    every = sanity_checks.UnitPool.of_mini(probe_mini())
+    pool = sanity_checks.UnitPool(every.activations[:, ::3], every.presence[::3])
     for kind in map(get, (*HEADLINE, *PUBLISHED)):
-        found = sanity_checks.sanity(kind, pool, (0.001, 0.01))
+        found = sanity_checks.run_sanity_tests(kind, pool, (0.001, 0.01))
         missed = [each for each in found if each.verdict != "pass"]
         print("\n", kind.name, [(e.test, e.prevalence, round(e.drop, 4), e.fell) for e in missed])
         for prevalence in (0.001, 0.01):
@@ -138,7 +138,7 @@ def layer3(real, tmp_path_factory):
         f"images:{real / 'images' / 'imagenet-sample'}",
         weights=str(real / "weights" / "resnet18_imagenet_to_layer3.safetensors"),
     )
-    return of_subject(subject, [Unit("resnet18", "layer3", 0)], Sampling())
+    return probe_subject(subject, [Unit("resnet18", "layer3", 0)], ImageSampling())
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +188,9 @@ def test_real_values_are_those_of_scipy_and_scikit_learn(real, layer3, described
         assert units["cosine", unit] == pytest.approx(1 - cosine(p, a), abs=1e-9)
         assert units["auprc", unit] == pytest.approx(sk.average_precision_score(there, a))
         assert units["auroc-invert", unit] == pytest.approx(sk.roc_auc_score(there, a))
-        active = active_at(activations[:, [unit]], 0.05)[:, 0]
+        active = active_samples(activations[:, [unit]], 0.05)[:, 0]
         assert units["recall", unit] == pytest.approx(sk.recall_score(active, there))
-        both, on, _ = counts(p[None], a[:, None])
+        both, on, _ = count_coincidences(p[None], a[:, None])
         assert units["f1", unit] == pytest.approx(2 * both[0, 0] / (on[0, 0] + 1))
     print(f"\n{differ} units have a word of two synsets")
     assert differ < 10

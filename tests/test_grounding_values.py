@@ -7,7 +7,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sk
 
 from leaderboard.grounding import functional
-from leaderboard.grounding.metrics import KINDS, get
+from leaderboard.grounding.metrics import ACTIVATION_METRICS, get
 from milannotations import InputError
 
 N, TEXTS, UNITS = 120, 5, 4
@@ -71,7 +71,7 @@ SHARE = 0.2
 )
 def test_the_concept_as_predictor_of_an_active_unit(name, theirs):
     presence, activations = drawn(graded=False)
-    active = functional.active_at(activations, SHARE)
+    active = functional.active_samples(activations, SHARE)
     ours = get(name).at(SHARE)(presence, activations)
     np.testing.assert_allclose(ours, pairs(theirs, presence, active), atol=1e-12)
 
@@ -88,11 +88,11 @@ def test_thresholds_of_f1_and_iou_are_fixed_on_the_other_half(name, theirs, grad
         active = np.empty(N)
         for fixed, counted in (halves, halves[::-1]):
             found = []
-            for level in functional.LEVELS:
+            for level in functional.ACTIVE_SHARES:
                 above = np.quantile(a[fixed], 1 - level, method="lower")
                 labels, on, weights = _both(p[fixed], a[fixed] > above)
                 f1 = sk.f1_score(labels, on, sample_weight=weights, zero_division=0)
-                apart = abs(np.log(level) - np.log(max(p.mean(), functional.LEVELS[-1])))
+                apart = abs(np.log(level) - np.log(max(p.mean(), functional.ACTIVE_SHARES[-1])))
                 found.append((f1 - 1e-9 * apart, -level, above))
             active[counted] = a[counted] > max(found, key=lambda one: one[0])[2]
         labels, on, weights = _both(p, active)
@@ -114,11 +114,13 @@ def test_by_hand():
     assert functional.mad(presence, activations)[0, 0] == pytest.approx(1 / activations.std())
     assert functional.top_recall(presence, activations, k=2)[0, 0] == 0.5
     assert functional.auprc(presence, activations)[0, 0] == pytest.approx((1 + 2 / 3) / 2)
-    assert functional.auprc_above(presence, activations)[0, 0] == pytest.approx(2 * 5 / 6 - 1)
+    assert functional.auprc_above_prevalence(presence, activations)[0, 0] == pytest.approx(
+        2 * 5 / 6 - 1
+    )
     assert functional.prevalence(presence, activations)[0, 0] == 0.5
     # with four samples and a share of a half: which half a sample is in decides
-    active = functional.active_at(activations, 0.5)[:, 0]
-    given = np.log(np.maximum(presence[0], functional.CLAMP)) @ active / active.sum()
+    active = functional.active_samples(activations, 0.5)[:, 0]
+    given = np.log(np.maximum(presence[0], functional.MIN_PRESENCE)) @ active / active.sum()
     assert functional.wpmi(presence, activations, 0.5)[0, 0] == pytest.approx(
         given - 0.1 * np.log(0.5)
     )
@@ -130,7 +132,7 @@ def test_top_and_random_is_the_correlation_of_what_it_draws():
     np.testing.assert_allclose(all_of_it, functional.pearson(presence, activations), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", ACTIVATION_METRICS, ids=lambda kind: kind.name)
 def test_properties(kind):
     """Constants say nothing; samples have no order, where none is drawn; the range is kept."""
     presence, activations = drawn(graded=True)

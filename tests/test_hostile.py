@@ -106,7 +106,7 @@ def test_html_is_text_like_any_other_and_is_kept_as_it_is(made, field):
     """The page escapes it (see the tests of the board); here it is neither run nor mended."""
     edit(made, lambda fields: fields.update({field: SCRIPT}))
     assert failed(made) == {}
-    assert getattr(submission.load(made), field) == SCRIPT
+    assert getattr(submission.load_form(made), field) == SCRIPT
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_names_that_lead_elsewhere(made, name):
     edit(made, lambda fields: fields.update(name=name))
     assert "name: " in failed(made)["schema"]
     with pytest.raises(InputError, match="name: "):
-        submission.new({**FIELDS, "name": name}, [made / FILE], root=made.parent)
+        submission.create_submission({**FIELDS, "name": name}, [made / FILE], root=made.parent)
 
 
 @pytest.mark.parametrize("version", ["..", "1/2", "../1", "1..0", "", ".1", "1.", "1 0"])
@@ -331,10 +331,10 @@ def test_tracks_that_are_none(made):
 def test_nothing_hostile_is_scored(made):
     replace_file(made, HEADER + "mini-sharp,layer1,0,=1+1\n")
     with pytest.raises(InputError, match="is not scored: characters"):
-        submission.score(made)
+        submission.rescore_submission(made)
 
 
 def test_every_limit_leaves_room_for_honest_files():
-    largest = max(track.n_units or 0 for track in tracks.tracks())
+    largest = max(track.n_units or 0 for track in tracks.all_tracks())
     assert largest * 20 <= checks.MAX_ROWS
     assert checks.MAX_BYTES / checks.MAX_ROWS > 250  # bytes a row

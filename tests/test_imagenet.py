@@ -381,10 +381,10 @@ def test_resized_pictures(tmp_path, size, fit):
 
 
 def test_the_doctor_looks_at_pictures(folder):
-    checks = {check.name: check for check in doctor.examine(images=folder)}
+    checks = {check.name: check for check in doctor.run_checks(images=folder)}
     assert checks["images: layout"].passed
     assert not checks["images: classes"].passed
-    assert not any(check.name.startswith("images") for check in doctor.examine())
+    assert not any(check.name.startswith("images") for check in doctor.run_checks())
 
 
 def test_real_pictures(real):

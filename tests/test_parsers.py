@@ -73,7 +73,7 @@ def _units(path):
     record = json.loads((path.parent / "record.json").read_text())
     record["files"] = {"units.parquet": sha256(path)}
     (path.parent / "record.json").write_text(json.dumps(record))
-    return load_records.find([path.parent])
+    return load_records.load_records([path.parent])
 
 
 def _edition(path):
@@ -88,7 +88,7 @@ def _account(path):
 
 PARSERS = {
     # name: how the file is called, what a valid one holds, what reads it
-    "the form of a submission": ("submission.yaml", _form, lambda p: form.load(p.parent)),
+    "the form of a submission": ("submission.yaml", _form, lambda p: form.load_form(p.parent)),
     "predictions": (
         "a.csv",
         lambda: Path(sample.PREDICTIONS).read_bytes(),
@@ -103,7 +103,7 @@ PARSERS = {
     "records for a board": (
         "record.json",
         lambda: (RECORD / "record.json").read_bytes(),
-        lambda p: load_records.tables(load_records.find([p.parent])[0]),
+        lambda p: load_records.group_by_track(load_records.load_records([p.parent])[0]),
     ),
     "units of a record": (
         "units.parquet",

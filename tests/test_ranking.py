@@ -11,8 +11,8 @@ import sample
 import leaderboard
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.ranking import tracks
-from leaderboard.ranking.pairwise import Values, compare
-from leaderboard.ranking.standings import Run, standings
+from leaderboard.ranking.pairwise import EntryValues, compare_neighbours
+from leaderboard.ranking.standings import EntryRun, standings
 from leaderboard.record_format.method_info import About
 from leaderboard.statistics import bootstrap_weights, holm, two_sided_p
 from milannotations import InputError
@@ -82,7 +82,7 @@ def entry(scored):
                 "lift": 0.0,
             }
         )
-        return Run(record, units)
+        return EntryRun(record, units)
 
     return make
 
@@ -123,8 +123,8 @@ def test_better_ones_come_first_and_equals_share_a_rank(entry):
 
 
 def test_p_values_are_those_of_the_pairs_and_holm_is_over_all_of_them():
-    values = [Values(str(i), noise(i, 0.6 - i / 50)[None], 0.5) for i in range(4)]
-    pairs = compare(values, WEIGHTS)
+    values = [EntryValues(str(i), noise(i, 0.6 - i / 50)[None], 0.5) for i in range(4)]
+    pairs = compare_neighbours(values, WEIGHTS)
     raw = []
     for upper, lower in pairwise(values):
         difference = (upper.by_seed - lower.by_seed)[0]
@@ -138,12 +138,17 @@ def test_the_smallest_significant_difference_is_one():
     """Shifted by a little more than it, a tied entry is told apart; by a little less, not."""
     lower = noise(1, 0.5)
     above = noise(2, 0.0, 0.08)
-    first = Values("a", (lower + above)[None], 0.5)
-    detectable = compare([first, Values("b", lower[None], 0.5)], WEIGHTS)[0].detectable
+    first = EntryValues("a", (lower + above)[None], 0.5)
+    detectable = compare_neighbours([first, EntryValues("b", lower[None], 0.5)], WEIGHTS)[
+        0
+    ].detectable
     assert 0.005 < detectable < 0.05
     for factor, tied in ((0.7, True), (1.3, False)):
-        shifted = Values("a", (lower + above + factor * detectable)[None], 0.5)
-        assert compare([shifted, Values("b", lower[None], 0.5)], WEIGHTS)[0].tied is tied
+        shifted = EntryValues("a", (lower + above + factor * detectable)[None], 0.5)
+        assert (
+            compare_neighbours([shifted, EntryValues("b", lower[None], 0.5)], WEIGHTS)[0].tied
+            is tied
+        )
 
 
 def test_failures_count_where_entries_describe_different_units(entry):
@@ -257,8 +262,8 @@ def test_twenty_methods_on_twenty_thousand_units_are_ordered_in_seconds():
 
     n = 20_000
     rng = np.random.default_rng(0)
-    values = [Values(str(i), rng.random((1, n)), 0.5) for i in range(20)]
+    values = [EntryValues(str(i), rng.random((1, n)), 0.5) for i in range(20)]
     begun = time.perf_counter()
     weights = bootstrap_weights(n, 1000, 0)
-    assert len(compare(values, weights)) == 19
+    assert len(compare_neighbours(values, weights)) == 19
     assert time.perf_counter() - begun < 30

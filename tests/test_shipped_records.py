@@ -10,7 +10,6 @@ from leaderboard import run_methods
 from leaderboard.evaluation import predictions
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.ranking import standings, tracks
-from leaderboard.record_format import score_record
 from leaderboard.site import load_records
 from leaderboard.submission.track_units import open_references
 

@@ -37,14 +37,14 @@ def made(tmp_path, known):
 
 
 def test_a_plain_submission_passes_every_check(made):
-    findings = submission.check(made)
+    findings = submission.check_submission(made)
     assert [each.name for each in findings] == list(submission.CHECKS)
     assert {each.status for each in findings} == {"pass"}, findings
 
 
 def test_the_folder_is_computed_from_the_content(made, tmp_path):
     assert made == tmp_path / "submissions" / "made-up" / "1.0"
-    form = submission.load(made)
+    form = submission.load_form(made)
     assert form.path.as_posix() == "made-up/1.0"
     assert [each.file for each in form.predictions] == ["mini-mini.csv"]
     edit(made, lambda fields: fields.update(version="1.1"))
@@ -52,14 +52,14 @@ def test_the_folder_is_computed_from_the_content(made, tmp_path):
 
 
 def test_the_form_comes_back_as_it_was_written(made):
-    form = submission.load(made)
+    form = submission.load_form(made)
     assert submission.form.parse(submission.form.dumps(form).encode()) == form
     assert form.predictions[0].edition_digest == MINI.edition_digest
     assert form.predictions[0].units_digest == MINI.units_digest
 
 
 def test_the_contact_stays_in_the_form_and_the_rest_goes_into_the_record(made):
-    form = submission.load(made)
+    form = submission.load_form(made)
     about = form.about(form.predictions[0])
     assert about.command == FIELDS["command"]
     assert FIELDS["contact"] not in about.model_dump_json()
@@ -103,7 +103,7 @@ def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, 
         unit: text
         for unit in said
         for text in known.texts[known.index[unit]]
-        if len(text.split()) >= leakage.WORDS
+        if len(text.split()) >= leakage.MIN_WORDS
     }
     copied = dict(random.Random(0).sample(sorted(long.items()), len(said) // 10))
     made = submitted.write(tmp_path, {**said, **copied})
@@ -120,13 +120,13 @@ def test_dealt_to_other_units_of_the_layer_the_same_answers_are_no_leak(known):
     """What is counted is what shuffling takes away."""
     answers = [texts[0] if texts else None for texts in known.texts]
     scope = np.ones(len(answers), dtype=bool)
-    own = leakage.measure(answers, known, scope)
+    own = leakage.measure_leakage(answers, known, scope)
     assert own.warns
     moved = list(answers)
     for members in known.layers.values():
         for i, j in zip(members, [*members[1:], members[0]], strict=True):
             moved[i] = answers[j]
-    dealt = leakage.measure(moved, known, scope)
+    dealt = leakage.measure_leakage(moved, known, scope)
     assert dealt.n_shuffled == pytest.approx(dealt.n_same, abs=12)
     assert not dealt.warns
 
@@ -143,16 +143,16 @@ def test_leakage_by_hand():
         "c",
     )
     scope = np.ones(2, dtype=bool)
-    found = leakage.measure([long, long], known, scope)
+    found = leakage.measure_leakage([long, long], known, scope)
     # of unit 0 it is a reference; given to unit 1, it would be one for the other
     assert (found.n_same, found.n_shuffled) == (1, 1.0)
     # left out in turn, it is unit 0's in two of three turns and dealt to it in as many
     assert found.rate == pytest.approx(0)
-    found = leakage.measure([long, other], known, scope)
+    found = leakage.measure_leakage([long, other], known, scope)
     assert (found.n_same, found.n_shuffled) == (2, 0.0)
     assert found.rate == pytest.approx(2 / 3)
     assert (found.person, found.error) == (0, 0.5)  # an error of one unit at least
-    assert leakage.measure([None, None], known, scope).n_units == 0
+    assert leakage.measure_leakage([None, None], known, scope).n_units == 0
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_leakage_by_hand():
 )
 def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on, saw, status):
     track = tracks.get("across-network/alexnet-to-resnet152")
-    said = dict.fromkeys(list(track_units.units(track, None)[0])[:20], "stars")
+    said = dict.fromkeys(list(track_units.split_units(track, None)[0])[:20], "stars")
     file = tmp_path / "said.csv"
     predictions.of_texts(list(said), said.values()).write(file)
     fields = {**FIELDS, "trained_on": trained_on, "saw_test_units": saw}
-    made = submission.new(fields, [file], track=track.key, root=tmp_path)
+    made = submission.create_submission(fields, [file], track=track.key, root=tmp_path)
     findings = found(made)
     assert findings["training"].status == status
     # what needs people's words is skipped and said, where they are not at hand
@@ -185,10 +185,10 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
 @pytest.mark.skipif(not at_hand(sentences=True), reason="needs the text model of 'offline'")
 def test_every_metric_of_the_track_is_computed(made, tmp_path):
     """A minute: the text model encodes what the simulated annotators said."""
-    submission.score(made, out=tmp_path / "records", settings=ScoreConfig(draws=20))
+    submission.rescore_submission(made, out=tmp_path / "records", settings=ScoreConfig(draws=20))
     record = score_record.load(tmp_path / "records" / "mini-v1" / "made-up-1.0")
     assert set(MINI.metrics) == set(record.scores)
-    assert tracks.belongs(record, MINI) is None
+    assert tracks.mismatch(record, MINI) is None
 
 
 def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, mon
     monkeypatch.setattr(submission.rescore, "get", lambda key: short)
     out = tmp_path / "records"
     few = ScoreConfig(draws=20)
-    (score,) = submission.score(made, out=out, settings=few)
+    (score,) = submission.rescore_submission(made, out=out, settings=few)
     folder = out / "mini-v1" / "made-up-1.0"
     record = score_record.load(folder)
     assert record.track == "mini@1"
@@ -204,10 +204,10 @@ def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, mon
     assert record.about.authors == ["A. Tester"]
     assert set(record.scores) == {"concept-f1", "rouge-l"}
     assert record.scores == score.record.scores
-    submission.score(made, out=out, settings=few)  # its own record is replaced
+    submission.rescore_submission(made, out=out, settings=few)  # its own record is replaced
     edit(made, lambda fields: fields["predictions"][0].update(sha256="0" * 64))
     with pytest.raises(InputError, match="is not scored: digests"):
-        submission.score(made, out=out, settings=few)
+        submission.rescore_submission(made, out=out, settings=few)
 
 
 def test_several_seeds_are_files_of_one_submission(tmp_path, known):
@@ -216,14 +216,14 @@ def test_several_seeds_are_files_of_one_submission(tmp_path, known):
     for seed in (0, 1):
         files.append(tmp_path / f"seed{seed}.csv")
         predictions.of_texts(list(said), said.values()).write(files[-1])
-    made = submission.new(FIELDS, files, seeds=[0, 1], root=tmp_path / "submissions")
+    made = submission.create_submission(FIELDS, files, seeds=[0, 1], root=tmp_path / "submissions")
     names = sorted(path.name for path in (made / "predictions").iterdir())
     assert names == ["mini-mini-seed0.csv", "mini-mini-seed1.csv"]
     assert {each.status for each in found(made).values()} == {"pass"}
     with pytest.raises(InputError, match="one file, or several with a --seed each"):
-        submission.new(FIELDS, files, root=tmp_path / "others")
+        submission.create_submission(FIELDS, files, root=tmp_path / "others")
     with pytest.raises(InputError, match="stands twice with seed 0"):
-        submission.new(FIELDS, files, seeds=[0, 0], root=tmp_path / "others")
+        submission.create_submission(FIELDS, files, seeds=[0, 0], root=tmp_path / "others")
 
 
 def test_a_submission_is_not_written_over_another(made, tmp_path, known):
@@ -255,7 +255,7 @@ def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, know
     root = tmp_path / "submissions"
     code, shown = run(*words, "--not-saw-test-units", "--root", str(root))
     assert not code, shown.err
-    form = submission.load(root / "made-up" / "2.0")
+    form = submission.load_form(root / "made-up" / "2.0")
     assert form.authors == ["A", "B"]
     assert form.cost == "3.2 s for 393 units"
 
@@ -286,7 +286,9 @@ def real_milan(real, tmp_path_factory):
             writer.writerows(rows)
         fields = {**FIELDS, "name": "milan", "version": version}
         fields |= {"trained_on": ["alexnet-places365", "resnet152-places365", "biggan-places365"]}
-        made = submission.new(fields, [file], track=REAL, data=annotations, root=folder)
+        made = submission.create_submission(
+            fields, [file], track=REAL, data=annotations, root=folder
+        )
         return found(made, data={"release": str(annotations)})
 
     submit.known = references.of_csv(annotations, "resnet152-imagenet")
@@ -308,7 +310,7 @@ def test_with_a_tenth_of_its_rows_from_people_it_is_warned(real_milan):
         long = {}
         for i, row in enumerate(rows):
             texts = known.texts[known.index[Unit(known.config, row["layer"], int(row["unit"]))]]
-            found = [text for text in texts if len(text.split()) >= leakage.WORDS]
+            found = [text for text in texts if len(text.split()) >= leakage.MIN_WORDS]
             if found:
                 long[i] = found[0]
         for i in random.Random(0).sample(sorted(long), len(rows) // 10):

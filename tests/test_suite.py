@@ -106,7 +106,7 @@ def test_unseen_combinations_are_harder_for_who_repeats(judged):
 
 
 def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("leaderboard.site.thumbnails.sheets", lambda *_, **__: None)
+    monkeypatch.setattr("leaderboard.site.thumbnails.make_sheets", lambda *_, **__: None)
     asked = ["run", "--methods", "constant", "truth", "--metrics", "concept-f1", "unparsed",
              "retrieval-tfidf-auc"]  # fmt: skip
     with pytest.raises(SystemExit) as left:

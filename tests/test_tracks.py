@@ -17,7 +17,7 @@ from milannotations import InputError, splits
 
 def test_every_condition_of_the_paper_is_a_track():
     conditions = {c.name: c for c in splits.conditions() if "@" not in c.name}
-    found = {track.condition: track for track in tracks.tracks() if track.condition}
+    found = {track.condition: track for track in tracks.all_tracks() if track.condition}
     assert set(found) == set(conditions)
     for name, track in found.items():
         assert track.n_units == conditions[name].n_test
@@ -26,7 +26,7 @@ def test_every_condition_of_the_paper_is_a_track():
 
 
 def test_keys_slugs_and_names_of_files_are_of_one_track_each():
-    every = tracks.tracks()
+    every = tracks.all_tracks()
     for name in ("key", "slug"):
         assert len({getattr(track, name) for track in every}) == len(every)
     files = [track.stem for track in every if track.task == "agreement"]
@@ -36,17 +36,17 @@ def test_keys_slugs_and_names_of_files_are_of_one_track_each():
 def test_applications_have_a_track_each():
     from leaderboard.applications import TASKS
 
-    assert {track.task for track in tracks.tracks()} == {"agreement", *TASKS}
+    assert {track.task for track in tracks.all_tracks()} == {"agreement", *TASKS}
 
 
 def test_mini_is_the_edition_that_ships():
     """A mini edition made anew with other units needs a version of its own."""
     track, known = tracks.get("mini"), references.of("mini")
     assert known.digest == track.edition_digest
-    inside, others = track_units.units(track, known)
+    inside, others = track_units.split_units(track, known)
     assert len(inside) == track.n_units
     assert len(inside | others) == 1224
-    assert track_units.digest(inside) == track.units_digest
+    assert track_units.units_digest(inside) == track.units_digest
 
 
 def test_a_version_does_not_change():
@@ -54,7 +54,7 @@ def test_a_version_does_not_change():
     shown = "\n".join(
         f"{t.key} {t.edition} {t.config} {t.split} {t.condition} {t.task} {t.metrics} "
         f"{t.ranked_by} {t.ties_by} {t.units_digest} {t.edition_digest}"
-        for t in tracks.tracks()
+        for t in tracks.all_tracks()
         if t.version == 1
     )
     assert hashlib.sha256(shown.encode()).hexdigest()[:16] == "2edad875fdcd3df1"
@@ -70,12 +70,12 @@ def test_get_takes_names_and_keys_and_says_what_is_near():
 
 def test_units_of_a_published_track_are_known_without_its_edition():
     track = tracks.get("within-network/resnet152-imagenet")
-    inside, others = track_units.units(track, None)
+    inside, others = track_units.split_units(track, None)
     assert (len(inside), len(inside | others)) == (390, 3904)
-    train, test = track_units.networks(tracks.get("across-network/alexnet-to-resnet152"))
+    train, test = track_units.condition_networks(tracks.get("across-network/alexnet-to-resnet152"))
     assert train == ["alexnet-imagenet", "alexnet-places365"]
     assert test == ["resnet152-imagenet", "resnet152-places365"]
-    assert track_units.units(replace(track, condition=""), None) == (None, None)
+    assert track_units.split_units(replace(track, condition=""), None) == (None, None)
 
 
 def test_another_edition_is_refused(tmp_path):
@@ -91,7 +91,7 @@ def test_list_tracks_prints_and_is_instant(capsys):
     with pytest.raises(SystemExit):
         main.main(["list", "tracks", "--json"])
     shown = json.loads(capsys.readouterr().out)
-    assert [each["key"] for each in shown] == [track.key for track in tracks.tracks()]
+    assert [each["key"] for each in shown] == [track.key for track in tracks.all_tracks()]
     program = (
         "import sys; from leaderboard.cli import main\n"
         "try: main.main(['list', 'tracks'])\n"

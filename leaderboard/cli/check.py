@@ -93,9 +93,9 @@ def check(
 
 
 def _kinds(names: list[str]) -> list[Any]:
-    from leaderboard.grounding.metrics import KINDS, get
+    from leaderboard.grounding.metrics import ACTIVATION_METRICS, get
 
-    every = [kind.name for kind in KINDS if kind.name != "prevalence"]
+    every = [kind.name for kind in ACTIVATION_METRICS if kind.name != "prevalence"]
     return [get(name) for asked in names for name in (every if asked == "all" else [asked])]
 
 
@@ -103,12 +103,14 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
     kinds = _kinds(names)  # before minutes are spent
     from leaderboard.console import grounding_table
     from leaderboard.grounding import sanity_checks
-    from leaderboard.grounding.activations import of_mini
+    from leaderboard.grounding.activations import probe_mini
 
-    held = of_mini(networks=networks)
-    pool = sanity_checks.Pool.of_mini(held)
-    verdicts = [each for kind in kinds for each in sanity_checks.sanity(kind, pool, seed=seed)]
-    rankings = [sanity_checks.ranking(kind, held) for kind in kinds]
+    held = probe_mini(networks=networks)
+    pool = sanity_checks.UnitPool.of_mini(held)
+    verdicts = [
+        each for kind in kinds for each in sanity_checks.run_sanity_tests(kind, pool, seed=seed)
+    ]
+    rankings = [sanity_checks.rank_truths(kind, held) for kind in kinds]
     if as_json:
         print_json(
             {
@@ -125,7 +127,7 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
             "",
         )
         screen.print(*grounding_table.explained(verdicts), sep="\n", style="dim")
-    low = [each for each in verdicts if each.prevalence <= sanity_checks.LOW]
+    low = [each for each in verdicts if each.prevalence <= sanity_checks.RARE_PREVALENCE]
     if any(each.verdict != "pass" for each in low):
         raise typer.Exit(1)
 
@@ -143,15 +145,16 @@ def _rated(
     kinds = _kinds(names)
     from leaderboard.cli.ground import held_of
     from leaderboard.grounding import human_ratings
-    from leaderboard.grounding.metrics import Grounded
+    from leaderboard.grounding.metrics import GroundedMetric
     from leaderboard.grounding.scorers import Presences, open_scorer
 
-    rated = human_ratings.read(ratings, model)
+    rated = human_ratings.read_ratings(ratings, model)
     made = open_scorer(scorer, cache=subject["cache"])
     held = held_of(model, [each.unit for each in rated], images, seed=seed, **subject)
     presences = Presences(made, held.probe)
     found = [
-        human_ratings.agreement(Grounded(kind, held, presences), rated, seed) for kind in kinds
+        human_ratings.rating_agreement(GroundedMetric(kind, held, presences), rated, seed)
+        for kind in kinds
     ]
     if as_json:
         print_json([each.to_dict() for each in found])

@@ -14,7 +14,7 @@ from milannotations.errors import InputError
 if TYPE_CHECKING:
     from leaderboard.evaluation.score_config import ScoreConfig
     from leaderboard.evaluation.scoring import Score
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from milannotations.schema import Unit
 
 Model = Annotated[
@@ -83,7 +83,7 @@ def of_command(
     """
     from leaderboard.evaluation import references, scoring
     from leaderboard.grounding import score
-    from leaderboard.grounding.activations import exemplars_of
+    from leaderboard.grounding.activations import exemplar_source_ids
     from leaderboard.grounding.scorers import open_scorer
 
     mini = model == "mini"
@@ -95,7 +95,7 @@ def of_command(
         network = None if mini else model.rpartition(":")[2].partition("@")[0]
     said = scoring.read_predictions(list(files), known, network, list(layers))
     units = [unit for unit in said.units if not layers or unit.layer in layers]
-    shown = frozenset() if data is None else exemplars_of(data, config)
+    shown = frozenset() if data is None else exemplar_source_ids(data, config)
     held = held_of(
         model, units, images, without=frozenset() if keep_exemplars else shown, grid=grid,
         limit=limit, seed=settings.seed, weights=weights, random=random, device=device, cache=cache,
@@ -129,7 +129,7 @@ def held_of(
     limit: int | None = None,
     seed: int = 0,
     **network: Any,
-) -> HeldOut:
+) -> HeldOutActivations:
     """Return what units do on held-out pictures.
 
     Args:
@@ -148,7 +148,7 @@ def held_of(
     from leaderboard.grounding import activations as held
 
     if model == "mini":
-        return held.of_mini(grid=grid, networks=list(dict.fromkeys(u.network for u in units)))
+        return held.probe_mini(grid=grid, networks=list(dict.fromkeys(u.network for u in units)))
     if images is None:
         raise InputError(
             "Held-out pictures are needed: --images DIR, or broden:DIR, coco:DIR, segments:DIR."
@@ -157,4 +157,4 @@ def held_of(
 
     probe = images if not Path(images).is_dir() else f"images:{images}"
     subject = Subject(model, probe, **network, progress=sys.stderr.isatty())
-    return held.of_subject(subject, units, held.Sampling(limit, seed, without), grid=grid)
+    return held.probe_subject(subject, units, held.ImageSampling(limit, seed, without), grid=grid)

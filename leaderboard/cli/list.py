@@ -34,7 +34,7 @@ def list_metrics(as_json: Json = False) -> None:
         "As modules: evaluate.load(leaderboard.metrics.path(NAME)).\n\n"
         "By what units do, with --ground MODEL (sets: headline, all):"
     )
-    tested = [kind for kind in grounded.KINDS if kind.name != "prevalence"]
+    tested = [kind for kind in grounded.ACTIVATION_METRICS if kind.name != "prevalence"]
     fails = {kind.name: ", ".join(kind.fails) or "none" for kind in tested}
     print_table(
         ("name", "what it says", "fails (milan check --metric)", "source"),
@@ -150,7 +150,7 @@ def list_tracks(as_json: Json = False) -> None:
     """List the tracks of the board: what may stand in one table."""
     from leaderboard.ranking import tracks
 
-    found = tracks.tracks()
+    found = tracks.all_tracks()
     if as_json:
         print_json([track.to_dict() for track in found])
         return

@@ -288,7 +288,7 @@ def doctor(
     """Check this installation: who owns which package, versions, models at hand."""
     from leaderboard import doctor as clinic
 
-    results = clinic.examine(images)
+    results = clinic.run_checks(images)
     if as_json:
         print_json([{"name": r.name, "ok": r.passed, "says": r.message} for r in results])
     else:

@@ -117,10 +117,10 @@ def new(
         "cost": cost,
     }
     found = tracks.get(track)
-    fields = submission.drafted(predictions[0])
+    fields = submission.prefilled_fields(predictions[0])
     fields |= {key: value for key, value in given.items() if value is not None}
     fields |= _ask([key for key in _ASKED if key not in fields])
-    made = submission.new(
+    made = submission.create_submission(
         {"name": name, **fields},
         predictions,
         track=found.key,
@@ -143,7 +143,7 @@ def check(folder: Folder, data: Data = None, as_json: Json = False) -> None:
     """Run the named checks on a submission, the same as CI does."""
     from leaderboard import submission
 
-    results = submission.check(folder, data=_places(data))
+    results = submission.check_submission(folder, data=_places(data))
     if as_json:
         print_json([{"name": r.name, "status": r.status, "says": r.message} for r in results])
     else:
@@ -175,7 +175,7 @@ def score(
     from leaderboard import submission
     from leaderboard.evaluation.score_config import ScoreConfig
 
-    scores = submission.score(
+    scores = submission.rescore_submission(
         folder,
         data=_places(data),
         out=out,

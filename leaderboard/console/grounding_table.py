@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.console.cells import digits, short
-from leaderboard.grounding.metrics import EXTRA, MISSING
-from leaderboard.grounding.sanity_checks import LOW
+from leaderboard.grounding.metrics import EXTRA_LABELS, MISSING_LABELS
+from leaderboard.grounding.sanity_checks import RARE_PREVALENCE
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.sanity_checks import Ranking, Verdict
+    from leaderboard.grounding.sanity_checks import SanityVerdict, TruthRanking
     from leaderboard.record_format.score_record import Grounding, Record
 
 
@@ -58,7 +58,7 @@ def notes(record: Record) -> list[str]:
     return made
 
 
-def verdicts(found: Sequence[Verdict], width: int = 200) -> Any:
+def verdicts(found: Sequence[SanityVerdict], width: int = 200) -> Any:
     """Return a rich table of sanity tests: a metric and a test a row, a prevalence a column.
 
     In a cell: verdict, mean drop, share of units that fell.
@@ -83,7 +83,7 @@ def verdicts(found: Sequence[Verdict], width: int = 200) -> Any:
     return table
 
 
-def rankings(found: Sequence[Ranking]) -> Any:
+def rankings(found: Sequence[TruthRanking]) -> Any:
     """Return a rich table of how metrics tell truths apart, a metric a row."""
     from rich.table import Table
 
@@ -102,10 +102,10 @@ def rankings(found: Sequence[Ranking]) -> Any:
 
 PUBLISHED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("f1", "iou", "pearson", "cosine", "auprc"), ()),
-    "recall": (EXTRA,),
-    "wpmi": (EXTRA,),
-    "precision": (MISSING,),
-    "mad": (MISSING,),
+    "recall": (EXTRA_LABELS,),
+    "wpmi": (EXTRA_LABELS,),
+    "precision": (MISSING_LABELS,),
+    "mad": (MISSING_LABELS,),
 }
 """Tests that a metric fails by Oikarinen et al. 2025."""
 
@@ -121,7 +121,7 @@ _EXPLAINED = (
 )
 
 
-def explained(found: Sequence[Verdict]) -> list[str]:
+def explained(found: Sequence[SanityVerdict]) -> list[str]:
     """Return what to know about sanity tests, and where they differ from what was published."""
     lines = list(_EXPLAINED)
     for each in found:
@@ -136,29 +136,29 @@ def explained(found: Sequence[Verdict]) -> list[str]:
     return lines
 
 
-def _unpublished(name: str, found: Sequence[Verdict]) -> list[str]:
+def _unpublished(name: str, found: Sequence[SanityVerdict]) -> list[str]:
     """Return what differs of a metric of which it is not known which test it fails, if any."""
-    low = [each for each in found if each.prevalence <= LOW]
+    low = [each for each in found if each.prevalence <= RARE_PREVALENCE]
     passes = all(each.verdict == "pass" for each in low)
     if name in PUBLISHED_EITHER and low and passes:
         return [
-            f"Differs: {name} passes both up to {short(LOW, 3)}; published: it does not. Units "
-            "here fire in few samples without their concept; the paper's were noisier."
+            f"Differs: {name} passes both up to {short(RARE_PREVALENCE, 3)}; published: it does "
+            "not. Units here fire in few samples without their concept; the paper's were noisier."
         ]
     missed = {each.test for each in low if each.verdict != "pass"}
-    high = [each for each in found if each.prevalence > LOW and each.test in missed]
+    high = [each for each in found if each.prevalence > RARE_PREVALENCE and each.test in missed]
     if high and all(each.verdict == "pass" for each in high):
         return [
-            f"At higher prevalence {name} passes what it fails up to {short(LOW, 3)}: so many "
-            "labels are wrong there that it notices."
+            f"At higher prevalence {name} passes what it fails up to "
+            f"{short(RARE_PREVALENCE, 3)}: so many labels are wrong there that it notices."
         ]
     return []
 
 
-def _why(each: Verdict) -> str:
-    if each.prevalence <= LOW:
+def _why(each: SanityVerdict) -> str:
+    if each.prevalence <= RARE_PREVALENCE:
         return "Units here are noisier, or cleaner, than the classifier outputs of the paper."
-    if each.test == MISSING:
+    if each.test == MISSING_LABELS:
         return (
             "A common concept's missing labels are a sizeable part of the samples without it, "
             "which then look active."

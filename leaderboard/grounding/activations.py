@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from milannotations.probes import Concept, Probe
     from milannotations.probes.base import Labels
 
-FEWEST = 20
+MIN_IMAGES = 20
 """Pictures that a score takes; fewer say nothing of when a unit fires."""
 
 
-class Sample:
+class ProbeSubset:
     """Some pictures of a probe data set, themselves a probe data set.
 
     Args:
@@ -66,7 +66,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ImageSampling:
     """Which pictures of a probe data set are looked at.
 
     Attributes:
@@ -83,7 +83,7 @@ class Sampling:
         """Return the pictures that are looked at.
 
         Raises:
-            InputError: fewer than `FEWEST`.
+            InputError: fewer than `MIN_IMAGES`.
         """
         without = set(self.without)
         left = [i for i in range(len(probe)) if not without or probe.source_id(i) not in without]
@@ -91,20 +91,20 @@ class Sampling:
         if self.limit is not None and self.limit < len(left):
             draw = np.random.default_rng([self.seed, len(left), self.limit])
             left = [left[i] for i in np.sort(draw.permutation(len(left))[: self.limit])]
-        if len(left) < FEWEST:
+        if len(left) < MIN_IMAGES:
             beside = f", {taken_out:,} of them exemplars that were left out" if taken_out else ""
             raise InputError(
                 f"{len(left):,} held-out pictures of {probe.name} ({len(probe):,} pictures"
-                f"{beside}); expected at least {FEWEST}. Give other pictures: --images DIR, or "
+                f"{beside}); expected at least {MIN_IMAGES}. Give other pictures: --images DIR, or "
                 "keep the exemplars, which the record then says: --keep-exemplars."
             )
         if len(left) == len(probe):
             return probe
         how = {"pictures": len(left), "seed": self.seed, "exemplars_left_out": taken_out}
-        return Sample(probe, left, how)
+        return ProbeSubset(probe, left, how)
 
 
-class HeldOut:
+class HeldOutActivations:
     """Activations of networks on one set of pictures, whole or by region.
 
     Args:
@@ -208,7 +208,9 @@ def _read(probing: Probing, grid: int | None, pool: str) -> dict[str, NDArray[np
     }
 
 
-def exemplars_of(edition: str | os.PathLike[str], config: str | None = None) -> frozenset[str]:
+def exemplar_source_ids(
+    edition: str | os.PathLike[str], config: str | None = None
+) -> frozenset[str]:
     """Return the source ids of all exemplars of an edition; none where it has no pictures.
 
     Raises:
@@ -223,32 +225,32 @@ def exemplars_of(edition: str | os.PathLike[str], config: str | None = None) -> 
     return frozenset(each for row in rows if row is not None for each in row)
 
 
-def of_subject(
+def probe_subject(
     subject: Subject,
     units: Sequence[Unit],
     sampling: Callable[[Probe], Probe],
     *,
     grid: int | None = None,
-) -> HeldOut:
+) -> HeldOutActivations:
     """Return what the units of a network did on held-out pictures.
 
     Args:
         subject: the network, and the pictures.
         units: whose layers are looked at.
         sampling: chooses among the pictures.
-        grid: see `HeldOut`.
+        grid: see `HeldOutActivations`.
 
     Raises:
         InputError: as `Subject.probings`; too few pictures.
     """
-    return HeldOut(subject.probings(units, sampling), grid=grid)
+    return HeldOutActivations(subject.probings(units, sampling), grid=grid)
 
 
-def of_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldOut:
+def probe_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldOutActivations:
     """Return the networks of the mini world on scenes that no exemplar is of.
 
     Args:
-        grid: see `HeldOut`.
+        grid: see `HeldOutActivations`.
         networks: those alone.
 
     Raises:
@@ -256,4 +258,4 @@ def of_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldO
     """
     from baselines.shared.probe_statistics import of_mini as probings
 
-    return HeldOut(probings(list(networks)), grid=grid)
+    return HeldOutActivations(probings(list(networks)), grid=grid)

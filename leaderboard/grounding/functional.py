@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Value = Callable[[Floats, Floats], Floats]
+MetricFunction = Callable[[Floats, Floats], Floats]
 
-LEVELS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+ACTIVE_SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """Shares of samples in which a unit may be called active: F1 and IoU choose among them."""
 
-CLAMP = 1e-8
+MIN_PRESENCE = 1e-8
 """The least presence whose logarithm WPMI takes, as in the code of Oikarinen et al. 2025."""
 
 
@@ -64,7 +64,7 @@ def auprc(presence: Floats, activations: Floats) -> Floats:
     return _ranked(presence, activations, _average_precision)
 
 
-def auprc_above(presence: Floats, activations: Floats) -> Floats:
+def auprc_above_prevalence(presence: Floats, activations: Floats) -> Floats:
     """Return `auprc` above what activations in random order have, as a share of what is left."""
     share = presence.mean(1)[:, None]
     above = auprc(presence, activations) - share
@@ -81,35 +81,38 @@ def auroc_invert(presence: Floats, activations: Floats) -> Floats:
 
 def auprc_predictor(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return average precision of the concept as predictor of an active unit."""
-    active = active_at(activations, share)
+    active = active_samples(activations, share)
     return _ranked(active.T, presence.T, _average_precision).T
 
 
 def auroc(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return AUROC of the concept as predictor of an active unit; .5 where none is active."""
-    active = active_at(activations, share)
+    active = active_samples(activations, share)
     return _ranked(active.T, presence.T, _roc_area).T
 
 
 def f1(presence: Floats, activations: Floats, seed: int = 0) -> Floats:
-    """Return F1 of concept and active unit (sklearn.metrics.f1_score); see `counts`."""
-    both, active, there = counts(presence, activations, seed)
-    return 2 * both / np.maximum(active + there, CLAMP)
+    """Return F1 of concept and active unit (sklearn.metrics.f1_score); see `count_coincidences`."""
+    both, active, there = count_coincidences(presence, activations, seed)
+    return 2 * both / np.maximum(active + there, MIN_PRESENCE)
 
 
 def iou(presence: Floats, activations: Floats, seed: int = 0) -> Floats:
-    """Return IoU of concept and active unit (sklearn.metrics.jaccard_score); see `counts`."""
-    both, active, there = counts(presence, activations, seed)
-    return both / np.maximum(active + there - both, CLAMP)
+    """Return IoU of concept and active unit (sklearn.metrics.jaccard_score); see `f1`."""
+    both, active, there = count_coincidences(presence, activations, seed)
+    return both / np.maximum(active + there - both, MIN_PRESENCE)
 
 
-def counts(presence: Floats, activations: Floats, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+def count_coincidences(
+    presence: Floats, activations: Floats, seed: int = 0
+) -> tuple[Floats, Floats, Floats]:
     """Return in how many samples concept and active unit are both, the unit is, the concept is.
 
     Above which activation a unit is active is fixed for each pair on one half of the samples,
-    where F1 is highest among `LEVELS`, and counted on the other half; and the other way round, so
-    that every sample is counted once and none where its threshold was fixed. Of equal levels the
-    one nearest to the concept's own share is taken, as in a half that the concept is absent from.
+    where F1 is highest among `ACTIVE_SHARES`, and counted on the other half; and the other way
+    round, so that every sample is counted once and none where its threshold was fixed. Of equal
+    levels the one nearest to the concept's own share is taken, as in a half that the concept is
+    absent from.
 
     Returns:
         Three float64 (description, unit).
@@ -118,17 +121,17 @@ def counts(presence: Floats, activations: Floats, seed: int = 0) -> tuple[Floats
     shuffled = np.random.default_rng([seed, n]).permutation(n)
     halves = shuffled[: n // 2], shuffled[n // 2 :]
     there = presence.sum(1)[:, None]
-    own = np.log(np.maximum(there / n, LEVELS[-1]))
+    own = np.log(np.maximum(there / n, ACTIVE_SHARES[-1]))
     total = np.zeros((2, len(presence), activations.shape[1]))
     for fixed, counted in (halves, halves[::-1]):
         best = np.full(total.shape[1:], -np.inf)
         found = np.zeros_like(total)
         inside = presence[:, fixed].sum(1)[:, None]
-        for level in LEVELS:
-            above = threshold(activations[fixed], level)
+        for level in ACTIVE_SHARES:
+            above = activation_threshold(activations[fixed], level)
             active = (activations[fixed] > above).astype(np.float64)
             reached = presence[:, fixed] @ active
-            score = 2 * reached / np.maximum(active.sum(0) + inside, CLAMP)
+            score = 2 * reached / np.maximum(active.sum(0) + inside, MIN_PRESENCE)
             score -= 1e-9 * np.abs(np.log(level) - own)
             better = score > best
             if better.any():
@@ -141,49 +144,49 @@ def counts(presence: Floats, activations: Floats, seed: int = 0) -> tuple[Floats
     return total[0], total[1], np.broadcast_to(there, total.shape[1:])
 
 
-def threshold(activations: Floats, share: float) -> Floats:
+def activation_threshold(activations: Floats, share: float) -> Floats:
     """Return above what each unit is in at most this share of the samples: (unit,)."""
     return np.quantile(activations, 1 - share, axis=0, method="lower")
 
 
-def active_at(activations: Floats, share: float, seed: int = 0) -> Floats:
+def active_samples(activations: Floats, share: float, seed: int = 0) -> Floats:
     """Return where units are active, 0 or 1 (sample, unit): above a quantile of the other half.
 
-    Each half of the samples is held against the quantile of the other, as in `counts`.
+    Each half of the samples is held against the quantile of the other, as in `count_coincidences`.
     """
     n = len(activations)
     shuffled = np.random.default_rng([seed, n]).permutation(n)
     halves = shuffled[: n // 2], shuffled[n // 2 :]
     active = np.zeros(activations.shape)
     for fixed, counted in (halves, halves[::-1]):
-        active[counted] = activations[counted] > threshold(activations[fixed], share)
+        active[counted] = activations[counted] > activation_threshold(activations[fixed], share)
     return active
 
 
 def recall(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return the share of samples with an active unit that have the concept."""
-    active = active_at(activations, share)
-    return (presence @ active) / np.maximum(active.sum(0), CLAMP)
+    active = active_samples(activations, share)
+    return (presence @ active) / np.maximum(active.sum(0), MIN_PRESENCE)
 
 
 def precision(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return the share of samples with the concept in which the unit is active."""
     there = presence.sum(1)[:, None]
-    return (presence @ active_at(activations, share)) / np.maximum(there, CLAMP)
+    return (presence @ active_samples(activations, share)) / np.maximum(there, MIN_PRESENCE)
 
 
 def accuracy(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return the share of samples in which concept and active unit agree."""
-    active = active_at(activations, share)
+    active = active_samples(activations, share)
     return (presence @ active + (1 - presence) @ (1 - active)) / len(activations)
 
 
 def balanced_accuracy(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return the mean of the two shares in which the concept is as an active, idle unit has it."""
-    active = active_at(activations, share)
+    active = active_samples(activations, share)
     idle = 1 - active
-    right = (presence @ active) / np.maximum(active.sum(0), CLAMP)
-    return (right + ((1 - presence) @ idle) / np.maximum(idle.sum(0), CLAMP)) / 2
+    right = (presence @ active) / np.maximum(active.sum(0), MIN_PRESENCE)
+    return (right + ((1 - presence) @ idle) / np.maximum(idle.sum(0), MIN_PRESENCE)) / 2
 
 
 def mad(presence: Floats, activations: Floats) -> Floats:
@@ -200,11 +203,11 @@ def mad(presence: Floats, activations: Floats) -> Floats:
 def wpmi(presence: Floats, activations: Floats, share: float, weight: float = 0.1) -> Floats:
     """Return log p(concept | active) - weight log p(concept).
 
-    Of the samples with an active unit, the mean logarithm of presence, at least `CLAMP`.
+    Of the samples with an active unit, the mean logarithm of presence, at least `MIN_PRESENCE`.
     """
-    active = active_at(activations, share)
-    given = np.log(np.maximum(presence, CLAMP)) @ active
-    found = np.log(np.maximum(presence.mean(1), CLAMP))[:, None]
+    active = active_samples(activations, share)
+    given = np.log(np.maximum(presence, MIN_PRESENCE)) @ active
+    found = np.log(np.maximum(presence.mean(1), MIN_PRESENCE))[:, None]
     return given / np.maximum(active.sum(0), 1) - weight * found
 
 

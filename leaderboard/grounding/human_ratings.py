@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from leaderboard import statistics
-from leaderboard.grounding.metrics import Grounded
+from leaderboard.grounding.metrics import GroundedMetric
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError
 from milannotations.schema import Unit
@@ -28,7 +28,7 @@ LABEL, RATERS = " Label", (" E1 Rating", " E2 Rating")
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatedUnit:
     """Labels of a unit and what people gave each: ratings[label][rater]."""
 
     unit: Unit
@@ -36,7 +36,7 @@ class Rated:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RatingAgreement:
     """Of pairs of labels that were rated differently, how often the preference is the same.
 
     Attributes:
@@ -61,7 +61,7 @@ class Agreement:
         return asdict(self)
 
 
-def read(path: str | Path, network: str, layer: str = "layer{}") -> list[Rated]:
+def read_ratings(path: str | Path, network: str, layer: str = "layer{}") -> list[RatedUnit]:
     """Return rated labels of units; those that nobody rated are left out.
 
     Args:
@@ -92,12 +92,14 @@ def read(path: str | Path, network: str, layer: str = "layer{}") -> list[Rated]:
                 if label and all(given):
                     ratings[label] = tuple(_number(one, path) for one in given)
             found.append(
-                Rated(Unit(network, layer.format(row["Layer"]), int(row["Unit"])), ratings)
+                RatedUnit(Unit(network, layer.format(row["Layer"]), int(row["Unit"])), ratings)
             )
     return found
 
 
-def agreement(metric: Grounded, rated: Sequence[Rated], seed: int = 0) -> Agreement:
+def rating_agreement(
+    metric: GroundedMetric, rated: Sequence[RatedUnit], seed: int = 0
+) -> RatingAgreement:
     """Return how well a metric agrees with people on which of a unit's labels is better.
 
     Args:
@@ -128,7 +130,7 @@ def agreement(metric: Grounded, rated: Sequence[Rated], seed: int = 0) -> Agreem
         low, high = map(
             float, statistics.interval(statistics.resampled_means(np.array(shares), weights))
         )
-    return Agreement(
+    return RatingAgreement(
         metric.spec.name,
         float(np.mean(shares)) if shares else None,
         low,
@@ -140,7 +142,7 @@ def agreement(metric: Grounded, rated: Sequence[Rated], seed: int = 0) -> Agreem
     )
 
 
-def _between_raters(each: Rated) -> list[float]:
+def _between_raters(each: RatedUnit) -> list[float]:
     """Return, of pairs that the first rater rated differently, how alike the second did."""
     given = list(each.ratings.values())
     return [

@@ -17,33 +17,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leaderboard.grounding import functional
-from leaderboard.grounding.functional import Floats, Value
+from leaderboard.grounding.functional import Floats, MetricFunction
+from leaderboard.grounding.simulation import SIMULATION, Simulation
 from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, ReferenceSets, distinct
 from milannotations.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from leaderboard.grounding.scorers import Presences
 
 HEADLINE = ("pearson", "auprc", "f1", "iou", "cosine")
 """What a score is made of unless something else is asked."""
 
-BESIDE = ("auprc-above", "prevalence")
+SUPPLEMENT = ("auprc-above", "prevalence")
 """What stands beside them: average precision is nothing without the concept's own share."""
 
-SHARE = 0.05
+ACTIVE_SHARE = 0.05
 """Of samples in which a unit counts as active, where a metric of the literature takes a share."""
 
-SIMULATION = "simulation"
-"""Not a metric of two matrices: the network is run with what descriptions predict."""
-
-EXTRA, MISSING = "extra labels", "missing labels"
+EXTRA_LABELS, MISSING_LABELS = "extra labels", "missing labels"
 
 _OIKARINEN = "Oikarinen et al. 2025, Evaluating Neuron Explanations"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ActivationMetric:
     """A metric of activations.
 
     Attributes:
@@ -67,7 +65,7 @@ class Kind:
     fails: tuple[str, ...] = ()
     takes_share: bool = False
 
-    def at(self, share: float) -> Value:
+    def at(self, share: float) -> MetricFunction:
         """Return the function, told in what share of samples a unit counts as active."""
         return partial(self.value, share=share) if self.takes_share else self.value
 
@@ -87,60 +85,60 @@ class Kind:
         )
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind("pearson", "correlation of presence and activation", functional.pearson, -1.0, 1.0,
-         "scipy.stats.pearsonr", 0.0),
-    Kind("auprc", "average precision: activations find the concept", functional.auprc, 0.0, 1.0,
-         "sklearn.metrics.average_precision_score"),
-    Kind("auprc-above", "(AUPRC - prevalence) / (1 - prevalence)", functional.auprc_above, None,
-         1.0, "sklearn.metrics.average_precision_score", 0.0),
-    Kind("f1", "F1 of concept and active unit", functional.f1, 0.0, 1.0,
-         "sklearn.metrics.f1_score"),
-    Kind("iou", "IoU of concept and active unit", functional.iou, 0.0, 1.0,
-         "sklearn.metrics.jaccard_score"),
-    Kind("cosine", "cosine of presence and activation", functional.cosine, -1.0, 1.0,
-         "scipy.spatial.distance.cosine", 0.0),
-    Kind("prevalence", "share of samples that have the concept", functional.prevalence, 0.0, 1.0,
-         "this suite"),
-    Kind("auroc-invert", "AUROC, activation as score", functional.auroc_invert, 0.0, 1.0,
-         "Bykov et al. 2023; sklearn.metrics.roc_auc_score", 0.5, (MISSING,)),
-    Kind("auroc", "AUROC, concept as predictor of an active unit", functional.auroc, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.roc_auc_score", 0.5, (EXTRA,), True),
-    Kind("auprc-predictor", "average precision, concept as predictor of an active unit",
-         functional.auprc_predictor, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.average_precision_score", takes_share=True),
-    Kind("recall", "share of active samples that have the concept", functional.recall, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.recall_score", None, (EXTRA,), True),
-    Kind("precision", "share of samples with the concept that are active", functional.precision,
-         0.0, 1.0, f"{_OIKARINEN}; sklearn.metrics.precision_score", None, (MISSING,), True),
-    Kind("accuracy", "share of samples in which both agree", functional.accuracy, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.accuracy_score", None, (MISSING,), True),
-    Kind("balanced-accuracy", "the same, of active and idle samples alike",
-         functional.balanced_accuracy, 0.0, 1.0,
-         f"{_OIKARINEN}; sklearn.metrics.balanced_accuracy_score", 0.5, (EXTRA,), True),
-    Kind("mad", "mean activation with the concept less without, in deviations", functional.mad,
-         None, None, "Kopf et al. 2024, CoSy; numpy", 0.0, (MISSING,)),
-    Kind("wpmi", "log p(concept | active) - .1 log p(concept)", functional.wpmi, None, None,
-         f"{_OIKARINEN}; Oikarinen and Weng 2023", None, (EXTRA,), True),
-    Kind("spearman", "rank correlation of presence and activation", functional.spearman, -1.0, 1.0,
-         "scipy.stats.spearmanr", 0.0),
-    Kind("top-recall", "mean presence in the 10 samples that excite most", functional.top_recall,
-         0.0, 1.0, "Zhou et al. 2015; numpy", None, (EXTRA,)),
-    Kind("pearson-top-random", "correlation over strongest and random samples",
-         functional.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
-         (EXTRA,)),
+_M = ActivationMetric
+ACTIVATION_METRICS: tuple[ActivationMetric, ...] = (
+    _M("pearson", "correlation of presence and activation", functional.pearson, -1.0, 1.0,
+       "scipy.stats.pearsonr", 0.0),
+    _M("auprc", "average precision: activations find the concept", functional.auprc, 0.0, 1.0,
+       "sklearn.metrics.average_precision_score"),
+    _M("auprc-above", "(AUPRC - prevalence) / (1 - prevalence)",
+       functional.auprc_above_prevalence, None, 1.0,
+       "sklearn.metrics.average_precision_score", 0.0),
+    _M("f1", "F1 of concept and active unit", functional.f1, 0.0, 1.0,
+       "sklearn.metrics.f1_score"),
+    _M("iou", "IoU of concept and active unit", functional.iou, 0.0, 1.0,
+       "sklearn.metrics.jaccard_score"),
+    _M("cosine", "cosine of presence and activation", functional.cosine, -1.0, 1.0,
+       "scipy.spatial.distance.cosine", 0.0),
+    _M("prevalence", "share of samples that have the concept", functional.prevalence, 0.0, 1.0,
+       "this suite"),
+    _M("auroc-invert", "AUROC, activation as score", functional.auroc_invert, 0.0, 1.0,
+       "Bykov et al. 2023; sklearn.metrics.roc_auc_score", 0.5, (MISSING_LABELS,)),
+    _M("auroc", "AUROC, concept as predictor of an active unit", functional.auroc, 0.0, 1.0,
+       f"{_OIKARINEN}; sklearn.metrics.roc_auc_score", 0.5, (EXTRA_LABELS,), True),
+    _M("auprc-predictor", "average precision, concept as predictor of an active unit",
+       functional.auprc_predictor, 0.0, 1.0,
+       f"{_OIKARINEN}; sklearn.metrics.average_precision_score", takes_share=True),
+    _M("recall", "share of active samples that have the concept", functional.recall, 0.0, 1.0,
+       f"{_OIKARINEN}; sklearn.metrics.recall_score", None, (EXTRA_LABELS,), True),
+    _M("precision", "share of samples with the concept that are active", functional.precision,
+       0.0, 1.0, f"{_OIKARINEN}; sklearn.metrics.precision_score", None, (MISSING_LABELS,), True),
+    _M("accuracy", "share of samples in which both agree", functional.accuracy, 0.0, 1.0,
+       f"{_OIKARINEN}; sklearn.metrics.accuracy_score", None, (MISSING_LABELS,), True),
+    _M("balanced-accuracy", "the same, of active and idle samples alike",
+       functional.balanced_accuracy, 0.0, 1.0,
+       f"{_OIKARINEN}; sklearn.metrics.balanced_accuracy_score", 0.5, (EXTRA_LABELS,), True),
+    _M("mad", "mean activation with the concept less without, in deviations", functional.mad,
+       None, None, "Kopf et al. 2024, CoSy; numpy", 0.0, (MISSING_LABELS,)),
+    _M("wpmi", "log p(concept | active) - .1 log p(concept)", functional.wpmi, None, None,
+       f"{_OIKARINEN}; Oikarinen and Weng 2023", None, (EXTRA_LABELS,), True),
+    _M("spearman", "rank correlation of presence and activation", functional.spearman, -1.0, 1.0,
+       "scipy.stats.spearmanr", 0.0),
+    _M("top-recall", "mean presence in the 10 samples that excite most", functional.top_recall,
+       0.0, 1.0, "Zhou et al. 2015; numpy", None, (EXTRA_LABELS,)),
+    _M("pearson-top-random", "correlation over strongest and random samples",
+       functional.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
+       (EXTRA_LABELS,)),
 )  # fmt: skip
 """Every metric of activations: the headline, what stands beside it, and the literature's."""
 
 
 def specs() -> list[MetricSpec]:
     """Return what every metric of activations is, `simulation` among them."""
-    from leaderboard.grounding.simulation import Simulation
-
-    return [*(kind.spec for kind in KINDS), Simulation.spec]
+    return [*(kind.spec for kind in ACTIVATION_METRICS), Simulation.spec]
 
 
-class Grounded(PairMetric):
+class GroundedMetric(PairMetric):
     """A metric of what descriptions predict and units do; its reference sets are unit keys.
 
     Args:
@@ -151,7 +149,11 @@ class Grounded(PairMetric):
     """
 
     def __init__(
-        self, kind: Kind, held: HeldOut, presences: Presences, share: float = SHARE
+        self,
+        kind: ActivationMetric,
+        held: HeldOutActivations,
+        presences: Presences,
+        share: float = ACTIVE_SHARE,
     ) -> None:
         self.kind, self.held, self.presences, self.share = kind, held, presences, share
         self.spec = kind.spec
@@ -179,7 +181,7 @@ class Grounded(PairMetric):
         return "|".join([*parts, f"share {self.share}"] if self.kind.takes_share else parts)
 
 
-def get(name: str) -> Kind:
+def get(name: str) -> ActivationMetric:
     """Return a metric by name, or a stranger's by the path of its file.
 
     A stranger's file has a function `metric(presence, activations)`, of arrays (description,
@@ -192,7 +194,7 @@ def get(name: str) -> Kind:
         >>> get("mad").fails
         ('missing labels',)
     """
-    known = {kind.name: kind for kind in KINDS}
+    known = {kind.name: kind for kind in ACTIVATION_METRICS}
     if name in known:
         return known[name]
     if name.endswith(".py"):
@@ -204,7 +206,7 @@ def get(name: str) -> Kind:
     )
 
 
-def _of_file(path: Path) -> Kind:
+def _of_file(path: Path) -> ActivationMetric:
     if not path.is_file():
         raise InputError(f"No file {path}. Expected one with metric(presence, activations).")
     spec = importlib.util.spec_from_file_location(f"_metric_{path.stem}", path)
@@ -235,11 +237,14 @@ def _of_file(path: Path) -> Kind:
             )
         return found
 
-    return Kind(path.stem, f"of {path.name}", value, None, None, str(path.name))
+    return ActivationMetric(path.stem, f"of {path.name}", value, None, None, str(path.name))
 
 
 def build(
-    names: Iterable[str], held: HeldOut, presences: Presences, share: float = SHARE
+    names: Iterable[str],
+    held: HeldOutActivations,
+    presences: Presences,
+    share: float = ACTIVE_SHARE,
 ) -> dict[str, Metric]:
     """Return metrics by name, over one scorer and one set of held-out pictures.
 
@@ -248,20 +253,18 @@ def build(
             all but `simulation`, which runs the network again and again.
         held: what the units did.
         presences: in which pictures the descriptions are.
-        share: see `Grounded`.
+        share: see `GroundedMetric`.
 
     Raises:
         InputError: an unknown name.
     """
-    sets = {"headline": [*HEADLINE, *BESIDE], "all": [kind.name for kind in KINDS]}
+    sets = {"headline": [*HEADLINE, *SUPPLEMENT], "all": [kind.name for kind in ACTIVATION_METRICS]}
     wanted = dict.fromkeys(one for name in names for one in sets.get(name, [name]))
     made: dict[str, Metric] = {}
     for name in wanted:
         if name == SIMULATION:
-            from leaderboard.grounding.simulation import Simulation
-
             made[name] = Simulation(held, presences)
         else:
             kind = get(name)
-            made[kind.name] = Grounded(kind, held, presences, share)
+            made[kind.name] = GroundedMetric(kind, held, presences, share)
     return made

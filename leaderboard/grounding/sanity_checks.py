@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 
 from leaderboard import statistics
 from leaderboard.grounding.functional import Floats
-from leaderboard.grounding.metrics import EXTRA, MISSING, Kind
+from leaderboard.grounding.metrics import EXTRA_LABELS, MISSING_LABELS, ActivationMetric
 from leaderboard.grounding.scorers import Presences
-from leaderboard.grounding.scorers.grammar import Grammar
+from leaderboard.grounding.scorers.grammar import GrammarScorer
 from milannotations.errors import InputError
 from milannotations.synthetic.grammar import phrase
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from milannotations.synthetic.networks import Planted
 
 PREVALENCES = (0.001, 0.01, 0.1, 0.3)
 """Shares of samples with the concept."""
 
-LOW = 0.01
+RARE_PREVALENCE = 0.01
 """Up to this prevalence, concepts are as rare as in photographs, and verdicts are published."""
 
 SAMPLES, POSITIVES = 2_000, 4
@@ -56,7 +56,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True)
-class Pool:
+class UnitPool:
     """Units whose concept is known, on scenes.
 
     Attributes:
@@ -68,14 +68,14 @@ class Pool:
     presence: NDArray[np.bool_]
 
     @classmethod
-    def of_mini(cls, held: HeldOut) -> Pool:
+    def of_mini(cls, held: HeldOutActivations) -> UnitPool:
         """Return the planted units that mean something, with scenes enough of both kinds.
 
         Args:
             held: networks of the mini world, on whole pictures.
         """
         units = [each for each in _planted(held) if each.formula.means_something]
-        presences = Presences(Grammar(), held.probe)
+        presences = Presences(GrammarScorer(), held.probe)
         there = presences.of([phrase(each.formula) for each in units]) > 0
         count = there.sum(1)
         enough = (count >= FEWEST) & (there.shape[1] - count >= FEWEST)
@@ -100,7 +100,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SanityVerdict:
     """What a metric did in one test at one prevalence.
 
     Attributes:
@@ -127,9 +127,12 @@ class Verdict:
         return asdict(self)
 
 
-def sanity(
-    kind: Kind, pool: Pool, prevalences: Sequence[float] = PREVALENCES, seed: int = 0
-) -> list[Verdict]:
+def run_sanity_tests(
+    kind: ActivationMetric,
+    pool: UnitPool,
+    prevalences: Sequence[float] = PREVALENCES,
+    seed: int = 0,
+) -> list[SanityVerdict]:
     """Return what a metric does when labels are missing, and when there are too many.
 
     A metric that is told in what share of samples a unit is active is told the prevalence.
@@ -161,14 +164,17 @@ def sanity(
         width = float(found.max() - found.min()) or 1.0
         if kind.low is not None and kind.high is not None:
             width = kind.high - kind.low
-        for test, rows in ((MISSING, found[1 : 1 + DRAWS]), (EXTRA, found[1 + DRAWS :][:DRAWS])):
+        for test, rows in (
+            (MISSING_LABELS, found[1 : 1 + DRAWS]),
+            (EXTRA_LABELS, found[1 + DRAWS :][:DRAWS]),
+        ):
             drop = (found[0] - rows.mean(0)) / width
             fell = float((drop > FALLS).mean())
             verdict = "FAIL" if fell <= ENOUGH else "pass"
             if verdict == "pass" and drop.mean() < INSENSITIVE:
                 verdict = "insensitive"
             made.append(
-                Verdict(
+                SanityVerdict(
                     kind.name, test, prevalence, float(found[0].mean()), fell,
                     float(drop.mean()), verdict, len(drop),
                 )
@@ -191,7 +197,7 @@ def _doubled(labels: NDArray[np.bool_], draw: np.random.Generator) -> Floats:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class TruthRanking:
     """How well a metric tells the truth of a unit from others' truths.
 
     Attributes:
@@ -216,7 +222,9 @@ class Ranking:
         return asdict(self)
 
 
-def ranking(kind: Kind, held: HeldOut, share: float = 0.05) -> Ranking:
+def rank_truths(
+    kind: ActivationMetric, held: HeldOutActivations, share: float = 0.05
+) -> TruthRanking:
     """Return how well a metric tells truths apart, of the planted units of the mini world.
 
     Candidates of a unit are the distinct truths of its layer, said in plain words.
@@ -226,7 +234,7 @@ def ranking(kind: Kind, held: HeldOut, share: float = 0.05) -> Ranking:
         held: networks of the mini world.
         share: of samples in which a unit is active, for metrics that are to be told.
     """
-    presences = Presences(Grammar(), held.probe, held.grid)
+    presences = Presences(GrammarScorer(), held.probe, held.grid)
     value = kind.at(share)
     aucs, firsts, truths, bests = list[Floats](), list[Floats](), list[Floats](), list[Floats]()
     whole, half = list[float](), list[float]()
@@ -256,10 +264,10 @@ def ranking(kind: Kind, held: HeldOut, share: float = 0.05) -> Ranking:
     )
     both = (float(np.mean(whole)), float(np.mean(half))) if half else None
     n = sum(map(len, truths))
-    return Ranking(kind.name, auc, first, truth, best, both, n, len(half))
+    return TruthRanking(kind.name, auc, first, truth, best, both, n, len(half))
 
 
-def _planted(held: HeldOut) -> list[Planted]:
+def _planted(held: HeldOutActivations) -> list[Planted]:
     """Return the planted units of the layers that were looked at, duplicates left out."""
     from milannotations.synthetic.networks import plan
 

@@ -16,7 +16,7 @@ from leaderboard.evaluation.estimates import FLOOR
 from leaderboard.evaluation.reference_views import Answers, Mask
 from leaderboard.evaluation.references import References
 from leaderboard.evaluation.score_config import ScoreConfig
-from leaderboard.grounding.metrics import Grounded, build
+from leaderboard.grounding.metrics import GroundedMetric, build
 from leaderboard.grounding.scorers import Presences, Scorer, open_scorer
 from leaderboard.record_format.score_record import Grounding
 from milannotations.errors import InputError
@@ -25,13 +25,13 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from leaderboard.evaluation.predictions import Predictions
     from leaderboard.evaluation.scoring import Score
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from leaderboard.metrics import Metric
 
 
 def score(
     predictions: Any,
-    held: HeldOut,
+    held: HeldOutActivations,
     scorer: Scorer | str,
     metrics: str | Sequence[str] = ("headline",),
     *,
@@ -94,7 +94,7 @@ def score(
     )
 
 
-def _units(held: HeldOut, said: Predictions) -> References:
+def _units(held: HeldOutActivations, said: Predictions) -> References:
     """Return all units of the layers that are described, of which nobody said anything."""
     described = dict.fromkeys((unit.network, unit.layer) for unit in said.units)
     sizes = {key: values.shape[1] for key, values in held.layers.items()}
@@ -124,7 +124,7 @@ class Ground:
         exemplars_seen: whether exemplars of the units are among the pictures; None if unknown.
     """
 
-    held: HeldOut
+    held: HeldOutActivations
     presences: Presences
     exemplars_seen: bool | None = None
 
@@ -191,7 +191,7 @@ class Ground:
             fails={
                 name: list(metric.kind.fails)
                 for name, metric in built.items()
-                if isinstance(metric, Grounded) and metric.kind.fails
+                if isinstance(metric, GroundedMetric) and metric.kind.fails
             },
             one_picture_a_label=_one_each(self.held) and judge["scorer"] == "labels",
         )
@@ -232,7 +232,7 @@ def _digest_of(chosen: Mapping[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def _one_each(held: HeldOut) -> bool:
+def _one_each(held: HeldOutActivations) -> bool:
     """Say whether pictures are of classes, and no class has two."""
     concepts = held.probe.concepts
     if not concepts or any(concept.category != "class" for concept in concepts):

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard.grounding.functional import Floats
-from leaderboard.grounding.metrics import SIMULATION
 from leaderboard.metrics.base import MetricSpec, ReferenceSets, RowMetric, distinct
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from leaderboard.grounding.activations import HeldOut
+    from leaderboard.grounding.activations import HeldOutActivations
     from leaderboard.grounding.scorers import Presences
+
+SIMULATION = "simulation"
+"""Name of the metric, as `milan score --metrics` takes it."""
 
 BYTES = 2**27
 """Class scores that are held together, of a few units at a time."""
@@ -59,7 +61,7 @@ class Simulation(RowMetric):
         against="activations",
     )
 
-    def __init__(self, held: HeldOut, presences: Presences, seed: int = 0) -> None:
+    def __init__(self, held: HeldOutActivations, presences: Presences, seed: int = 0) -> None:
         if held.grid is not None:
             raise InputError("Simulation predicts whole pictures: leave --grid out.")
         self.held, self.presences = held, presences

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from leaderboard import statistics
 from leaderboard.metrics.base import Floats
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Below this, Holm-adjusted, two neighbours are told apart."""
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairComparison:
     """An entry less the next one below, paired by unit.
 
     Attributes:
@@ -52,7 +52,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Values:
+class EntryValues:
     """What an entry scores: (seed, unit), nan where a unit has no answer and counts as `worst`."""
 
     name: str
@@ -94,7 +94,9 @@ class Values:
         ) / n
 
 
-def compare(entries: Sequence[Values], weights: Floats, seed: int = 0) -> list[Pair]:
+def compare_neighbours(
+    entries: Sequence[EntryValues], weights: Floats, seed: int = 0
+) -> list[PairComparison]:
     """Return how each entry compares with the next, one pair less than there are entries.
 
     An entry is told from the next where it is significantly better on the units that both
@@ -102,12 +104,12 @@ def compare(entries: Sequence[Values], weights: Floats, seed: int = 0) -> list[P
 
     Args:
         entries: in order of the table, their values over the same units.
-        weights, seed: as in `Values.means`.
+        weights, seed: as in `EntryValues.means`.
     """
     drawn = [_Difference.of(upper, lower, weights, seed) for upper, lower in pairwise(entries)]
     p_values = [p for each in drawn for p in (each.p, each.p_all)]
     adjusted = statistics.holm(p_values)
-    asked = 1 - LEVEL / 2 / max(1, int(np.isfinite(p_values).sum()))
+    asked = 1 - SIGNIFICANCE_LEVEL / 2 / max(1, int(np.isfinite(p_values).sum()))
     return [
         each.pair(adjusted[2 * i], adjusted[2 * i + 1], NormalDist().inv_cdf(asked))
         for i, each in enumerate(drawn)
@@ -129,7 +131,7 @@ class _Difference:
     p_all: float
 
     @classmethod
-    def of(cls, upper: Values, lower: Values, weights: Floats, seed: int) -> _Difference:
+    def of(cls, upper: EntryValues, lower: EntryValues, weights: Floats, seed: int) -> _Difference:
         both = upper.described & lower.described
         same = bool((upper.described == lower.described).all()) and bool(both.any())
         difference, shared, p = None, None, float("nan")
@@ -142,16 +144,16 @@ class _Difference:
             p_all = statistics.two_sided_p(upper.means(weights, seed) - lower.means(weights, seed))
         return cls(both, difference, shared, p, upper.mean() - lower.mean(), p_all)
 
-    def pair(self, p_holm: float, p_all_holm: float, quantile: float) -> Pair:
+    def pair(self, p_holm: float, p_all_holm: float, quantile: float) -> PairComparison:
         low = high = detectable = None
         if self.shared is not None:
             low, high = map(float, statistics.interval(self.shared))
             detectable = quantile * float(np.nanstd(self.shared))
         if np.isnan(p_all_holm):
             p_all_holm = p_holm
-        better = p_holm < LEVEL and (self.difference or 0.0) > 0
-        better_all = p_all_holm < LEVEL and self.difference_all > 0
-        return Pair(
+        better = p_holm < SIGNIFICANCE_LEVEL and (self.difference or 0.0) > 0
+        better_all = p_all_holm < SIGNIFICANCE_LEVEL and self.difference_all > 0
+        return PairComparison(
             difference=self.difference,
             low=low,
             high=high,

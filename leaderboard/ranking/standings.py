@@ -17,7 +17,7 @@ import numpy as np
 from leaderboard import statistics
 from leaderboard.evaluation.estimates import PERSON
 from leaderboard.ranking import tracks
-from leaderboard.ranking.pairwise import Pair, Values, compare
+from leaderboard.ranking.pairwise import EntryValues, PairComparison, compare_neighbours
 from leaderboard.ranking.tracks import Track
 from leaderboard.record_format.score_record import MetricEntry, Record
 from milannotations.errors import InputError
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 DRAWS = 1000
 
-Kind = Literal["method", "floor", "reference", "person"]
+EntryKind = Literal["method", "floor", "reference", "person"]
 
 _OWN = ("shuffled", "blind")
 """Floors that are of one method, made from its own answers."""
 
 
 @dataclass(frozen=True)
-class Run:
+class EntryRun:
     """A record, and the values of its units under the metrics that order tables.
 
     Attributes:
@@ -69,19 +69,19 @@ class Standing:
     rank: int | None
     name: str
     version: str | None
-    kind: Kind
+    kind: EntryKind
     score: float | None
     low: float | None
     high: float | None
     spread: float | None
     lift: float | None
     coverage: float
-    below: Pair | None = None
+    below: PairComparison | None = None
     records: tuple[Record, ...] = field(default=(), repr=False)
 
 
 def standings(
-    runs: Sequence[Run], track: Track, *, seed: int = 0, draws: int = DRAWS
+    runs: Sequence[EntryRun], track: Track, *, seed: int = 0, draws: int = DRAWS
 ) -> list[Standing]:
     """Return the rows of a track's table, best first.
 
@@ -102,9 +102,9 @@ def standings(
     entries = _entries(runs, track)
     weights = statistics.bootstrap_weights(entries[0][1].by_seed.shape[1], draws, seed)
     methods = [i for i, (row, _) in enumerate(entries) if row["kind"] == "method"]
-    below: dict[int, Pair] = {}
+    below: dict[int, PairComparison] = {}
     if methods:
-        pairs = compare([entries[i][1] for i in methods], weights, seed)
+        pairs = compare_neighbours([entries[i][1] for i in methods], weights, seed)
         below = dict(zip(methods, pairs, strict=False))
     rank, ranks = 0, {}
     for place, i in enumerate(methods):
@@ -118,13 +118,13 @@ def standings(
     return sorted([*rows, *_beside(runs, track)], key=_order)
 
 
-def _check(runs: Sequence[Run], track: Track) -> None:
+def _check(runs: Sequence[EntryRun], track: Track) -> None:
     seen: set[tuple[str, ...]] = set()
     first = runs[0].record
     for run in runs:
         record = run.record
         title = f"{record.method}@{record.version or '-'}"
-        if why := tracks.belongs(record, track):
+        if why := tracks.mismatch(record, track):
             raise InputError(f"The record of {title} may not stand on {track.key}: {why}.")
         if record.address in seen:
             raise InputError(
@@ -140,7 +140,7 @@ def _check(runs: Sequence[Run], track: Track) -> None:
             )
 
 
-def _entries(runs: Sequence[Run], track: Track) -> list[tuple[dict[str, Any], Values]]:
+def _entries(runs: Sequence[EntryRun], track: Track) -> list[tuple[dict[str, Any], EntryValues]]:
     """Return entries, best first: fields of their rows, and values over the same units."""
     import pandas as pd
 
@@ -172,7 +172,7 @@ def _entries(runs: Sequence[Run], track: Track) -> list[tuple[dict[str, Any], Va
             "records": own,
         }
         worst = _worst(own[0].metrics[track.ranked_by])
-        made.append((row, Values(f"{name}@{version}", values[members], worst)))
+        made.append((row, EntryValues(f"{name}@{version}", values[members], worst)))
     return sorted(made, key=lambda entry: _place(**entry[0]))
 
 
@@ -191,7 +191,7 @@ def _worst(entry: MetricEntry) -> float:
     return entry.chance if entry.chance is not None else worst or 0.0
 
 
-def _beside(runs: Sequence[Run], track: Track) -> list[Standing]:
+def _beside(runs: Sequence[EntryRun], track: Track) -> list[Standing]:
     """Return floors and one person, as the record that describes most units has them."""
     record = min((run.record for run in runs), key=lambda r: (-r.predictions.n_ok, r.address))
     rows = []

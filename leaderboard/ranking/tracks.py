@@ -51,11 +51,11 @@ _PLANTED = (
     "top10-share",
 )
 
-MINI = "1905f5356712c9bf451de4937428a4558c834e1151032277b809dc1df69195b3"
+MINI_DIGEST = "1905f5356712c9bf451de4937428a4558c834e1151032277b809dc1df69195b3"
 """Digest of the references of the edition `mini` that version 1 is about."""
 
 
-MINI_UNITS = "6a93c6662aa109f0f1b1b6d37e694f4792177897ba0fb24eb0587925287bfe50"
+MINI_UNITS_DIGEST = "6a93c6662aa109f0f1b1b6d37e694f4792177897ba0fb24eb0587925287bfe50"
 """Digest of the units that it tests on."""
 
 
@@ -118,7 +118,7 @@ class Track:
         return {"key": self.key, **asdict(self)}
 
 
-def tracks() -> tuple[Track, ...]:
+def all_tracks() -> tuple[Track, ...]:
     """Return every version of every track, those of synthetic editions first.
 
     Example:
@@ -138,8 +138,8 @@ def get(name: str) -> Track:
         >>> get("leave-one-out/resnet152-imagenet").n_units
         3904
     """
-    known = {track.key: track for track in tracks()}
-    newest = {track.name: track for track in tracks()}
+    known = {track.key: track for track in all_tracks()}
+    newest = {track.name: track for track in all_tracks()}
     plain = name.strip()
     found = known.get(plain) or newest.get(plain)
     if found is None:
@@ -150,7 +150,7 @@ def get(name: str) -> Track:
     return found
 
 
-def place(track: Track, method: str, version: str | None, seed: int | None = None) -> Path:
+def record_path(track: Track, method: str, version: str | None, seed: int | None = None) -> Path:
     """Return where a record on a track lies, below a folder of records.
 
     Example:
@@ -161,7 +161,7 @@ def place(track: Track, method: str, version: str | None, seed: int | None = Non
     return Path(track.slug) / "-".join(part for part in parts if part)
 
 
-def belongs(record: Record, track: Track) -> str | None:
+def mismatch(record: Record, track: Track) -> str | None:
     """Return why a record may not stand in a track's table, or None if it may."""
     edition = record.edition
     if record.track != track.key:
@@ -196,8 +196,8 @@ def _synthetic() -> tuple[Track, ...]:
             ties_by=TIES_BY,
             synthetic=True,
             n_units=393,
-            units_digest=MINI_UNITS,
-            edition_digest=MINI,
+            units_digest=MINI_UNITS_DIGEST,
+            edition_digest=MINI_DIGEST,
         )
     ]
     for task, title in _APPLICATIONS.items():

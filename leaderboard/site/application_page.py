@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from leaderboard.applications import TASKS
-from leaderboard.site.load_records import Finding
+from leaderboard.site.load_records import ApplicationRun
 from leaderboard.site.safe_text import slug
 from leaderboard.site.track_table import bar, page_of, three
 
 
-def tables(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def tables(findings: Sequence[ApplicationRun]) -> list[dict[str, Any]]:
     """Return a table for each task and set of networks; synthetic and real ones apart."""
-    groups: dict[tuple[str, str, bool, str, str], list[Finding]] = {}
+    groups: dict[tuple[str, str, bool, str, str], list[ApplicationRun]] = {}
     for each in findings:
         made = each.outcome
         networks = "+".join(sorted(made.networks))
@@ -23,13 +23,18 @@ def tables(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [_table(*key, members) for key, members in sorted(groups.items(), key=_order)]
 
 
-def _order(group: tuple[tuple[str, str, bool, str, str], list[Finding]]) -> tuple[Any, ...]:
+def _order(group: tuple[tuple[str, str, bool, str, str], list[ApplicationRun]]) -> tuple[Any, ...]:
     kind, data, synthetic, networks, name = group[0]
     return synthetic, list(TASKS).index(kind), data, networks, name
 
 
 def _table(
-    kind: str, data: str, synthetic: bool, networks: str, name: str, members: Sequence[Finding]
+    kind: str,
+    data: str,
+    synthetic: bool,
+    networks: str,
+    name: str,
+    members: Sequence[ApplicationRun],
 ) -> dict[str, Any]:
     numbers = [each.outcome.number for each in members]
     known = [

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaderboard.ranking.standings import Run
+from leaderboard.ranking.standings import EntryRun
 from leaderboard.site import (
-    application_table,
+    application_page,
     downloads,
     load_records,
     rendering,
@@ -20,8 +20,8 @@ from leaderboard.site import (
     unit_browser,
 )
 from leaderboard.site import method_page as methods
-from leaderboard.site.load_records import Finding, Table
-from leaderboard.site.safe_text import script, slug
+from leaderboard.site.load_records import ApplicationRun, TrackRuns
+from leaderboard.site.safe_text import script_json, slug
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing
 
@@ -33,13 +33,13 @@ SHIPPED = "shipped"
 
 
 @dataclass
-class Browser:
+class UnitPage:
     """A page of units: of one state of the references of an edition's config."""
 
     of: tuple[str, str, str]
     file: str
     title: str
-    runs: list[tuple[Table, Run]]
+    runs: list[tuple[TrackRuns, EntryRun]]
     synthetic: bool
     why: str = ""
     n: int = 0
@@ -84,10 +84,10 @@ def build(
     if real is not None:
         from leaderboard.site import published_rows
 
-        own, edition = published_rows.records(real, cache=cache, tell=tell)
+        own, edition = published_rows.build_records(real, cache=cache, tell=tell)
         roots, places = [*roots, own], [*places, edition]
-    runs, findings = load_records.find(roots)
-    tables = load_records.tables(runs)
+    runs, findings = load_records.load_records(roots)
+    tables = load_records.group_by_track(runs)
     with replacing(out) as site:
         site.mkdir()
         _Site(site, runs, tables, findings, places, Path(cache), tell, progress).write()
@@ -111,9 +111,9 @@ class _Site:
     """A site that is being written."""
 
     at: Path
-    runs: Sequence[Run]
-    tables: Sequence[Table]
-    findings: Sequence[Finding]
+    runs: Sequence[EntryRun]
+    tables: Sequence[TrackRuns]
+    findings: Sequence[ApplicationRun]
     editions: Sequence[str | os.PathLike[str]]
     cache: Path
     tell: Callable[[str], Any]
@@ -126,11 +126,11 @@ class _Site:
             f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables"
         )
         made = [
-            (table, track_table.of_table(table, self._grounded(table))) for table in self.tables
+            (table, track_table.table_data(table, self._grounded(table))) for table in self.tables
         ]
         browsers = self._browsers(made)
         shown = [self._track(table, values, browsers) for table, values in made]
-        works = application_table.tables(self.findings)
+        works = application_page.tables(self.findings)
         for work in works:
             self._application(work)
         listed = [
@@ -160,7 +160,7 @@ class _Site:
             ),
         )
 
-    def _grounded(self, table: Table) -> list[Table]:
+    def _grounded(self, table: TrackRuns) -> list[TrackRuns]:
         """Return the tables of scores in activations of the units of a table of agreement."""
         if table.track.task == "grounding":
             return []
@@ -180,7 +180,7 @@ class _Site:
         return f"{(self.at / name).stat().st_size / 1e6:,.1f} MB"
 
     def _track(
-        self, table: Table, values: dict[str, Any], browsers: Sequence[Browser]
+        self, table: TrackRuns, values: dict[str, Any], browsers: Sequence[UnitPage]
     ) -> dict[str, Any]:
         file = track_table.file_of(table.track)
         there = {each.track.key for each in self.tables}
@@ -198,8 +198,8 @@ class _Site:
         )
         return {**values, "file": file}
 
-    def _browsers(self, made: Sequence[tuple[Table, dict[str, Any]]]) -> list[Browser]:
-        found: dict[tuple[str, str, str], Browser] = {}
+    def _browsers(self, made: Sequence[tuple[TrackRuns, dict[str, Any]]]) -> list[UnitPage]:
+        found: dict[tuple[str, str, str], UnitPage] = {}
         for table, values in made:
             place = {(row["name"], row["version"]): i for i, row in enumerate(values["rows"])}
             seen: set[tuple[str, str | None]] = set()
@@ -214,7 +214,7 @@ class _Site:
                 title = f"{edition.edition} / {edition.config}"
                 if any(other[:2] == key[:2] and other != key for other in found):
                     title += f", references {edition.digest[:6]}"
-                browser = found.setdefault(key, Browser(key, "", title, [], edition.synthetic))
+                browser = found.setdefault(key, UnitPage(key, "", title, [], edition.synthetic))
                 browser.file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
                 # a score in activations is of words that are shown already, as a rule
                 if table.track.task != "grounding" or not browser.shows(named):
@@ -223,13 +223,13 @@ class _Site:
             self._browse(browser)
         return list(found.values())
 
-    def _browse(self, browser: Browser) -> None:
+    def _browse(self, browser: UnitPage) -> None:
         record = browser.runs[0][1].record
-        edition, browser.why = load_records.edition_of(record, self.editions)
+        edition, browser.why = load_records.find_edition(record, self.editions)
         known = sheets = None
         if edition is not None:
-            known = unit_browser.known(edition, record.edition.config)
-            sheets = thumbnails.sheets(
+            known = unit_browser.read_annotations(edition, record.edition.config)
+            sheets = thumbnails.make_sheets(
                 edition,
                 record.edition.config,
                 cache=self.cache,
@@ -245,18 +245,19 @@ class _Site:
             metric = table.track.ranked_by
             if track_table.head(metric) != measure:  # values of another kind are not the same thing
                 metric = ""
-            told = unit_browser.answers(
+            told = unit_browser.read_descriptions(
                 run, kind, track_table.page_of(own.method, own.version), metric
             )
             if names.count((own.method, own.version)) > 1:
-                told = unit_browser.named(told, f"{told.name} on {table.track.key}")
+                told = unit_browser.renamed(told, f"{told.name} on {table.track.key}")
             said.append(told)
-        made = unit_browser.browsing(said, known, sheets, title=browser.title, measure=measure)
+        made = unit_browser.build_browser(said, known, sheets, title=browser.title, measure=measure)
         browser.n, browser.methods = len(made.index["unit"]), len(said)
         folder = browser.file.removesuffix(".html")
-        self._put(f"units/{folder}/index.js", f"milanIndex({script(made.index)});\n")
+        self._put(f"units/{folder}/index.js", f"milanIndex({script_json(made.index)});\n")
         for number, part in enumerate(made.parts):
-            self._put(f"units/{folder}/part-{number}.js", f"milanPart({number},{script(part)});\n")
+            data = f"milanPart({number},{script_json(part)});\n"
+            self._put(f"units/{folder}/part-{number}.js", data)
         place = None
         if sheets is not None:
             place = f"../sprites/{sheets.digest[:16]}"
@@ -281,7 +282,10 @@ class _Site:
         )
 
     def _method(
-        self, page: methods.Page, browsers: Sequence[Browser], works: Sequence[dict[str, Any]]
+        self,
+        page: methods.MethodPage,
+        browsers: Sequence[UnitPage],
+        works: Sequence[dict[str, Any]],
     ) -> dict[str, Any]:
         title = f"{page.name} {page.version}" if page.version else page.name
         shown = []
@@ -332,13 +336,13 @@ class _Site:
         )
 
 
-def _page_of(table: Table, browsers: Sequence[Browser]) -> str | None:
+def _page_of(table: TrackRuns, browsers: Sequence[UnitPage]) -> str | None:
     """Return the page of the units of a table."""
     key = _key(table.runs[0])
     return next((browser.file for browser in browsers if browser.of == key), None)
 
 
-def _key(run: Run) -> tuple[str, str, str]:
+def _key(run: EntryRun) -> tuple[str, str, str]:
     """Return what a page of units is of: edition, config, and the state of its references."""
     edition = run.record.edition
     return edition.edition, edition.config, edition.digest

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leaderboard.ranking.standings import Run
-from leaderboard.ranking.tracks import tracks
+from leaderboard.ranking.standings import EntryRun
+from leaderboard.ranking.tracks import all_tracks
 from leaderboard.record_format.score_record import Estimate, Record
-from leaderboard.site.load_records import Finding
+from leaderboard.site.load_records import ApplicationRun
 
 COLUMNS = (
     "track", "edition", "config", "split", "digest", "synthetic", "method", "version", "kind",
@@ -20,7 +20,9 @@ COLUMNS = (
 """Of the parquet: an estimate a row; `system` is "method" or a floor, `slice` "" or a layer."""
 
 
-def write(folder: Path, runs: Sequence[Run], findings: Sequence[Finding]) -> list[tuple[str, str]]:
+def write(
+    folder: Path, runs: Sequence[EntryRun], findings: Sequence[ApplicationRun]
+) -> list[tuple[str, str]]:
     """Write both files; return (name, what it holds)."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -28,7 +30,7 @@ def write(folder: Path, runs: Sequence[Run], findings: Sequence[Finding]) -> lis
     records = [run.record for run in runs]
     named = {record.track for record in records}
     whole = {
-        "tracks": [track.to_dict() for track in tracks() if track.key in named],
+        "tracks": [track.to_dict() for track in all_tracks() if track.key in named],
         "records": [record.model_dump() for record in records],
         "applications": [each.outcome.model_dump() for each in findings],
     }

@@ -16,7 +16,7 @@ from leaderboard.evaluation import references as reference_sources
 from leaderboard.evaluation.references import References
 from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import tracks
-from leaderboard.ranking.standings import Run
+from leaderboard.ranking.standings import EntryRun
 from leaderboard.ranking.tracks import RANKED_BY, TIES_BY, Track
 from leaderboard.record_format import application_record, score_record
 from leaderboard.record_format.application_record import Outcome
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SPARE = "retrieval-tfidf-auc"
+FALLBACK_METRIC = "retrieval-tfidf-auc"
 """What orders a table of records that stand on no track and have no `RANKED_BY`."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class ApplicationRun:
     """An application's record and where it lies."""
 
     outcome: Outcome
@@ -44,23 +44,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Table:
+class TrackRuns:
     """A track and the runs that stand on it; `newest` is the version that replaced it, if any."""
 
     track: Track
-    runs: tuple[Run, ...]
+    runs: tuple[EntryRun, ...]
     newest: Track | None = None
 
 
-def find(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[Finding]]:
+def load_records(
+    folders: Iterable[str | os.PathLike[str]],
+) -> tuple[list[EntryRun], list[ApplicationRun]]:
     """Return the records in or under these folders, of scores and of applications, sorted.
 
     Raises:
         InputError: a folder without a record; a record that cannot be read, or whose files are
             not those that it names; a record twice.
     """
-    runs: list[Run] = []
-    found: list[Finding] = []
+    runs: list[EntryRun] = []
+    found: list[ApplicationRun] = []
     seen: dict[str, Path] = {}
     for root in folders:
         places = sorted(path.parent for path in Path(root).rglob("record.json"))
@@ -75,10 +77,10 @@ def find(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[Fin
             made: Record | Outcome
             if isinstance(kind, str) and kind in TASKS:
                 made = application_record.load(place)
-                found.append(Finding(made, place))
+                found.append(ApplicationRun(made, place))
             else:
                 made = score_record.load(place)
-                runs.append(Run(made, _units(place), place))
+                runs.append(EntryRun(made, _units(place), place))
             _check_files(place, made.files)
             if made.id in seen:
                 raise InputError(f"{place} and {seen[made.id]} hold the same record.")
@@ -93,11 +95,11 @@ def _units(folder: Path) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    names = {name for track in tracks.tracks() for name in (track.ranked_by, track.ties_by)}
+    names = {name for track in tracks.all_tracks() for name in (track.ranked_by, track.ties_by)}
     names |= set(HEADLINE)
     path = folder / "units.parquet"
     try:
-        made = pd.read_parquet(path, filters=[("metric", "in", sorted({*names, SPARE}))])
+        made = pd.read_parquet(path, filters=[("metric", "in", sorted({*names, FALLBACK_METRIC}))])
         return made[["network", "layer", "unit", "metric", "value", "lift"]]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
@@ -112,7 +114,7 @@ def _check_files(folder: Path, digests: dict[str, str]) -> None:
             raise InputError(f"{path} is not as it was written: its sha256 differs. Score it anew.")
 
 
-def tables(runs: Sequence[Run]) -> list[Table]:
+def group_by_track(runs: Sequence[EntryRun]) -> list[TrackRuns]:
     """Return runs by track, in the order of the tracks; those of none in tables of their own.
 
     Scores in activations come last, each in a table of the same pictures and the same judge.
@@ -120,10 +122,10 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     Raises:
         InputError: a record of a track that is not known.
     """
-    known = tracks.tracks()
+    known = tracks.all_tracks()
     newest = {track.name: track for track in known}
-    by_key: dict[str, list[Run]] = {}
-    loose: dict[Track, list[Run]] = {}
+    by_key: dict[str, list[EntryRun]] = {}
+    loose: dict[Track, list[EntryRun]] = {}
     for run in map(_introduced, runs):
         if run.record.track is not None:
             track = tracks.get(run.record.track)
@@ -134,7 +136,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
             own = run.record.model_copy(update={"track": track_of.key})
             loose.setdefault(track_of, []).append(replace(run, record=own))
     made = [
-        Table(
+        TrackRuns(
             track,
             tuple(by_key[track.key]),
             newest[track.name] if track != newest[track.name] else None,
@@ -142,10 +144,13 @@ def tables(runs: Sequence[Run]) -> list[Table]:
         for track in known
         if track.key in by_key
     ]
-    return [*made, *(Table(track, tuple(loose[track])) for track in sorted(loose, key=_by_name))]
+    return [
+        *made,
+        *(TrackRuns(track, tuple(loose[track])) for track in sorted(loose, key=_by_name)),
+    ]
 
 
-def _introduced(run: Run) -> Run:
+def _introduced(run: EntryRun) -> EntryRun:
     """Return a run whose record says what the method is: of ours, what their specs say."""
     record = run.record
     known = {} if record.about else {spec.name: spec for spec in baselines.specs()}
@@ -167,7 +172,7 @@ def _by_name(track: Track) -> tuple[bool, bool, str, str]:
 def _loose(record: Record) -> Track | None:
     """Return a table for records that stand on no track: what they are of is its name."""
     edition, grounding = record.edition, record.grounding
-    choices = (RANKED_BY, SPARE) if grounding is None else HEADLINE
+    choices = (RANKED_BY, FALLBACK_METRIC) if grounding is None else HEADLINE
     ranked_by = next((name for name in choices if name in record.scores), None)
     if ranked_by is None:
         return None
@@ -189,7 +194,7 @@ def _loose(record: Record) -> Track | None:
         edition_digest=edition.digest,
     )
     if grounding is None:
-        more = "-tfidf" if ranked_by == SPARE else ""
+        more = "-tfidf" if ranked_by == FALLBACK_METRIC else ""
         return replace(made, name=made.name + more, title=f"{made.title}: not a track")
     # the same pictures, networks and judge have one signature
     state = hashlib.sha256(record.metrics[ranked_by].signature.encode()).hexdigest()
@@ -202,7 +207,7 @@ def _loose(record: Record) -> Track | None:
     )
 
 
-def edition_of(
+def find_edition(
     record: Record, places: Iterable[str | os.PathLike[str]]
 ) -> tuple[str | os.PathLike[str] | None, str]:
     """Return the edition that a record names, and why it is not shown where it is not at hand.
@@ -218,13 +223,13 @@ def edition_of(
         return None, f"the edition '{named}' is not at hand"
     if config not in list_configs(at):
         return None, f"the edition at hand has no config '{config}'"
-    if references(at, config).digest != record.edition.digest:
+    if read_references(at, config).digest != record.edition.digest:
         return None, "the edition at hand has other units or descriptions than was scored"
     return at, ""
 
 
-def references(edition: str | os.PathLike[str], config: str) -> References:
-    """Return what people wrote of an edition's units, as `references.of_edition` does.
+def read_references(edition: str | os.PathLike[str], config: str) -> References:
+    """Return what people wrote of an edition's units, as `read_references.of_edition` does.
 
     Read by pyarrow alone: importing `datasets` takes longer than making a board.
     """

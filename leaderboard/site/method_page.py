@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leaderboard.record_format.score_record import Estimate, Record
-from leaderboard.site.load_records import Finding, Table
+from leaderboard.site.load_records import ApplicationRun, TrackRuns
 from leaderboard.site.track_table import bar, page_of, short, three
 
 BY_FORMULA = ("seen", "unseen")
@@ -15,7 +15,7 @@ BY_FORMULA = ("seen", "unseen")
 
 
 @dataclass(frozen=True)
-class Page:
+class MethodPage:
     """What the page of a method is made from.
 
     Attributes:
@@ -26,18 +26,18 @@ class Page:
 
     name: str
     version: str | None
-    records: tuple[tuple[Table, Record], ...]
-    findings: tuple[Finding, ...] = ()
+    records: tuple[tuple[TrackRuns, Record], ...]
+    findings: tuple[ApplicationRun, ...] = ()
 
     @property
     def file(self) -> str:
         return page_of(self.name, self.version)
 
 
-def pages(tables: Sequence[Table], findings: Sequence[Finding]) -> list[Page]:
+def pages(tables: Sequence[TrackRuns], findings: Sequence[ApplicationRun]) -> list[MethodPage]:
     """Return a page for every method and version, by name."""
-    found: dict[tuple[str, str], list[tuple[Table, Record]]] = {}
-    applied: dict[tuple[str, str], list[Finding]] = {}
+    found: dict[tuple[str, str], list[tuple[TrackRuns, Record]]] = {}
+    applied: dict[tuple[str, str], list[ApplicationRun]] = {}
     for table in tables:
         for run in table.runs:
             key = run.record.method, run.record.version or ""
@@ -45,13 +45,13 @@ def pages(tables: Sequence[Table], findings: Sequence[Finding]) -> list[Page]:
     for each in findings:
         applied.setdefault((each.outcome.method, each.outcome.version or ""), []).append(each)
     return [
-        Page(name, version or None, tuple(found.get(key, ())), tuple(applied.get(key, ())))
+        MethodPage(name, version or None, tuple(found.get(key, ())), tuple(applied.get(key, ())))
         for key in sorted({*found, *applied})
         for name, version in [key]
     ]
 
 
-def facts(page: Page) -> list[tuple[str, list[str]]]:
+def facts(page: MethodPage) -> list[tuple[str, list[str]]]:
     """Return what is said of a method: (what, lines); what nobody says is left out."""
     said: dict[str, list[str]] = {}
 
@@ -84,7 +84,7 @@ def facts(page: Page) -> list[tuple[str, list[str]]]:
     return [(what, lines) for what, lines in said.items() if lines]
 
 
-def commands(page: Page) -> list[tuple[str, list[str]]]:
+def commands(page: MethodPage) -> list[tuple[str, list[str]]]:
     """Return how to run a method again: (track, commands), as its makers state them."""
     made: dict[str, list[str]] = {}
     for table, record in page.records:
@@ -94,7 +94,7 @@ def commands(page: Page) -> list[tuple[str, list[str]]]:
     return [(key, lines) for key, lines in made.items() if lines]
 
 
-def costs(page: Page) -> list[dict[str, Any]]:
+def costs(page: MethodPage) -> list[dict[str, Any]]:
     """Return what describing took, a row a record: as stated, and as accounts have it."""
     rows = []
     for table, record in page.records:

@@ -31,7 +31,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedMethod:
     """One method's published descriptions.
 
     `files` are below the folder, with the layer that a file is of where it does not say.
@@ -43,8 +43,8 @@ class Row:
     about: About
 
 
-ROWS = (
-    Row(
+PUBLISHED_METHODS = (
+    PublishedMethod(
         "milan-places365",
         "2022",
         ((None, "descriptions/milan/resnet152_imagenet__milan-places365.csv"),),
@@ -57,7 +57,7 @@ ROWS = (
             saw_test_units=False,
         ),
     ),
-    Row(
+    PublishedMethod(
         "describe-and-dissect",
         "2024",
         tuple(
@@ -71,7 +71,7 @@ ROWS = (
             requires=["language model", "vision-language model"],
         ),
     ),
-    Row(
+    PublishedMethod(
         "clip-dissect",
         "2023",
         ((None, "descriptions/clip-dissect/resnet152_imagenet.csv"),),
@@ -85,7 +85,7 @@ ROWS = (
 )
 
 
-def records(
+def build_records(
     folder: str | os.PathLike[str],
     *,
     cache: str | os.PathLike[str] = thumbnails.CACHE,
@@ -102,7 +102,7 @@ def records(
     if not (root / ANNOTATIONS).is_file():
         raise InputError(f"--with {folder}: {ANNOTATIONS} was expected there.")
     found = []
-    for row in ROWS:
+    for row in PUBLISHED_METHODS:
         if all((root / path).is_file() for _, path in row.files):
             found.append(row)
         else:
@@ -118,7 +118,7 @@ def records(
     return made / "records", made / "release"
 
 
-def _digest(root: Path, found: Sequence[Row]) -> str:
+def _digest(root: Path, found: Sequence[PublishedMethod]) -> str:
     whole = hashlib.sha256(repr((VERSION, tracks.get(TRACK).to_dict())).encode())
     for row in found:
         whole.update(repr((row.name, row.version, row.about.model_dump())).encode())
@@ -126,7 +126,9 @@ def _digest(root: Path, found: Sequence[Row]) -> str:
     return whole.hexdigest()[:32]
 
 
-def _make(root: Path, found: Sequence[Row], folder: Path, tell: Callable[[str], Any]) -> None:
+def _make(
+    root: Path, found: Sequence[PublishedMethod], folder: Path, tell: Callable[[str], Any]
+) -> None:
     track = tracks.get(TRACK)
     published.build_edition(root / ANNOTATIONS, NETWORK, folder / "release")
     known = open_references(track, folder / "release")
@@ -145,4 +147,4 @@ def _make(root: Path, found: Sequence[Row], folder: Path, tell: Callable[[str], 
             accounts=[],
         )
         score.record = score.record.model_copy(update={"track": track.key, "about": row.about})
-        score.save(folder / "records" / tracks.place(track, row.name, row.version))
+        score.save(folder / "records" / tracks.record_path(track, row.name, row.version))

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from leaderboard.site.safe_text import link, shown
+from leaderboard.site.safe_text import safe_link, visible_text
 from leaderboard.site.track_table import three
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(shown=shown, link=link, three=three)
+    made.filters.update(shown=visible_text, link=safe_link, three=three)
     made.globals.update(policy=POLICY, mark=MARK)
     return made
 

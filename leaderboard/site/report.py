@@ -14,10 +14,10 @@ from leaderboard.evaluation.predictions import Predictions
 from leaderboard.evaluation.references import References
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.text import normalise
-from leaderboard.ranking.standings import Run
+from leaderboard.ranking.standings import EntryRun
 from leaderboard.site import load_records, rendering, thumbnails, track_table, unit_browser
-from leaderboard.site.safe_text import script
-from leaderboard.site.unit_browser import Answers
+from leaderboard.site.safe_text import script_json
+from leaderboard.site.unit_browser import MethodDescriptions
 from milannotations.editions.configs import edition_name, pick_config
 from milannotations.errors import InputError
 from milannotations.utils.files import check_writable, replacing
@@ -61,31 +61,39 @@ def report(
         raise InputError(f"--out {out}: a name that ends in .html was expected.")
     check_writable(out)
     config = pick_config(edition, config)
-    known = load_records.references(edition, config)
+    known = load_records.read_references(edition, config)
     said = _read(files, known, network, layer)
     runs = _scored(said, known, settings or ScoreConfig(), tell)
-    table = track_table.of_table(load_records.tables(runs)[0]) if runs else None
+    table = track_table.table_data(load_records.group_by_track(runs)[0]) if runs else None
     for row in table["rows"] if table else ():
         row["page"] = None  # methods have no page here
     methods = [
-        Answers(
-            name, "method", None, each, unit_browser.values_of(runs[i], METRICS[0]) if runs else {}
+        MethodDescriptions(
+            name,
+            "method",
+            None,
+            each,
+            unit_browser.unit_values(runs[i], METRICS[0]) if runs else {},
         )
         for i, (name, each) in enumerate(said.items())
     ]
-    sheets = thumbnails.sheets(edition, config, cache=cache, tell=tell, progress=progress)
+    sheets = thumbnails.make_sheets(edition, config, cache=cache, tell=tell, progress=progress)
     name = edition_name(edition)
     title = config if config == name else f"{name} / {config}"
     measure = track_table.head(METRICS[0])
-    made = unit_browser.browsing(
-        methods, unit_browser.known(edition, config), sheets, title=title, measure=measure
+    made = unit_browser.build_browser(
+        methods,
+        unit_browser.read_annotations(edition, config),
+        sheets,
+        title=title,
+        measure=measure,
     )
     if sheets is not None:
         made.index["sheet"]["data"] = {n: _data(sheets.path(n)) for n in made.sheets}
     scripts = [
         *(rendering.asset(f"{part}.js") for part in ("table", "units")),
-        f"milanIndex({script(made.index)});",
-        *(f"milanPart({n},{script(part)});" for n, part in enumerate(made.parts)),
+        f"milanIndex({script_json(made.index)});",
+        *(f"milanPart({n},{script_json(part)});" for n, part in enumerate(made.parts)),
     ]
     theme, style = rendering.asset("theme.js"), rendering.asset("board.css")
     page = rendering.inline(
@@ -135,7 +143,7 @@ def _scored(
     known: References,
     settings: ScoreConfig,
     tell: Callable[[str], Any],
-) -> list[Run]:
+) -> list[EntryRun]:
     """Return a run a method, on the units that any of them describes; none without references."""
     # matched scores need two descriptions of a unit
     described = {unit for each in said.values() for unit in each.units}
@@ -157,11 +165,11 @@ def _scored(
             settings=settings,
             accounts=[],
         )
-        runs.append(Run(score.record, score.units))
+        runs.append(EntryRun(score.record, score.units))
     return runs
 
 
-def _layers(methods: Sequence[Answers], known: References) -> list[dict[str, Any]]:
+def _layers(methods: Sequence[MethodDescriptions], known: References) -> list[dict[str, Any]]:
     """Return what each method says of each layer, counted."""
     made = []
     for (network, layer), members in known.layers.items():

@@ -21,7 +21,7 @@ _FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5"
 """Letters and marks that show nothing and are no format characters to Unicode."""
 
 
-def shown(text: object) -> str:
+def visible_text(text: object) -> str:
     """Return a text whose characters can all be seen: controls and format characters as codes.
 
     Right-to-left overrides, zero-width characters and controls become `⟨U+202E⟩`; line ends and
@@ -67,7 +67,7 @@ def _is_device(name: str) -> bool:
     return bool(re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name))
 
 
-def link(address: object) -> str | None:
+def safe_link(address: object) -> str | None:
     """Return an address that a page may link to: http or https with a host; None for any other.
 
     Example:
@@ -85,7 +85,7 @@ def link(address: object) -> str | None:
     return text if named else None
 
 
-def script(value: Any) -> str:
+def script_json(value: Any) -> str:
     """Return JSON that may stand inside a script, of a file or of a page: no `<`, `>` or `&`.
 
     Example:

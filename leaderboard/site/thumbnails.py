@@ -39,7 +39,7 @@ VERSION = 3
 
 
 @dataclass(frozen=True)
-class Sheets:
+class ThumbnailSheets:
     """Where the sheets of a config lie, and which unit is where.
 
     Attributes:
@@ -63,14 +63,14 @@ class Sheets:
         return self.folder / _name(number)
 
 
-def sheets(
+def make_sheets(
     edition: str | os.PathLike[str],
     config: str,
     *,
     cache: str | os.PathLike[str] = CACHE,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
-) -> Sheets | None:
+) -> ThumbnailSheets | None:
     """Return the sheets of a config, from the cache or made now; None where there is no picture.
 
     Args:
@@ -94,7 +94,7 @@ def sheets(
     if not told["units"]:
         return None
     pictures = {Unit(*key): count for *key, count in told["units"]}
-    return Sheets(digest, folder, told["side"], pictures)
+    return ThumbnailSheets(digest, folder, told["side"], pictures)
 
 
 def _name(number: int) -> str:

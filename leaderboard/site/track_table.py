@@ -13,14 +13,14 @@ from leaderboard.ranking import standings as ranking
 from leaderboard.ranking.standings import Standing
 from leaderboard.ranking.tracks import RANKED_BY, TIES_BY, Track
 from leaderboard.record_format.score_record import Estimate, MetricEntry, Record
-from leaderboard.site.load_records import SPARE, Table
+from leaderboard.site.load_records import FALLBACK_METRIC, TrackRuns
 from leaderboard.site.safe_text import slug
 
-HEADS = {RANKED_BY: "Retrieval AUC", SPARE: "Retrieval AUC", TIES_BY: "ROUGE-L"}
+HEADS = {RANKED_BY: "Retrieval AUC", FALLBACK_METRIC: "Retrieval AUC", TIES_BY: "ROUGE-L"}
 """What the columns that order a table are called, where the metric's name does not say it."""
 
 
-def of_table(table: Table, grounded: Sequence[Table] = ()) -> dict[str, Any]:
+def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str, Any]:
     """Return what the page of a track shows: rows, columns, what the metrics are.
 
     Args:
@@ -178,11 +178,11 @@ def bar(
     return made if mark is None else {**made, "mark": at(mark)}
 
 
-def _entries(table: Table) -> dict[str, MetricEntry]:
+def _entries(table: TrackRuns) -> dict[str, MetricEntry]:
     return {name: entry for run in table.runs for name, entry in run.record.metrics.items()}
 
 
-def _activations(grounded: Sequence[Table]) -> list[tuple[Table, str, str, MetricEntry]]:
+def _activations(grounded: Sequence[TrackRuns]) -> list[tuple[TrackRuns, str, str, MetricEntry]]:
     """Return (table, metric, what its column is called, entry) of scores in activations."""
     found = []
     for table in grounded:
@@ -226,7 +226,7 @@ def _estimates(row: Standing, name: str) -> list[Estimate | None]:
     return [record.floors.get(floor, {}).get(name) for record in row.records]
 
 
-def _elsewhere(row: Standing, table: Table, name: str) -> list[Estimate | None]:
+def _elsewhere(row: Standing, table: TrackRuns, name: str) -> list[Estimate | None]:
     """Return what the records of another table say of a row of this one."""
     records = [run.record for run in table.runs]
     if is_entry(row):

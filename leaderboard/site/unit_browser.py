@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from leaderboard.evaluation import predictions
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.metrics.text import normalise
-from leaderboard.ranking.standings import Run
-from leaderboard.site.safe_text import shown
-from leaderboard.site.thumbnails import ROWS, Sheets
+from leaderboard.ranking.standings import EntryRun
+from leaderboard.site.safe_text import visible_text
+from leaderboard.site.thumbnails import ROWS, ThumbnailSheets
 from milannotations.editions.configs import list_files
 from milannotations.schema import Unit
 
@@ -32,7 +32,7 @@ FAILED, ABSTAINED, MISSING = -1, -2, -3
 
 
 @dataclass(frozen=True)
-class Known:
+class UnitAnnotations:
     """What an edition says of its units, for people to read.
 
     Attributes:
@@ -49,7 +49,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Answers:
+class MethodDescriptions:
     """A method's answers: texts by unit and rank, and the value of each unit.
 
     Attributes:
@@ -66,7 +66,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Browsing:
+class BrowserData:
     """What the page of units reads: the index, and parts of it."""
 
     index: dict[str, Any]
@@ -74,7 +74,7 @@ class Browsing:
     sheets: list[int]
 
 
-def known(edition: str | os.PathLike[str], config: str) -> Known:
+def read_annotations(edition: str | os.PathLike[str], config: str) -> UnitAnnotations:
     """Return what an edition says of its units; no picture is read."""
     import pyarrow.parquet as parquet
 
@@ -86,7 +86,7 @@ def known(edition: str | os.PathLike[str], config: str) -> Known:
                 unit = Unit(row["network"], row["layer"], row["unit"])
                 rows.append((unit, row["descriptions"], row["truth"], row["unit_kind"]))
     rows.sort(key=lambda row: row[0])
-    return Known(
+    return UnitAnnotations(
         [row[0] for row in rows],
         [row[1] for row in rows],
         [row[2] for row in rows],
@@ -94,30 +94,32 @@ def known(edition: str | os.PathLike[str], config: str) -> Known:
     )
 
 
-def answers(run: Run, kind: str, page: str | None, ranked_by: str) -> Answers:
+def read_descriptions(
+    run: EntryRun, kind: str, page: str | None, ranked_by: str
+) -> MethodDescriptions:
     """Return the answers in a record's folder."""
     if run.folder is None:
         raise ValueError("a run without a folder has no predictions")
     name = f"{run.record.method}@{run.record.version or '-'}"
     said = predictions.read(Path(run.folder) / "predictions.csv")
-    return Answers(name, kind, page, said, values_of(run, ranked_by))
+    return MethodDescriptions(name, kind, page, said, unit_values(run, ranked_by))
 
 
-def values_of(run: Run, metric: str) -> dict[Unit, float]:
+def unit_values(run: EntryRun, metric: str) -> dict[Unit, float]:
     """Return the values of a run's units under a metric."""
     part = run.units[run.units.metric == metric]
     keys = zip(part.network, part.layer, part.unit, strict=True)
     return {Unit(*key): float(value) for key, value in zip(keys, part.value, strict=True)}
 
 
-def browsing(
-    methods: Sequence[Answers],
-    of: Known | None,
-    sheets: Sheets | None,
+def build_browser(
+    methods: Sequence[MethodDescriptions],
+    of: UnitAnnotations | None,
+    sheets: ThumbnailSheets | None,
     *,
     title: str,
     measure: str,
-) -> Browsing:
+) -> BrowserData:
     """Return the data of a page of units: those that any method describes.
 
     Args:
@@ -130,17 +132,17 @@ def browsing(
     described = {unit for method in methods for unit in method.said.units}
     units = sorted(described) if of is None else [u for u in of.units if u in described]
     place = {} if of is None else {unit: i for i, unit in enumerate(of.units)}
-    texts = Texts(methods, units)
+    texts = MethodAgreement(methods, units)
     layers = list(dict.fromkeys(unit[:2] for unit in units))
     number = {layer: i for i, layer in enumerate(layers)}
     at = {} if sheets is None else {unit: i for i, unit in enumerate(sheets.pictures)}
     counts = {} if sheets is None else sheets.pictures
     index: dict[str, Any] = {
-        "title": shown(title),
-        "measure": shown(measure),
+        "title": visible_text(title),
+        "measure": visible_text(measure),
         "people": "Simulated annotators" if of is not None and of.synthetic else "People",
-        "methods": [[shown(m.name), m.kind, m.page] for m in methods],
-        "layers": [[shown(network), shown(layer)] for network, layer in layers],
+        "methods": [[visible_text(m.name), m.kind, m.page] for m in methods],
+        "layers": [[visible_text(network), visible_text(layer)] for network, layer in layers],
         "part": PART,
         "layer": [number[unit[:2]] for unit in units],
         "unit": [unit.unit for unit in units],
@@ -163,7 +165,7 @@ def browsing(
         table: dict[str, int] = {}
 
         def number_of(text: str, table: dict[str, int] = table) -> int:
-            return table.setdefault(shown(text), len(table))
+            return table.setdefault(visible_text(text), len(table))
 
         people, truths = [], []
         for unit in members:
@@ -179,7 +181,7 @@ def browsing(
             {"texts": list(table), "people": people, "truth": truths, "said": said, "value": values}
         )
     used = sorted({at[unit] // ROWS for unit in units if unit in at and counts[unit]})
-    return Browsing(index, parts, used)
+    return BrowserData(index, parts, used)
 
 
 def _said(said: Predictions, unit: Unit, number_of: Callable[[str], int]) -> int | list[int]:
@@ -193,7 +195,7 @@ def _said(said: Predictions, unit: Unit, number_of: Callable[[str], int]) -> int
     return senses[0] if len(senses) == 1 else senses
 
 
-class Texts:
+class MethodAgreement:
     """What the methods proper say of units, as numbers: which agree, which are easy.
 
     Args:
@@ -201,7 +203,7 @@ class Texts:
         units: in question.
     """
 
-    def __init__(self, methods: Sequence[Answers], units: Sequence[Unit]) -> None:
+    def __init__(self, methods: Sequence[MethodDescriptions], units: Sequence[Unit]) -> None:
         self.methods = [method for method in methods if method.kind == "method"]
         self.units = units
 
@@ -257,6 +259,6 @@ def _rounded(values: NDArray[np.float64]) -> list[float | None]:
     return [_round(value) for value in values.tolist()]
 
 
-def named(of: Answers, name: str) -> Answers:
+def renamed(of: MethodDescriptions, name: str) -> MethodDescriptions:
     """Return the same answers under another name."""
     return replace(of, name=name)

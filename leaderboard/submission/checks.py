@@ -20,7 +20,14 @@ from leaderboard.ranking import tracks
 from leaderboard.ranking.tracks import Track
 from leaderboard.submission import form as forms
 from leaderboard.submission import leakage, track_units
-from leaderboard.submission.form import FOLDER, FORM, Predicted, Submission, file_name, hidden
+from leaderboard.submission.form import (
+    FORM_NAME,
+    PREDICTIONS_FOLDER,
+    Predicted,
+    Submission,
+    find_hidden_character,
+    predictions_file_name,
+)
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.utils.check_result import CheckResult, Status
@@ -44,7 +51,7 @@ _FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
-class Case:
+class SubmissionFiles:
     """A submission under examination; what is read of it is read once.
 
     Attributes:
@@ -57,12 +64,12 @@ class Case:
 
     @cached_property
     def form(self) -> Submission:
-        return forms.load(self.folder)
+        return forms.load_form(self.folder)
 
     @cached_property
     def files(self) -> list[tuple[Predicted, Track, Path]]:
         return [
-            (each, tracks.get(each.track), self.folder / FOLDER / each.file)
+            (each, tracks.get(each.track), self.folder / PREDICTIONS_FOLDER / each.file)
             for each in self.form.predictions
         ]
 
@@ -91,7 +98,7 @@ class Case:
 Found = Iterator[tuple[Status, str]]
 
 
-def check(
+def check_submission(
     folder: str | os.PathLike[str], *, data: Mapping[str, str] | None = None
 ) -> list[CheckResult]:
     """Return what the checks find, in order; they end where going on makes no sense.
@@ -104,7 +111,7 @@ def check(
     Raises:
         InputError: the folder is not there, or an edition of `data` cannot be opened.
     """
-    case = Case(Path(folder), data or {})
+    case = SubmissionFiles(Path(folder), data or {})
     if not case.folder.is_dir():
         raise InputError(f"{folder} is not a folder; 'milan submit new NAME' makes one.")
     results: list[CheckResult] = []
@@ -123,9 +130,9 @@ def check(
     return results
 
 
-def _files(case: Case) -> Found:
+def _files(case: SubmissionFiles) -> Found:
     """Nothing but a form and files of predictions, no link, nothing too large."""
-    allowed = {Path(FORM), Path(FOLDER)}
+    allowed = {Path(FORM_NAME), Path(PREDICTIONS_FOLDER)}
     names: list[Path] = []
     for entry in _walk(case.folder):
         path = Path(entry.path).relative_to(case.folder)
@@ -133,7 +140,7 @@ def _files(case: Case) -> Found:
             yield "fail", f"more than {forms.MAX_FILES} files"
             return
         names.append(path)
-        inside = path.parent == Path(FOLDER) and path.suffix == ".csv"
+        inside = path.parent == Path(PREDICTIONS_FOLDER) and path.suffix == ".csv"
         size = entry.stat(follow_symlinks=False).st_size
         if entry.is_symlink():
             yield "fail", f"{_short(path)} is a link"
@@ -145,18 +152,21 @@ def _files(case: Case) -> Found:
             yield "fail", f"{_short(path)} has {size:,} bytes; {MAX_BYTES:,} is the most"
     for needed in allowed - set(names):
         yield "fail", f"{needed} is missing"
-    yield "pass", f"{len([n for n in names if n.parent == Path(FOLDER)])} of predictions"
+    yield (
+        "pass",
+        f"{len([n for n in names if n.parent == Path(PREDICTIONS_FOLDER)])} of predictions",
+    )
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             yield entry
-            if entry.name == FOLDER and entry.is_dir(follow_symlinks=False):
+            if entry.name == PREDICTIONS_FOLDER and entry.is_dir(follow_symlinks=False):
                 yield from _walk(Path(entry.path))
 
 
-def _schema(case: Case) -> Found:
+def _schema(case: SubmissionFiles) -> Found:
     """The form is one, and names tracks that there are."""
     form = case.form
     for _, track, _ in case.files:
@@ -165,26 +175,26 @@ def _schema(case: Case) -> Found:
     yield "pass", f"{form.name}@{form.version}, {len(form.predictions)} of predictions"
 
 
-def _path(case: Case) -> Found:
+def _path(case: SubmissionFiles) -> Found:
     """Folder and files have the names that follow from their content."""
     expected = case.form.path
     if Path(*case.folder.resolve().parts[-2:]) != expected:
         yield "fail", f"the folder is {_short(case.folder)}; its form says {expected}"
     listed = {path.name for _, _, path in case.files}
     for predicted, track, path in case.files:
-        name = file_name(track, predicted.seed)
+        name = predictions_file_name(track, predicted.seed)
         if predicted.file != name:
             yield "fail", f"'{predicted.file[:60]}' is to be called {name}"
         elif not path.is_file():
-            yield "fail", f"{FOLDER}/{name} is missing"
-    beside = sorted(path.name for path in (case.folder / FOLDER).iterdir())
+            yield "fail", f"{PREDICTIONS_FOLDER}/{name} is missing"
+    beside = sorted(path.name for path in (case.folder / PREDICTIONS_FOLDER).iterdir())
     unlisted = [name for name in beside if name not in listed]
     if unlisted:
         yield "fail", f"the form does not name {some(map(_short, unlisted), 3)}"
     yield "pass", str(expected)
 
 
-def _encoding(case: Case) -> Found:
+def _encoding(case: SubmissionFiles) -> Found:
     """UTF-8, CSV, the columns of the suite, not too many rows."""
     own = LAYOUTS[0]
     needed = ("network", "layer", *own.required)
@@ -207,7 +217,7 @@ def _encoding(case: Case) -> Found:
     yield "pass", ", ".join(f"{name}: {len(rows):,} rows" for name, rows in case.tables)
 
 
-def _duplicates(case: Case) -> Found:
+def _duplicates(case: SubmissionFiles) -> Found:
     """No unit twice, but for its senses."""
     for name, rows in case.tables:
         seen: Counter[tuple[str, ...]] = Counter()
@@ -222,20 +232,20 @@ def _duplicates(case: Case) -> Found:
     yield "pass", "each unit once"
 
 
-def _rows(case: Case) -> Found:
+def _rows(case: SubmissionFiles) -> Found:
     """Every row is a description, an abstention or a failure of a unit."""
     for said, (_, _, path) in zip(case.said, case.files, strict=True):
         status = Counter(said.first(unit).status for unit in said.units)  # type: ignore[union-attr]
         yield "pass", f"{path.name}: " + ", ".join(f"{n:,} {s}" for s, n in sorted(status.items()))
 
 
-def _characters(case: Case) -> Found:
+def _characters(case: SubmissionFiles) -> Found:
     """Nothing that hides, turns text around, or is a formula to a spreadsheet."""
     for name, rows in case.tables:
         for line, cells in rows:
             for column, text in cells.items():
                 text = text.strip(" ")
-                if (found := hidden(text)) is not None:
+                if (found := find_hidden_character(text)) is not None:
                     yield "fail", f"{name}, line {line}: {column} holds {found}"
                     return
                 formula = text.startswith(_FORMULA) and column not in ("score", "unit", "rank")
@@ -249,7 +259,7 @@ def _characters(case: Case) -> Found:
     yield "pass", "plain text"
 
 
-def _digests(case: Case) -> Found:
+def _digests(case: SubmissionFiles) -> Found:
     """Files, units and edition are those that the form says."""
     for predicted, track, path in case.files:
         if sha256(path) != predicted.sha256:
@@ -265,11 +275,11 @@ def _digests(case: Case) -> Found:
     yield "pass", "as stated"
 
 
-def _coverage(case: Case) -> Found:
+def _coverage(case: SubmissionFiles) -> Found:
     """Every unit of the track is described, or counts as failed; no other edition's unit is."""
     for said, (_, track, path) in zip(case.said, case.files, strict=True):
         known = case.known(track)
-        expected, others = track_units.units(track, known)
+        expected, others = track_units.split_units(track, known)
         if expected is None or others is None:
             yield "skip", _absent(track)
             continue
@@ -288,7 +298,7 @@ def _coverage(case: Case) -> Found:
         yield ("pass" if n else "fail"), says
 
 
-def _training(case: Case) -> Found:
+def _training(case: SubmissionFiles) -> Found:
     """What it learned from is what the condition allows."""
     form = case.form
     if form.saw_test_units:
@@ -296,7 +306,7 @@ def _training(case: Case) -> Found:
     for _, track, _ in case.files:
         if not track.condition or track.condition.startswith("within-network"):
             continue
-        train, test = track_units.networks(track)
+        train, test = track_units.condition_networks(track)
         named = [name.strip().replace("/", "-") for name in form.trained_on]
         learned = {n for name in named for n in catalog.GROUPS.get(name, (name,))}
         if not form.saw_test_units and learned & set(test):
@@ -311,7 +321,7 @@ def _training(case: Case) -> Found:
     yield "pass", f"trained on {some(map(_short, form.trained_on), 3) or 'nothing of the kind'}"
 
 
-def _constants(case: Case) -> Found:
+def _constants(case: SubmissionFiles) -> Found:
     """Answers differ between units, and are none of what programs say when they fail."""
     for said, (_, _, path) in zip(case.said, case.files, strict=True):
         texts = [normalise(row.description) for row in said.rows if row.status == "ok"]
@@ -330,7 +340,7 @@ def _constants(case: Case) -> Found:
         yield "pass", f"{path.name}: {len(counts):,} distinct, the ten commonest {ten:.0%} of all"
 
 
-def _leakage(case: Case) -> Found:
+def _leakage(case: SubmissionFiles) -> Found:
     """Long answers are no oftener a reference of their unit than one person's are."""
     for said, (_, track, path) in zip(case.said, case.files, strict=True):
         known = case.known(track)
@@ -339,20 +349,21 @@ def _leakage(case: Case) -> Found:
             continue
         rows = [said.first(unit) for unit in known.units]
         answers = [normalise(row.description) if row is not None else None for row in rows]
-        found = leakage.measure(answers, known, track_units.scope(track, known))
+        found = leakage.measure_leakage(answers, known, track_units.units_in_scope(track, known))
         person = "one simulated annotator" if track.synthetic else "one person"
         rate, theirs, limit = (
             f"{round(share, 4) + 0.0:.2%}" for share in (found.rate, found.person, found.limit)
         )
         says = (
             f"{path.name}: {found.n_same:,} of {found.n_units:,} answers are a reference of their "
-            f"unit word for word and have {leakage.WORDS} words or more, {found.n_shuffled:.1f} "
-            f"expected by chance; on matched references {rate}, {person} {theirs}, limit {limit}"
+            f"unit word for word and have {leakage.MIN_WORDS} words or more, "
+            f"{found.n_shuffled:.1f} expected by chance; on matched references {rate}, "
+            f"{person} {theirs}, limit {limit}"
         )
         yield ("warn" if found.warns else "pass"), says
 
 
-CHECKS: dict[str, tuple[Callable[[Case], Found], bool]] = {
+CHECKS: dict[str, tuple[Callable[[SubmissionFiles], Found], bool]] = {
     "files": (_files, True),
     "schema": (_schema, True),
     "path": (_path, True),

@@ -14,7 +14,13 @@ from leaderboard.evaluation import predictions
 from leaderboard.evaluation.references import References
 from leaderboard.ranking import tracks
 from leaderboard.submission import form, track_units
-from leaderboard.submission.form import FOLDER, FORM, SCHEMA_VERSION, Submission, file_name
+from leaderboard.submission.form import (
+    FORM_NAME,
+    PREDICTIONS_FOLDER,
+    SCHEMA_VERSION,
+    Submission,
+    predictions_file_name,
+)
 from milannotations import catalog
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing, sha256
@@ -23,7 +29,7 @@ HOME = Path("leaderboard") / "submissions"
 """Where submissions lie, in the repository."""
 
 
-def new(
+def create_submission(
     fields: Mapping[str, Any],
     files: Sequence[str | os.PathLike[str]],
     *,
@@ -71,17 +77,17 @@ def new(
             f"{folder} is there already. Another state of a method is another version; "
             "--overwrite replaces this one."
         )
-    if folder.exists() and not (folder / FORM).is_file():
+    if folder.exists() and not (folder / FORM_NAME).is_file():
         raise InputError(f"{folder} holds something else than a submission. Give another --root.")
     with replacing(folder) as temporary:
-        (temporary / FOLDER).mkdir(parents=True)
+        (temporary / PREDICTIONS_FOLDER).mkdir(parents=True)
         entries = []
         for each, seed in zip(said, numbered, strict=True):
-            path = temporary / FOLDER / file_name(found, seed)
+            path = temporary / PREDICTIONS_FOLDER / predictions_file_name(found, seed)
             each.write(path)
             entries.append(_entry(found, seed, sha256(path), known))
         made = _form({**stated, "predictions": entries})
-        (temporary / FORM).write_text(form.dumps(made), encoding="utf-8")
+        (temporary / FORM_NAME).write_text(form.dumps(made), encoding="utf-8")
     return folder
 
 
@@ -90,7 +96,7 @@ def _entry(
 ) -> dict[str, Any]:
     return {
         "track": track.key,
-        "file": file_name(track, seed),
+        "file": predictions_file_name(track, seed),
         "sha256": digest,
         "seed": seed,
         "units_digest": track.units_digest,
@@ -102,10 +108,10 @@ def _form(fields: Mapping[str, Any]) -> Submission:
     try:
         return Submission.model_validate(dict(fields))
     except ValidationError as error:
-        raise InputError(f"The form: {form.first(error)}") from None
+        raise InputError(f"The form: {form.describe_first_error(error)}") from None
 
 
-def drafted(file: str | os.PathLike[str]) -> dict[str, Any]:
+def prefilled_fields(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the fields of a form that the account beside a file of predictions answers.
 
     `milan describe` writes one; a file of other making has none, and answers nothing.

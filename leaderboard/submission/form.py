@@ -24,8 +24,8 @@ from leaderboard.record_format.method_info import About
 from milannotations.errors import InputError, did_you_mean
 from milannotations.utils.files import check_is_file
 
-FORM = "submission.yaml"
-FOLDER = "predictions"
+FORM_NAME = "submission.yaml"
+PREDICTIONS_FOLDER = "predictions"
 SCHEMA_VERSION = 1
 
 MAX_FORM = 65_536
@@ -44,7 +44,7 @@ _RESERVED = {"con", "prn", "aux", "nul"}
 """Names that some systems keep for themselves."""
 
 
-def hidden(text: str) -> str | None:
+def find_hidden_character(text: str) -> str | None:
     """Return the name of the first character that shows nothing or turns the text around.
 
     Letters of scripts that are written from right to left are letters like any other.
@@ -63,7 +63,7 @@ def hidden(text: str) -> str | None:
 
 
 def _text(value: str) -> str:
-    if (found := hidden(value)) is not None:
+    if (found := find_hidden_character(value)) is not None:
         raise ValueError(f"it holds {found}; plain text in one line is expected")
     return value.strip()
 
@@ -169,7 +169,7 @@ class Submission(About):
         return About(**{**self.model_dump(include=set(About.model_fields)), "seed": predicted.seed})
 
 
-def file_name(track: Track, seed: int | None) -> str:
+def predictions_file_name(track: Track, seed: int | None) -> str:
     """Return the name of a file of predictions: `<edition>-<config>.csv`, and what tells it.
 
     Example:
@@ -180,7 +180,7 @@ def file_name(track: Track, seed: int | None) -> str:
     return track.stem + ("" if seed is None else f"-seed{seed}") + ".csv"
 
 
-def parse(content: bytes, where: str = FORM) -> Submission:
+def parse(content: bytes, where: str = FORM_NAME) -> Submission:
     """Return the form in the bytes of a file.
 
     Every value is read as the text that stands there, so that version 1.0 is "1.0"; tags,
@@ -202,16 +202,16 @@ def parse(content: bytes, where: str = FORM) -> Submission:
     try:
         return Submission.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{where}: {first(error)}") from None
+        raise InputError(f"{where}: {describe_first_error(error)}") from None
 
 
-def load(folder: str | os.PathLike[str]) -> Submission:
+def load_form(folder: str | os.PathLike[str]) -> Submission:
     """Return the form in a submission's folder.
 
     Raises:
         InputError: see `parse`; no such file, or it is a link.
     """
-    path = Path(folder) / FORM
+    path = Path(folder) / FORM_NAME
     if path.is_symlink():
         raise InputError(f"{path} is a link; a file was expected.")
     check_is_file(path)
@@ -270,7 +270,7 @@ def _said(error: yaml.YAMLError) -> str:
     return str(problem).splitlines()[0][:200] + (f", line {mark.line + 1}" if mark else "")
 
 
-def first(error: ValidationError) -> str:
+def describe_first_error(error: ValidationError) -> str:
     """Return what is wrong with the first field, and how many more are wrong."""
     wrong = error.errors(include_url=False, include_context=False)
     one = wrong[0]

@@ -18,7 +18,7 @@ from leaderboard.evaluation.reference_views import Mask
 from leaderboard.evaluation.references import References
 from leaderboard.metrics.base import Floats
 
-WORDS = 5
+MIN_WORDS = 5
 """Of an answer that is counted, at least."""
 
 ERRORS = 3
@@ -55,7 +55,7 @@ class Leakage:
         return self.n_units > 0 and self.rate > self.limit
 
 
-def measure(answers: Sequence[str | None], known: References, scope: Mask) -> Leakage:
+def measure_leakage(answers: Sequence[str | None], known: References, scope: Mask) -> Leakage:
     """Return how many answers are references of their units, beside one person.
 
     Args:
@@ -122,7 +122,7 @@ def _counts(
         held = Counter(text for i in inside for text in set(sets[i]))
         for i in inside:
             text = answers[i] or ""
-            if len(text.split()) >= WORDS:
+            if len(text.split()) >= MIN_WORDS:
                 own[i] = text in sets[i]
                 shuffled[i] = (held[text] - own[i]) / max(1, len(inside) - 1)
     return own, shuffled

@@ -11,14 +11,14 @@ from leaderboard.evaluation.predictions import read
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build
-from leaderboard.ranking.tracks import get, place
+from leaderboard.ranking.tracks import get, record_path
 from leaderboard.submission import track_units
-from leaderboard.submission.checks import check
-from leaderboard.submission.form import FOLDER, load
+from leaderboard.submission.checks import check_submission
+from leaderboard.submission.form import PREDICTIONS_FOLDER, load_form
 from milannotations.errors import InputError
 
 
-def score(
+def rescore_submission(
     folder: str | os.PathLike[str],
     *,
     data: Mapping[str, str] | None = None,
@@ -33,7 +33,7 @@ def score(
 
     Args:
         folder: of the submission.
-        data: as in `check`.
+        data: as in `check_submission`.
         out: folder to write records to, `<track>/<method>-<version>[-seed<N>]`.
         settings: seeds and numbers of draws.
         overwrite: replace another submission's record.
@@ -42,13 +42,13 @@ def score(
     Raises:
         InputError: a check fails; an edition is not at hand.
     """
-    failed = [result for result in check(folder, data=data) if not result.passed]
+    failed = [result for result in check_submission(folder, data=data) if not result.passed]
     if failed:
         raise InputError(
             f"{folder} is not scored: {failed[0].name}: {failed[0].message}. "
             "See: milan submit check"
         )
-    form, scores = load(folder), []
+    form, scores = load_form(folder), []
     built = build(dict.fromkeys(m for p in form.predictions for m in get(p.track).metrics))
     for predicted in form.predictions:
         track = get(predicted.track)
@@ -59,7 +59,7 @@ def score(
                 f"say where it is: --data {track.edition}=FOLDER"
             )
         made = scoring.score(
-            read(Path(folder) / FOLDER / predicted.file),
+            read(Path(folder) / PREDICTIONS_FOLDER / predicted.file),
             track_units.open_references(track, source),
             {name: metric for name, metric in built.items() if name in track.metrics},
             split=track.split,
@@ -72,7 +72,7 @@ def score(
         about = form.about(predicted)
         made.record = made.record.model_copy(update={"track": track.key, "about": about})
         if out is not None:
-            at = place(track, form.name, form.version, predicted.seed)
+            at = record_path(track, form.name, form.version, predicted.seed)
             made.save(Path(out) / at, overwrite=overwrite)
         scores.append(made)
     return scores

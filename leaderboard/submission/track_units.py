@@ -41,12 +41,12 @@ def open_references(track: Track, source: str | os.PathLike[str]) -> References:
             f"{source} is not the edition of {track.key}: its digest is {known.digest[:12]}, "
             f"expected {track.edition_digest[:12]}. See: milan list tracks"
         )
-    if not scope(track, known).any():
+    if not units_in_scope(track, known).any():
         raise InputError(f"{source} has none of the units of {track.key}.")
     return known
 
 
-def scope(track: Track, known: References) -> Mask:
+def units_in_scope(track: Track, known: References) -> Mask:
     """Return which units (n,) of the references an entry is to describe."""
     made = np.array([bool(texts) for texts in known.texts]) | known.known
     if track.condition:
@@ -56,30 +56,34 @@ def scope(track: Track, known: References) -> Mask:
     return made & np.array([side in wanted_split for side in known.splits])
 
 
-def units(track: Track, known: References | None) -> tuple[set[Unit] | None, set[Unit] | None]:
+def split_units(
+    track: Track, known: References | None
+) -> tuple[set[Unit] | None, set[Unit] | None]:
     """Return the units that an entry is to describe, and the others of the same networks.
 
     Published units are known without their edition; elsewhere (None, None) without references.
     """
     if track.condition:
         test = set(_split(track).test)
-        every = {unit for name in networks(track)[1] for unit in catalog.NETWORKS[name].units()}
+        every = {
+            unit for name in condition_networks(track)[1] for unit in catalog.NETWORKS[name].units()
+        }
         return test, every - test
     if known is None:
         return None, None
-    inside = set(compress(known.units, scope(track, known)))
+    inside = set(compress(known.units, units_in_scope(track, known)))
     return inside, set(known.units) - inside
 
 
-def networks(track: Track) -> tuple[list[str], list[str]]:
+def condition_networks(track: Track) -> tuple[list[str], list[str]]:
     """Return the published networks that a condition trains on, and those that it tests on."""
     train, test = (list(dict.fromkeys(unit.network for unit in side)) for side in _split(track))
     return train, test
 
 
-def digest(units: Iterable[Unit]) -> str:
+def units_digest(split_units: Iterable[Unit]) -> str:
     """Return the sha256 of the keys of units, sorted, a line each."""
-    lines = "".join(f"{unit}\n" for unit in sorted(units))
+    lines = "".join(f"{unit}\n" for unit in sorted(split_units))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

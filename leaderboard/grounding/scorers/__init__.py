@@ -25,7 +25,7 @@ from milannotations.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from milannotations.probes import Probe
 
-FORMS = {"grammar": "grammar", "labels": "labels", "clip": "text_image", "table": "table"}
+SCORER_MODULES = {"grammar": "grammar", "labels": "labels", "clip": "text_image", "table": "table"}
 """What stands before the colon, and which module reads it."""
 
 
@@ -119,11 +119,11 @@ def open_scorer(said: str, *, cache: str | None = None) -> Scorer:
         True
     """
     kind, _, rest = said.partition(":")
-    if kind not in FORMS:
+    if kind not in SCORER_MODULES:
         raise InputError(
-            f"No scorer '{said}'.{did_you_mean(kind, FORMS)} Expected grammar, labels, "
+            f"No scorer '{said}'.{did_you_mean(kind, SCORER_MODULES)} Expected grammar, labels, "
             "labels:LEXICON, clip:MODEL or table:FILE."
         )
-    module = importlib.import_module(f"leaderboard.grounding.scorers.{FORMS[kind]}")
+    module = importlib.import_module(f"leaderboard.grounding.scorers.{SCORER_MODULES[kind]}")
     made: Scorer = module.create(rest, cache=cache)
     return made

@@ -27,7 +27,7 @@ BATCH = 64
 """Scenes whose maps are looked at together."""
 
 
-class Grammar:
+class GrammarScorer:
     """Says where a description holds, of scenes of the mini world.
 
     A description is read whole or not at all: one with a word that the grammar does not know, or
@@ -117,7 +117,7 @@ def _scenes(probe: Probe) -> list[Scene]:
     return list(scenes) if places is None else [scenes[i] for i in places]
 
 
-def create(said: str = "", *, cache: str | None = None) -> Grammar:
+def create(said: str = "", *, cache: str | None = None) -> GrammarScorer:
     """Return the scorer.
 
     Raises:
@@ -125,4 +125,4 @@ def create(said: str = "", *, cache: str | None = None) -> Grammar:
     """
     if said:
         raise InputError(f"The scorer 'grammar' takes nothing behind it; got '{said}'.")
-    return Grammar()
+    return GrammarScorer()

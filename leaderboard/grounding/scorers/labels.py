@@ -35,7 +35,7 @@ SIDE = 112
 """Label maps are looked at in this size."""
 
 
-class Labels:
+class LabelScorer:
     """Says where labels are that a description names: where any of them is.
 
     Of a text, the longest runs of words that the lexicon has are taken, from the left, singular
@@ -196,15 +196,15 @@ def _entries(path: Path, text: str) -> Iterable[tuple[str, Sequence[str]]]:
     return [(parts[0], parts[1].split(",")) for parts in lines if len(parts) == 2]
 
 
-def create(said: str = "", *, cache: str | None = None) -> Labels:
+def create(said: str = "", *, cache: str | None = None) -> LabelScorer:
     """Return the scorer, with the lexicon of a file.
 
     Raises:
         InputError: as `read_lexicon`.
     """
     if not said:
-        return Labels()
+        return LabelScorer()
     path = Path(said).expanduser()
     lexicon = read_lexicon(path)
     made = json.dumps(lexicon, sort_keys=True)
-    return Labels(lexicon, hashlib.sha256(made.encode()).hexdigest()[:24])
+    return LabelScorer(lexicon, hashlib.sha256(made.encode()).hexdigest()[:24])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COLUMNS = ("description", "image", "presence")
 
 
-class Table:
+class TableScorer:
     """Looks presences up.
 
     Args:
@@ -81,11 +81,11 @@ class Table:
         return found
 
 
-def create(said: str = "", *, cache: str | None = None) -> Table:
+def create(said: str = "", *, cache: str | None = None) -> TableScorer:
     """Return the scorer of a file.
 
     Raises:
-        InputError: no such file, other columns; as `Table`.
+        InputError: no such file, other columns; as `TableScorer`.
     """
     import pandas as pd
 
@@ -98,4 +98,4 @@ def create(said: str = "", *, cache: str | None = None) -> Table:
             f"{path} has the columns {', '.join(map(str, frame.columns))}; expected "
             f"{', '.join(COLUMNS)}."
         )
-    return Table(frame, path.name, sha256(path))
+    return TableScorer(frame, path.name, sha256(path))
