@@ -8,8 +8,6 @@ computed is kept, in memory and, where a folder is given, on disk, by content.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
 from milannotations.schema import Unit
-from milannotations.utils.files import replacing
+from milannotations.utils.cache import Cache, CacheEntry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +56,7 @@ class Probing:
         cache: Path | None = None,
     ) -> None:
         self.network, self.model, self.items, self.probe = network, model, items, probe
-        self.layers, self.run, self.cache = list(layers), run, cache
+        self.layers, self.run, self.cache = list(layers), run, Cache(cache)
         self._kept: dict[str, dict[str, Any]] = {}
 
     @cached_property
@@ -198,7 +196,8 @@ class Probing:
             tallies={tally: remembered(tally, make) for tally, make in tallies.items()},
             run=self.run,
         )
-        if self.cache is not None:
+        entry = self._entry(name)
+        if entry.path is not None:
             state = {
                 label: {
                     "quantile": layer.thresholds,
@@ -206,8 +205,7 @@ class Probing:
                 }
                 for label, layer in computed.layers.items()
             }
-            with replacing(self._file(name)) as temporary:
-                torch.save(state, temporary)
+            entry.write(lambda path: torch.save(state, path))
         return {
             label: {"quantile": layer.thresholds, **layer.tallies}
             for label, layer in computed.layers.items()
@@ -218,9 +216,9 @@ class Probing:
     ) -> dict[str, dict[str, Any]] | None:
         import torch
 
-        if self.cache is None or not self._file(name).is_file():
+        state = self._entry(name).read(lambda path: torch.load(path, weights_only=True))
+        if state is None:
             return None
-        state = torch.load(self._file(name), weights_only=True)
         found: dict[str, dict[str, Any]] = {}
         for label, own in state.items():
             found[label] = {"quantile": own["quantile"]}
@@ -230,10 +228,11 @@ class Probing:
                 found[label][tally] = empty.result()
         return found
 
-    def _file(self, name: str) -> Path:
-        assert self.cache is not None
-        asked = json.dumps([self.source, list(map(str, self.layers)), name], sort_keys=True)
-        return self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.pt"
+    def _entry(self, name: str) -> CacheEntry:
+        if self.cache.folder is None:  # the network's digest takes time
+            return CacheEntry(None)
+        layers = list(map(str, self.layers))
+        return self.cache.entry("statistics", self.source, layers, name, suffix=".pt")
 
 
 def of_mini(networks: Sequence[str] = ()) -> dict[str, Probing]:
