@@ -22,6 +22,16 @@ def test_entries_differ_by_kind_and_key(tmp_path):
     assert cache.entry("a", 1, suffix=".json").path.suffix == ".json"
 
 
+def test_entries_of_a_kind_are_listed(tmp_path):
+    cache = Cache(tmp_path)
+    entries = [cache.entry(kind, 1, suffix=".json") for kind in ("a", "b")]
+    assert cache.paths("a", ".json") == []
+    for entry in entries:
+        entry.write_json([])
+    assert cache.paths("a", ".json") == [entries[0].path]
+    assert Cache(None).paths("a") == []
+
+
 def test_an_entry_is_made_once(tmp_path):
     made = []
     for _ in range(2):

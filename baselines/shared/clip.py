@@ -8,14 +8,13 @@ costs one pass over the pictures and one over the texts.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from milannotations.errors import InputError, some
-from milannotations.utils.files import replacing
+from milannotations.utils.cache import Cache, content_key
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +75,7 @@ class TextImage:
     ) -> None:
         self.model = model.float().eval().requires_grad_(False)
         self.tokenizer, self.processor = tokenizer, processor
-        self.cache = None if cache is None else Path(cache).expanduser()
+        self.cache = Cache(cache)
         reads = model.config.text_config
         self.context = int(reads.max_position_embeddings)
         end = tokenizer.eos_token_id
@@ -143,8 +142,7 @@ class TextImage:
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
         words = inner.to_str() if inner is not None else sorted(self.tokenizer.get_vocab().items())
         pixels = {k: str(v) for k, v in self.processor.to_dict().items() if "name_or" not in k}
-        asked = json.dumps([digest(self.model), words, pixels, self.context], sort_keys=True)
-        return hashlib.sha256(asked.encode()).hexdigest()
+        return content_key(digest(self.model), words, pixels, self.context)
 
     def images(self, pictures: Iterable[Image.Image]) -> Tensor:
         """Return vectors of pictures, float32 (picture, e); see `TextImageModel.images`."""
@@ -202,7 +200,7 @@ class TextImage:
 
         def keep() -> None:
             known.update(unsaved)
-            if self.cache is not None and unsaved:
+            if self.cache.folder is not None and unsaved:
                 self._write(kind, unsaved)
             unsaved.clear()
 
@@ -224,9 +222,11 @@ class TextImage:
 
     # ---- what is kept
 
-    def _folder(self) -> Path:
-        assert self.cache is not None
-        return self.cache / f"embeddings-{self.digest[:24]}"
+    def _shards(self) -> Cache:
+        """Return the part of the cache that is of this model: a file a shard."""
+        folder = self.cache.entry("embeddings", self.digest).path
+        assert folder is not None
+        return Cache(folder)
 
     def _remembered(self, kind: str) -> dict[bytes, Tensor]:
         from safetensors import SafetensorError
@@ -235,9 +235,9 @@ class TextImage:
         if kind in self._known:
             return self._known[kind]
         known = self._known[kind] = {}
-        if self.cache is None:
+        if self.cache.folder is None:
             return known
-        for path in sorted(self._folder().glob(f"{kind}-*.safetensors")):
+        for path in self._shards().paths(kind, ".safetensors"):
             try:
                 kept = load_file(path)
             except SafetensorError as error:
@@ -250,12 +250,9 @@ class TextImage:
         import torch
         from safetensors.torch import save_file
 
-        name = hashlib.sha256(b"".join(vectors)).hexdigest()[:24]
-        with replacing(self._folder() / f"{kind}-{name}.safetensors") as temporary:
-            save_file(
-                {
-                    "keys": torch.tensor([list(key) for key in vectors], dtype=torch.uint8),
-                    "vectors": torch.stack(list(vectors.values())),
-                },
-                temporary,
-            )
+        shard = {
+            "keys": torch.tensor([list(key) for key in vectors], dtype=torch.uint8),
+            "vectors": torch.stack(list(vectors.values())),
+        }
+        entry = self._shards().entry(kind, [key.hex() for key in vectors], suffix=".safetensors")
+        entry.write(lambda path: save_file(shard, path))

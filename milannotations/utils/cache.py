@@ -67,6 +67,10 @@ class Cache:
             return CacheEntry(None)
         return CacheEntry(self.folder / f"{kind}-{content_key(*parts)[:KEY_DIGITS]}{suffix}")
 
+    def paths(self, kind: str, suffix: str = "") -> list[Path]:
+        """Return the paths of all entries of a kind, sorted."""
+        return [] if self.folder is None else sorted(self.folder.glob(f"{kind}-*{suffix}"))
+
 
 @dataclass(frozen=True)
 class CacheEntry:
