@@ -23,6 +23,7 @@ from leaderboard.site import method_page as methods
 from leaderboard.site.load_records import ApplicationRun, TrackRuns
 from leaderboard.site.safe_text import script_json, slug
 from milannotations.errors import InputError
+from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import replacing
 
 RECORDS = Path(__file__).parent.parent / "results"
@@ -56,7 +57,7 @@ def build(
     *,
     editions: Iterable[str | os.PathLike[str]] = (),
     real: str | os.PathLike[str] | None = None,
-    cache: str | os.PathLike[str] = thumbnails.CACHE,
+    cache: str | os.PathLike[str] = DEFAULT_FOLDER,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:

@@ -6,7 +6,6 @@ they are scored once and kept in the cache.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from leaderboard.evaluation import predictions, scoring
 from leaderboard.metrics import build
 from leaderboard.ranking import tracks
 from leaderboard.record_format.method_info import About
-from leaderboard.site import thumbnails
 from leaderboard.submission.track_units import open_references
 from milannotations.errors import InputError
 from milannotations.published import annotations as published
-from milannotations.utils.files import replacing, sha256
+from milannotations.utils.cache import DEFAULT_FOLDER, Cache, CacheEntry
+from milannotations.utils.files import sha256
 
 TRACK = "leave-one-out/resnet152-imagenet"
 NETWORK = "resnet152-imagenet"
@@ -88,7 +87,7 @@ PUBLISHED_METHODS = (
 def build_records(
     folder: str | os.PathLike[str],
     *,
-    cache: str | os.PathLike[str] = thumbnails.CACHE,
+    cache: str | os.PathLike[str] = DEFAULT_FOLDER,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Path, Path]:
     """Return a folder of records and one of their edition, from the cache or made now.
@@ -109,26 +108,30 @@ def build_records(
             tell(f"{row.name}: left out, {root / row.files[0][1]} is not there")
     if not found:
         raise InputError(f"--with {folder}: it holds descriptions of no method that is known here.")
-    digest = _digest(root, found)
-    made = Path(cache).expanduser() / "real" / digest
-    if not made.is_dir():
-        with replacing(made) as temporary:
-            temporary.mkdir()
-            _make(root, found, temporary, tell)
-    return made / "records", made / "release"
+    entry = _entry(root, found, Cache(cache))
+    assert entry.path is not None
+    if not entry.path.is_dir():
+        entry.write(lambda temporary: _make(root, found, temporary, tell))
+    return entry.path / "records", entry.path / "release"
 
 
-def _digest(root: Path, found: Sequence[PublishedMethod]) -> str:
-    whole = hashlib.sha256(repr((VERSION, tracks.get(TRACK).to_dict())).encode())
-    for row in found:
-        whole.update(repr((row.name, row.version, row.about.model_dump())).encode())
-        whole.update(sha256(root / ANNOTATIONS, *(root / path for _, path in row.files)).encode())
-    return whole.hexdigest()[:32]
+def _entry(root: Path, found: Sequence[PublishedMethod], cache: Cache) -> CacheEntry:
+    rows = [
+        (
+            row.name,
+            row.version,
+            row.about.model_dump(mode="json"),
+            sha256(root / ANNOTATIONS, *(root / path for _, path in row.files)),
+        )
+        for row in found
+    ]
+    return cache.entry("published-rows", VERSION, tracks.get(TRACK).to_dict(), rows)
 
 
 def _make(
     root: Path, found: Sequence[PublishedMethod], folder: Path, tell: Callable[[str], Any]
 ) -> None:
+    folder.mkdir()
     track = tracks.get(TRACK)
     published.build_edition(root / ANNOTATIONS, NETWORK, folder / "release")
     known = open_references(track, folder / "release")

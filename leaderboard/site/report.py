@@ -20,6 +20,7 @@ from leaderboard.site.safe_text import script_json
 from leaderboard.site.unit_browser import MethodDescriptions
 from milannotations.editions.configs import edition_name, pick_config
 from milannotations.errors import InputError
+from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import check_writable, replacing
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "no-overlap", "distinct", "top10-share")
@@ -37,7 +38,7 @@ def report(
     network: str | None = None,
     layer: str | None = None,
     settings: ScoreConfig | None = None,
-    cache: str | os.PathLike[str] = thumbnails.CACHE,
+    cache: str | os.PathLike[str] = DEFAULT_FOLDER,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:

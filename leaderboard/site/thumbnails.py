@@ -22,11 +22,11 @@ from typing import Any
 from milannotations.editions.configs import list_files
 from milannotations.errors import InputError
 from milannotations.schema import Unit
+from milannotations.utils.cache import DEFAULT_FOLDER, Cache, content_key
 from milannotations.utils.contact_sheet import PAPER, masked
-from milannotations.utils.files import replacing, sha256
+from milannotations.utils.files import sha256
 from milannotations.utils.progress import progress_bar
 
-CACHE = "~/.cache/milannotations"
 COLUMNS, ROWS, SIDE = 15, 10, 96
 QUALITY = 80
 """Of JPEG. Against WebP of quality 78 and method 0, on a sheet of photographs: an eighth of the
@@ -67,7 +67,7 @@ def make_sheets(
     edition: str | os.PathLike[str],
     config: str,
     *,
-    cache: str | os.PathLike[str] = CACHE,
+    cache: str | os.PathLike[str] = DEFAULT_FOLDER,
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> ThumbnailSheets | None:
@@ -84,17 +84,22 @@ def make_sheets(
     """
     paths = [path for part in list_files(edition, config).values() for path in part]
     digest = _digest(paths)
-    folder = Path(cache).expanduser() / "sprites" / digest
-    if not (folder / "sheets.json").is_file():
+    entry = Cache(cache).entry("thumbnails", digest)
+    folder = entry.path
+    assert folder is not None
+    if (told := entry.read(_read)) is None:
         tell(f"{config}: making thumbnails, once")
-        with replacing(folder) as temporary:
-            temporary.mkdir()
-            _make(paths, temporary, progress)
-    told = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
+        entry.write(lambda temporary: _make(paths, temporary, progress))
+        told = _read(folder)
     if not told["units"]:
         return None
     pictures = {Unit(*key): count for *key, count in told["units"]}
     return ThumbnailSheets(digest, folder, told["side"], pictures)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    sheets: dict[str, Any] = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
+    return sheets
 
 
 def _name(number: int) -> str:
@@ -103,20 +108,20 @@ def _name(number: int) -> str:
 
 def _digest(paths: list[Path]) -> str:
     """Return what names the sheets: the content of the files, and how sheets are made."""
-    made = hashlib.sha256(repr((VERSION, COLUMNS, ROWS, SIDE, QUALITY)).encode())
+    contents = []
     for folder in dict.fromkeys(path.parent for path in paths):
         # converted editions keep the checksums of their shards: tens of gigabytes need no reading
         sums = folder / "checksums.json"
         known = json.loads(sums.read_text(encoding="utf-8")) if sums.is_file() else {}
-        for path in paths:
-            if path.parent == folder:
-                made.update(str(known.get(path.name) or sha256(path)).encode())
-    return made.hexdigest()[:32]
+        shards = [path for path in paths if path.parent == folder]
+        contents += [known.get(path.name) or sha256(path) for path in shards]
+    return content_key(VERSION, COLUMNS, ROWS, SIDE, QUALITY, contents)
 
 
 def _make(paths: list[Path], folder: Path, progress: bool) -> None:
     import pyarrow.parquet as parquet
 
+    folder.mkdir()
     total = sum(parquet.ParquetFile(path).metadata.num_rows for path in paths)
     rows = _rows(paths)
     first = next(rows, None)

@@ -88,10 +88,12 @@ class CacheEntry:
         Raises:
             OSError: the entry is there and may not be read.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return None
         try:
             return load(self.path)
+        except FileNotFoundError:
+            return None
         except (OSError, MemoryError):
             raise
         except Exception:
