@@ -114,5 +114,7 @@ class MiniAnalysis:
         )
 
     def _kept(self, target: Target, settings: Settings) -> Path:
-        what = (dict(target.source), dict(target.images), settings.how)
-        return self.workshop.place("accuracies", *what).with_suffix(".json")
+        key = (dict(target.source), dict(target.images), settings.how)
+        path = self.workshop.entry("accuracies", *key, suffix=".json").path
+        assert path is not None
+        return path

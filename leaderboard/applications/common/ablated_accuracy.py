@@ -7,8 +7,6 @@ that the next method finds it there.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from milannotations.errors import InputError
 from milannotations.schema import Unit
-from milannotations.utils.files import replacing
+from milannotations.utils.cache import Cache, CacheEntry, content_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -191,12 +189,11 @@ class Trial:
             self._ablators[role] = Ablator(self.model, shown, self.layers, run=self.run)
         return self._ablators[role]
 
-    def _file(self, role: str) -> Path | None:
-        if self.folder is None:
-            return None
-        asked = [self._digest, dict(self.pictures[role].source), sorted(self.widths)]
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"ablated-{digest[:16]}.json"
+    def _entry(self, role: str) -> CacheEntry:
+        if self.folder is None:  # the network's digest takes time
+            return CacheEntry(None)
+        key = (self._digest, dict(self.pictures[role].source), sorted(self.widths))
+        return Cache(self.folder).entry("ablated", *key, suffix=".json")
 
     @cached_property
     def _digest(self) -> str | None:
@@ -206,16 +203,11 @@ class Trial:
 
     def _kept(self, role: str) -> dict[str, list[int]]:
         if role not in self._measured:
-            path = self._file(role)
-            there = path is not None and path.is_file()
-            self._measured[role] = json.loads(path.read_text()) if path and there else {}
+            self._measured[role] = self._entry(role).read_json() or {}
         return self._measured[role]
 
     def _keep(self, role: str) -> None:
-        path = self._file(role)
-        if path is not None:
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(self._measured[role], separators=(",", ":")))
+        self._entry(role).write_json(self._measured[role])
 
 
 def _by_layer(units: Sequence[Unit]) -> dict[str, list[int]]:
@@ -227,4 +219,4 @@ def _by_layer(units: Sequence[Unit]) -> dict[str, list[int]]:
 
 def _key(units: Sequence[Unit]) -> str:
     named = sorted((unit.layer, unit.unit) for unit in units)
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+    return content_key(named)[:24]

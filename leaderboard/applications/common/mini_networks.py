@@ -8,9 +8,8 @@ Everything goes by what was asked, so that tasks and methods share it, and a fol
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -43,7 +42,8 @@ from milannotations.synthetic.subjects import (
     train,
 )
 from milannotations.synthetic.training import Settings, write_weights
-from milannotations.utils.files import replacing, sha256
+from milannotations.utils.cache import Cache, CacheEntry
+from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -228,10 +228,9 @@ class Workshop:
         """
         found = self._once(
             ("inside", network.name, shown, concept),
-            lambda: self._kept(
-                self.place("shares", network.source, asdict(shown), concept),
-                lambda: self._shares(network, shown, concept),
-            ),
+            lambda: self.entry(
+                "shares", network.source, asdict(shown), concept, suffix=".json"
+            ).get_json(lambda: self._shares(network, shown, concept)),
         )
         return {
             Unit(network.name, layer, i): value
@@ -251,10 +250,9 @@ class Workshop:
         """
         found = self._once(
             ("selectivity", network.name, shown, concept),
-            lambda: self._kept(
-                self.place("selectivity", network.source, asdict(shown), concept),
-                lambda: self._selectivity(network, shown, concept),
-            ),
+            lambda: self.entry(
+                "selectivity", network.source, asdict(shown), concept, suffix=".json"
+            ).get_json(lambda: self._selectivity(network, shown, concept)),
         )
         return {
             Unit(network.name, layer, i): value
@@ -292,20 +290,19 @@ class Workshop:
             self._made[key] = make()
         return self._made[key]
 
-    def place(self, kind: str, *what: Any) -> Path:
-        """Return where the folder keeps something of these settings, by what it is."""
-        assert self.folder is not None
-        asked = json.dumps([asdict(self.settings), self.scenes, *what], sort_keys=True)
-        return self.folder / f"{kind}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+    def entry(self, kind: str, *parts: Any, suffix: str = "") -> CacheEntry:
+        """Return the cache entry of something that is made with these settings."""
+        key = (asdict(self.settings), self.scenes, *parts)
+        return Cache(self.folder).entry(kind, *key, suffix=suffix)
 
     def _network(self, world: SubjectWorld, seed: int) -> Network:
         from safetensors.torch import load_file
 
         name = f"mini-{world.name}-{seed}".replace(".", "")
-        path = self.place("network", asdict(world), seed).with_suffix(".safetensors")
-        if path.is_file():
-            model = Subject()
-            model.load_state_dict(load_file(path))
+        entry = self.entry("network", asdict(world), seed, suffix=".safetensors")
+        model = Subject()
+        if (weights := entry.read(load_file)) is not None:
+            model.load_state_dict(weights)
         else:
             self.tell(f"{name}: training")
             # one that learns to read as well takes longer: with fewer steps it tells half of the
@@ -313,7 +310,8 @@ class Workshop:
             steps = self.settings.steps * (2 if world.text else 1)
             settings = replace(self.settings, steps=steps)
             model = train(world, seed, settings)
-            write_weights(model, path, {"world": asdict(world), "seed": seed, **asdict(settings)})
+            made_from = {"world": asdict(world), "seed": seed, **asdict(settings)}
+            entry.write(lambda path: write_weights(model, path, made_from))
         return Network(name, model.eval(), world, seed)
 
     def _computed(self, network: Network, shown: SubjectWorld) -> Any:
@@ -323,21 +321,12 @@ class Workshop:
         return self._once(("computed", network.name, shown), make)
 
     def _units(self, network: Network, shown: SubjectWorld) -> Any:
-        out = self.place("edition", network.source, asdict(shown))
-        if not out.is_dir():
+        entry = self.entry("edition", network.source, asdict(shown))
+        assert entry.path is not None
+        if not entry.path.is_dir():
             self.tell(f"{network.name}: exemplars of {self.scenes:,} scenes")
-            with replacing(out) as temporary:  # interrupted, it is made anew
-                self.write(network, shown, temporary)
-        return loading.load(out, network.name, "test")
-
-    def _kept(self, place: Path, make: Callable[[], Any]) -> Any:
-        """Return what the folder keeps at a place as JSON, made unless it is there."""
-        path = place.with_suffix(".json")
-        if not path.is_file():
-            made = make()
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(made))
-        return json.loads(path.read_text())
+            entry.write(lambda folder: self.write(network, shown, folder))
+        return loading.load(entry.path, network.name, "test")
 
     def _maps(self, shown: SubjectWorld, concept: str) -> Tensor:
         """Return where a concept is on the scenes: bool (scene, height, width)."""
@@ -370,10 +359,12 @@ class Workshop:
         made = baselines.get(method)
         file = sha256(method) if Path(method).is_file() else None
         what = (made.spec.to_dict(), file, network.source, asdict(shown), seed)
-        path = self.place("said", *what).with_suffix(".csv")
-        if not path.is_file():
-            self._answers(method, network, shown, seed).write(path)
-        return predictions.read(path)
+        entry = self.entry("predictions", *what, suffix=".csv")
+        assert entry.path is not None
+        if (known := entry.read(predictions.read)) is None:
+            entry.write(self._answers(method, network, shown, seed).write)
+            known = predictions.read(entry.path)
+        return known
 
     def _answers(
         self, method: str, network: Network, shown: SubjectWorld, seed: int
