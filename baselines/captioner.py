@@ -26,7 +26,8 @@ from baselines.shared.openai_client import Answer, Endpoint, Score, cleaned, non
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
-from milannotations.utils.files import replacing, sha256
+from milannotations.utils.cache import Cache, content_key
+from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +146,7 @@ class Captioner:
     side: int
     max_words: int
     parallel: int
-    cache: Cache
+    cache: AnswerCache
     spec: MethodSpec = SPEC
     usage: dict[Unit, Usage] = field(default_factory=dict)
 
@@ -331,7 +332,7 @@ def create(
         prompt = PROMPTS[show] + (OUTLINED if outline else "")
     return Captioner(
         writer, show, prompt, blank, pmi, lam, candidates, outline,
-        exemplars, side, max_words, parallel, Cache(cache),
+        exemplars, side, max_words, parallel, AnswerCache(cache),
     )  # fmt: skip
 
 
@@ -458,54 +459,56 @@ def _total(counts: Sequence[int | None]) -> int | None:
 # what was asked before --------------------------------------------------------------------
 
 
-class Cache:
-    """Keeps answers in memory, and in a folder if there is one, a file each.
+class AnswerCache:
+    """Answers of a model, in memory and, if there is a folder, in a file per question.
 
-    A file is named by the digest of what was asked and holds it beside what was said; one that
-    is damaged is made anew. Of equal questions at one time, one is asked. Answers that were no
-    answers of the model are not kept.
+    A file holds the question beside the answers; one that is damaged is made again. Of equal
+    questions at one time, one is asked. Malformed answers are not kept.
 
     Args:
-        folder: made when there is something to keep; None is memory alone.
+        folder: created with the first answer; None keeps answers in memory alone.
     """
 
     def __init__(self, folder: str | None) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self._made: dict[str, dict[str, Any]] = {}
+        self.folder = folder
+        self._cache = Cache(folder)
+        self._answers: dict[str, dict[str, Any]] = {}
         self._locks: dict[str, Lock] = {}
 
     def get(
-        self, asked: Mapping[str, Any], make: Callable[[], dict[str, Any]]
+        self, question: Mapping[str, Any], ask: Callable[[], dict[str, Any]]
     ) -> tuple[dict[str, Any], bool]:
-        """Return what was made for this question, and if it was made before."""
-        text = json.dumps(asked, sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()
-        with self._locks.setdefault(name, Lock()):
-            if name in self._made:
-                return self._made[name], True
-            path = None if self.folder is None else self.folder / f"{name}.json"
-            found = None if path is None else _read(path, json.loads(text))
-            made = make() if found is None else found
-            if any(said["reason"] == "malformed" for said in made["said"]):
-                return made, False
-            self._made[name] = made
-            if path is not None and found is None:
-                kept = json.dumps({"asked": asked, **made}, indent=1, sort_keys=True)
-                with replacing(path) as temporary:
-                    temporary.write_text(kept + "\n", encoding="utf-8")
-            return made, found is not None
+        """Return the answers to a question, and whether they were known before."""
+        key = content_key(question)
+        with self._locks.setdefault(key, Lock()):
+            if key in self._answers:
+                return self._answers[key], True
+            entry = self._cache.entry("answers", question, suffix=".json")
+            known = entry.read(lambda path: _read(path, question))
+            answers = ask() if known is None else known
+            if any(answer["reason"] == "malformed" for answer in answers["said"]):
+                return answers, False
+            self._answers[key] = answers
+            if known is None:
+                entry.write_json({"asked": question, **answers})
+            return answers, known is not None
 
 
-def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("asked") != asked:
-            return None
-        whole = all(isinstance(said["text"], str) and "reason" in said for said in found["said"])
-        costs = {"seconds", "tokens_in", "tokens_out"} <= set(found)
-        return dict(found) if whole and costs else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _read(path: Path, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers in a file of the cache.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: the file is damaged.
+    """
+    answers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if answers.pop("asked") != json.loads(json.dumps(question)):
+        raise ValueError(f"{path} answers another question")
+    for answer in answers["said"]:
+        if not isinstance(answer["text"], str) or "reason" not in answer:
+            raise ValueError(f"{path} has an answer without a text or a reason")
+    if not {"seconds", "tokens_in", "tokens_out"} <= set(answers):
+        raise ValueError(f"{path} has no costs")
+    return answers
 
 
 # a model that runs here -------------------------------------------------------------------
@@ -539,7 +542,7 @@ class Local:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files = [p for p in files if not any(x[0] == "." for x in p.relative_to(folder).parts)]
         named = [[str(path.relative_to(folder)), sha256(path)] for path in files]
-        return {"files": hashlib.sha256(json.dumps(named).encode()).hexdigest(), **settings}
+        return {"files": content_key(named), **settings}
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

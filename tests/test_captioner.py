@@ -24,7 +24,7 @@ from PIL import Image
 
 import baselines
 from baselines import Description, captioner
-from baselines.captioner import BLANK, PROMPTS, Cache, Usage, crop_of, dimmed, grid_of
+from baselines.captioner import BLANK, PROMPTS, AnswerCache, Usage, crop_of, dimmed, grid_of
 from baselines.framework.context import undecoded
 from baselines.framework.resume import Journal
 from baselines.framework.run import keys
@@ -679,7 +679,7 @@ def test_equal_questions_at_one_time_are_asked_once(tmp_path):
         time.sleep(0.05)
         return _made("red")
 
-    cache = Cache(str(tmp_path))
+    cache = AnswerCache(str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: cache.get({"q": 1}, make), range(8)))
     assert len(calls) == 1
@@ -693,10 +693,10 @@ def _made(text):
 
 FILL = """
 import sys
-from baselines.captioner import Cache
+from baselines.captioner import AnswerCache
 made = {"said": [{"text": "x" * 5000, "reason": ""}], "seconds": 0.0}
 for number in range(40):
-    Cache(sys.argv[1]).get({"q": number}, lambda: {**made, "tokens_in": 1, "tokens_out": 1})
+    AnswerCache(sys.argv[1]).get({"q": number}, lambda: {**made, "tokens_in": 1, "tokens_out": 1})
 """
 
 
@@ -834,9 +834,9 @@ def test_the_same_again_whatever_the_batch_and_the_order(folder, units, options)
     assert [answer.status for answer in answers] == ["ok", "ok", "abstained", "ok"]
     assert len({answer.text for answer in answers}) > 1
     for batch_size in (1, 3):
-        method.cache = Cache(None)
+        method.cache = AnswerCache(None)
         assert baselines.run(method, units, batch_size=batch_size) == answers
-    method.cache = Cache(None)
+    method.cache = AnswerCache(None)
     assert baselines.run(method, units.select([3, 2, 1, 0])) == answers[::-1]
     assert baselines.run(method, units.select([])) == []
     usage = method.usage[keys(units)[0]]
