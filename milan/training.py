@@ -36,6 +36,8 @@ from milan.language_model import LanguageModel
 from milan.model import Config, Milan
 from milan.tokenizer import Vocabulary
 from milannotations.errors import InputError
+from milannotations.exemplars.engine import digest
+from milannotations.utils.cache import Cache
 from milannotations.utils.files import replacing
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -187,7 +189,9 @@ def train(
     encoder = encoder.to(accelerator.device)
     found = []
     for name, rows in zip(Units._fields, units, strict=True):
-        file = work / f"{name}-{_digest(rows, encoder)}.npy"
+        # what features depend on: the exemplars and the encoder
+        key = (rows._fingerprint, asdict(encoder.config), digest(encoder.backbone))
+        file = Cache(work).entry(name, *key, suffix=".npy").path
         with accelerator.main_process_first():
             found.append(features_of(rows, encoder, file=file, progress=progress))
     model, curves = learn(
@@ -322,14 +326,6 @@ def _key(settings: Settings, sizes: str, vocabulary: Vocabulary, corpora: Sequen
         for first in range(0, len(features), 1000):
             found.update(features.values[features.rows[first : first + 1000]].tobytes())
     return found.hexdigest()
-
-
-def _digest(units: Any, encoder: Encoder) -> str:
-    """Return what features depend on: the pictures' data set and the encoder, as a name."""
-    found = hashlib.sha256(repr((units._fingerprint, encoder.config)).encode())
-    for value in encoder.backbone.state_dict().values():
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 # ---- what is minimised

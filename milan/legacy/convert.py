@@ -25,6 +25,7 @@ from milannotations import exemplars
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks.weights import COUNTER
 from milannotations.published import download as downloads
+from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import check_is_file, replacing, sha256
 
 DECODER = {
@@ -107,7 +108,7 @@ def download(
     name: str,
     out: str | os.PathLike[str] | None = None,
     *,
-    folder: str | os.PathLike[str] = "~/.cache/milannotations",
+    folder: str | os.PathLike[str] = DEFAULT_FOLDER,
     encoder_weights: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     **how: Any,
