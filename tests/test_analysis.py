@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from leaderboard.applications.analyze.config import AnalyzeConfig
 from leaderboard.applications.analyze.language import open_language, tokens
-from leaderboard.applications.analyze.task import Accuracies, Settings, Target, analyze
+from leaderboard.applications.analyze.task import Accuracies, Target, analyze
 from leaderboard.evaluation.predictions import of_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
@@ -187,12 +188,12 @@ def described(text=lambda unit: "red circles" if unit.layer == "two" and unit.un
     return of_texts(units, [text(unit) for unit in units])
 
 
-STEPS = Settings(step=0.025, most=0.1)
+STEPS = AnalyzeConfig(step=0.025, most=0.1)
 
 
 def test_units_that_matter_are_found():
     """Three units alone have adjectives, and the answer goes through them."""
-    settings = Settings(step=0.025, most=0.1, draws=20, scores=("adjectives",))
+    settings = AnalyzeConfig(step=0.025, most=0.1, draws=20, scores=("adjectives",))
     made = analyze(described(), [target()], open_language("mini"), settings)
     areas = made.outcome.results["areas"]
     assert areas["adjectives/increasing"]["area"] > areas["adjectives/decreasing"]["area"]
@@ -246,7 +247,7 @@ def test_shuffled_descriptions_give_areas_around_zero():
             described(lambda unit, words=words: str(words[unit.layer][unit.unit])),
             [target()],
             open_language("mini"),
-            Settings(scores=("adjectives",), orders=("decreasing",), step=0.1, seed=seed),
+            AnalyzeConfig(scores=("adjectives",), orders=("decreasing",), step=0.1, seed=seed),
             measured=measured,
         )
         entry = made.outcome.results["areas"]["adjectives/decreasing"]
@@ -287,7 +288,7 @@ def test_several_networks_are_replicates():
 
 def test_two_runs_give_the_same_record_and_another_seed_another(tmp_path):
     def write(name, seed=0):
-        settings = Settings(step=0.05, seed=seed, scores=("adjectives", "length"))
+        settings = AnalyzeConfig(step=0.05, seed=seed, scores=("adjectives", "length"))
         analyze(described(), [target()], open_language("mini"), settings).save(tmp_path / name)
         record = json.loads((tmp_path / name / "record.json").read_text())
         return {k: v for k, v in record.items() if k not in ("id", "created", "seconds")}
@@ -305,7 +306,7 @@ def test_two_runs_give_the_same_record_and_another_seed_another(tmp_path):
 
 @pytest.mark.parametrize("how", ["mean", "resample"])
 def test_units_may_be_held_at_their_mean_or_resampled(how):
-    settings = Settings(step=0.1, how=how, scores=("adjectives",))
+    settings = AnalyzeConfig(step=0.1, how=how, scores=("adjectives",))
     made = analyze(described(), [target()], open_language("mini"), settings)
     assert made.outcome.settings["how"] == how
     assert made.outcome.results["areas"]["adjectives/decreasing"]["area"] < 0
@@ -338,17 +339,19 @@ def test_bad_input_is_said(change, says):
 )
 def test_bad_settings_are_said(settings):
     with pytest.raises(InputError):
-        Settings(**settings)
+        AnalyzeConfig(**settings)
 
 
 def test_an_unknown_score_is_said():
     with pytest.raises(InputError, match="Did you mean 'adjectives'"):
-        analyze(described(), [target()], open_language("mini"), Settings(scores=("adjective",)))
+        analyze(
+            described(), [target()], open_language("mini"), AnalyzeConfig(scores=("adjective",))
+        )
 
 
 def test_steps_below_one_unit_are_said():
     with pytest.raises(InputError, match="take larger"):
-        analyze(described(), [target()], open_language("mini"), Settings(step=0.005, most=0.1))
+        analyze(described(), [target()], open_language("mini"), AnalyzeConfig(step=0.005, most=0.1))
 
 
 # ---- networks and pictures by name

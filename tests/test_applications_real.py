@@ -12,7 +12,8 @@ from test_models import RESNET20
 import baselines
 from baselines import Context
 from baselines.shared.probe_statistics import Probing
-from leaderboard.applications.audit.task import Settings, audit
+from leaderboard.applications.audit.config import AuditConfig
+from leaderboard.applications.audit.task import audit
 from leaderboard.evaluation import predictions
 from leaderboard.record_format import application_record
 from milannotations.exemplars import Run, load_model
@@ -114,7 +115,7 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     assert {key.rsplit("/")[0] for key in made.results["areas"]} == {"length"}
 
     selectivity = inside(probing, "person")
-    settings = Settings(words={"person": ("person",)}, at=0.5)
+    settings = AuditConfig(words={"person": ("person",)}, at=0.5)
     checked = audit(
         said, settings=settings, selectivity=selectivity, method="netdissect",
         data="coco-mini",
@@ -133,7 +134,7 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     ]
     print(f"share of active area in persons: flagged {means[0]:.3f}, others {means[1]:.3f}")
     assert means[0] > means[1]
-    none = audit(said, settings=Settings(words={"faces": ("face", "nose")}))
+    none = audit(said, settings=AuditConfig(words={"faces": ("face", "nose")}))
     assert none.outcome.number.value == 0
 
 

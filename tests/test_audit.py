@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from leaderboard import statistics
-from leaderboard.applications.audit.task import Settings, audit, preset
+from leaderboard.applications.audit.config import AuditConfig, preset_pairs
+from leaderboard.applications.audit.task import audit
 from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import of_texts
 from leaderboard.record_format import application_record
@@ -135,7 +136,9 @@ def test_pairs_make_a_claim_about_training_data():
 
 def test_holm_is_within_the_call():
     names = {f"{kind}{i}": count for i in range(5) for kind, count in (("n", 9 + i), ("b", 4))}
-    settings = Settings(words={"faces": keyword_flags.FACES, "grass": ["grass"], "text": ["word"]})
+    settings = AuditConfig(
+        words={"faces": keyword_flags.FACES, "grass": ["grass"], "text": ["word"]}
+    )
     made = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(5)], settings=settings)
     claims = {name: g["training_data"] for name, g in made.outcome.results["groups"].items()}
     assert claims["faces"]["p"] == 1 / 32
@@ -158,7 +161,7 @@ def test_the_flag_is_held_against_what_was_measured():
 
 
 def test_words_that_match_nothing_are_a_null_result(tmp_path):
-    settings = Settings(words={"zebras": ["zebra"]})
+    settings = AuditConfig(words={"zebras": ["zebra"]})
     made = audit(*said(a=6, b=3), pairs=[("a", "b")], settings=settings)
     assert made.outcome.number.value == 0
     assert made.outcome.number.p == 1
@@ -169,7 +172,7 @@ def test_words_that_match_nothing_are_a_null_result(tmp_path):
 
 
 def test_the_preset_is_the_papers_twelve_architectures():
-    pairs = preset("milan2022")
+    pairs = preset_pairs("milan2022")
     assert len(pairs) == 12
     assert ("resnet18-imagenet", "resnet18-imagenet-blurred") in pairs
     assert len({name for pair in pairs for name in pair}) == 24
@@ -199,14 +202,14 @@ def test_bad_input_is_said(change, says):
 def test_bad_settings_are_said():
     for settings in ({"words": {"none": []}}, {"words": {"x": ["--"]}}, {"matching": "regex"}):
         with pytest.raises(InputError):
-            Settings(**settings)
+            AuditConfig(**settings)
     with pytest.raises(InputError, match="Did you mean 'milan2022'"):
-        preset("milan2023")
+        preset_pairs("milan2023")
 
 
 def test_two_runs_give_the_same_record(tmp_path):
     def write(name, seed=0):
-        made = audit(*said(a=9, b=4), pairs=[("a", "b")], settings=Settings(seed=seed))
+        made = audit(*said(a=9, b=4), pairs=[("a", "b")], settings=AuditConfig(seed=seed))
         made.save(tmp_path / name)
         record = json.loads((tmp_path / name / "record.json").read_text())
         return {k: v for k, v in record.items() if k not in ("id", "created", "seconds")}

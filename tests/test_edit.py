@@ -12,14 +12,8 @@ from typer.testing import CliRunner
 
 from leaderboard.applications.common.ablated_accuracy import ROLES, Labelled, Trial
 from leaderboard.applications.edit import real_networks, task
-from leaderboard.applications.edit.task import (
-    Settings,
-    choose,
-    counts_of,
-    edit,
-    placebos_of,
-    rank_p,
-)
+from leaderboard.applications.edit.config import PROTOCOLS, SHARES, EditConfig
+from leaderboard.applications.edit.task import choose, counts_of, edit, placebos_of, rank_p
 from leaderboard.cli.main import app
 from leaderboard.evaluation.predictions import of_texts
 from leaderboard.record_format import application_record
@@ -29,7 +23,7 @@ from milannotations.schema import Unit
 LAYERS = {"conv1": 20, "conv2": 30}
 CLASSES = 4
 PICTURES = 40_000
-SMALL = Settings(placebos=19, shuffles=2)
+SMALL = EditConfig(placebos=19, shuffles=2)
 
 
 class Formula(Trial):
@@ -85,7 +79,7 @@ def made():
 def test_the_right_flags_beat_placebos(made):
     trials, found = made
     number = found.outcome.number
-    for protocol in task.PROTOCOLS:
+    for protocol in PROTOCOLS:
         arms = found.outcome.results[protocol]["arms"]
         assert arms["method"]["gain"]["mean"] > 0.4
         assert arms["method"]["p"] == 1 / 20
@@ -124,9 +118,9 @@ def test_numbers_are_chosen_on_validation():
     assert choose([0, 2, 4, 8], [0.8, 0.7, 0.7, 0.7], "edit-plain", 0.01) == 0
     assert choose([0, 2, 4, 8], [0.8, 0.8, 0.9, 0.9], "edit-conflict", 0.01) == 4
     assert choose([0], [0.8], "edit-conflict", 0.01) == 0
-    assert counts_of(0, task.SHARES) == [0]
-    assert counts_of(3, task.SHARES) == [0, 1, 2, 3]
-    assert len(counts_of(1000, task.SHARES)) == 8
+    assert counts_of(0, SHARES) == [0]
+    assert counts_of(3, SHARES) == [0, 1, 2, 3]
+    assert len(counts_of(1000, SHARES)) == 8
 
 
 def test_placebos_have_the_same_numbers_per_layer_and_are_shared():
@@ -276,7 +270,7 @@ def test_settings_that_cannot_be():
         ({"placebos": 0}, "one placebo"),
     ):
         with pytest.raises(InputError, match=said):
-            Settings(**wrong)
+            EditConfig(**wrong)
     with pytest.raises(InputError, match="no network"):
         edit([], of_texts([Unit("n", "l", 0)], ["a word"]))
     with pytest.raises(InputError, match="no predictions for formula-1"):
@@ -414,7 +408,7 @@ def test_the_mini_world_end_to_end(tmp_path):
     def trials():
         return MiniTrials(Workshop(tmp_path / "w", Training(steps=1, batch=4), 20), [0], 16)
 
-    settings = Settings(protocols=("edit-plain",), placebos=2, shuffles=1, shares=(0, 0.5, 1))
+    settings = EditConfig(protocols=("edit-plain",), placebos=2, shuffles=1, shares=(0, 0.5, 1))
     made = trials()
     found = made.edit("random-description", None, settings).outcome
     (name,) = found.networks

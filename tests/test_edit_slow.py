@@ -13,14 +13,14 @@ from test_models import RESNET20
 from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.mini_networks import Workshop
 from leaderboard.applications.edit import task
+from leaderboard.applications.edit.config import EditConfig
 from leaderboard.applications.edit.mini import FAST, MiniTrials
-from leaderboard.applications.edit.task import Settings
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 pytestmark = pytest.mark.slow
 
-CONFLICT = Settings(protocols=("edit-conflict",), placebos=19, shuffles=8, shares=FAST)
+CONFLICT = EditConfig(protocols=("edit-conflict",), placebos=19, shuffles=8, shares=FAST)
 PICTURES = 500
 
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_run_is_said(tmp_path, capsys):
 
 
 def test_the_papers_audit_from_files(tmp_path, capsys):
-    from leaderboard.applications.audit.task import PRESETS
+    from leaderboard.applications.audit.config import PRESETS
     from leaderboard.evaluation.predictions import of_texts
     from milannotations.schema import Unit
 

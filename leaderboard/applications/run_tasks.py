@@ -36,7 +36,7 @@ EDIT_PICTURES = 200
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskJob:
     """What a process is to do: describe the units of a network, or run a task."""
 
     kind: str
@@ -127,7 +127,7 @@ def run(
                 application_record.check_free(Path(out) / f"{task}-mini" / title, task)
     workers = workers or min(2, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="milan-tasks-") as temporary:
-        job = Job(
+        job = TaskJob(
             "",
             str(cache or Path(temporary) / "cache"),
             chosen,
@@ -155,7 +155,7 @@ def run(
     return found
 
 
-def _each(what: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iterator[Any]:
+def _each(what: Callable[[TaskJob], Any], jobs: Sequence[TaskJob], workers: int) -> Iterator[Any]:
     """Yield what is made of each job, in order."""
     if workers < 2 or len(jobs) < 2:
         yield from map(what, jobs)
@@ -164,7 +164,7 @@ def _each(what: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iter
         yield from pool.map(what, jobs)
 
 
-def _networks(job: Job, tasks: Sequence[str]) -> list[tuple[Any, int, Any, str]]:
+def _networks(job: TaskJob, tasks: Sequence[str]) -> list[tuple[Any, int, Any, str]]:
     """Return the networks that tasks need: world, seed, what exemplars are of, measured concept."""
     from leaderboard.applications.audit import mini as audit_mini
     from leaderboard.applications.edit import mini as edit_mini
@@ -179,7 +179,7 @@ def _networks(job: Job, tasks: Sequence[str]) -> list[tuple[Any, int, Any, str]]
     return made
 
 
-def _workshop(job: Job) -> Any:
+def _workshop(job: TaskJob) -> Any:
     import torch
 
     from leaderboard.applications.common.mini_networks import Workshop
@@ -188,7 +188,7 @@ def _workshop(job: Job) -> Any:
     return Workshop(Path(job.folder), job.training, job.scenes)
 
 
-def _describe(job: Job) -> str:
+def _describe(job: TaskJob) -> str:
     """Make a network with its exemplars, and let all methods describe its units."""
     from leaderboard.applications.edit.mini import MiniTrials, fast
 
@@ -210,7 +210,7 @@ def _describe(job: Job) -> str:
     return f"{network.name}: described by {len(job.methods)} methods"
 
 
-def _task(job: Job) -> list[str]:
+def _task(job: TaskJob) -> list[str]:
     """Run a task for all methods; return the folders of the outcomes."""
     import baselines
 
@@ -224,7 +224,7 @@ def _task(job: Job) -> list[str]:
     return folders
 
 
-def _asked(job: Job) -> dict[str, Any]:
+def _asked(job: TaskJob) -> dict[str, Any]:
     return {
         "seeds": list(job.seeds),
         "training": asdict(job.training),
@@ -233,29 +233,29 @@ def _asked(job: Job) -> dict[str, Any]:
     }
 
 
-def _analysis(workshop: Any, job: Job) -> tuple[Any, Any]:
+def _analysis(workshop: Any, job: TaskJob) -> tuple[Any, Any]:
+    from leaderboard.applications.analyze.config import AnalyzeConfig
     from leaderboard.applications.analyze.mini import SIMILAR_TO, MiniAnalysis
-    from leaderboard.applications.analyze.task import Settings
 
-    settings = Settings(similar_to=SIMILAR_TO, step=STEP, draws=DRAWS, seed=job.seed)
+    settings = AnalyzeConfig(similar_to=SIMILAR_TO, step=STEP, draws=DRAWS, seed=job.seed)
     return MiniAnalysis(workshop, job.seeds, job.pictures), settings
 
 
-def _analyze(workshop: Any, job: Job) -> Callable[[str, Path], Any]:
+def _analyze(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
     made, settings = _analysis(workshop, job)
     return lambda method, folder: made.analyze(method, None, settings, _asked(job)).save(folder)
 
 
-def _audit(workshop: Any, job: Job) -> Callable[[str, Path], Any]:
+def _audit(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
+    from leaderboard.applications.audit.config import AuditConfig
     from leaderboard.applications.audit.mini import AT, MiniAudit
-    from leaderboard.applications.audit.task import Settings
 
     made = MiniAudit(workshop, job.seeds)
-    settings = Settings(at=AT, seed=job.seed)
+    settings = AuditConfig(at=AT, seed=job.seed)
     return lambda method, folder: made.save(made.audit(method, None, settings, _asked(job)), folder)
 
 
-def _edit(workshop: Any, job: Job) -> Callable[[str, Path], Any]:
+def _edit(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
     from leaderboard.applications.edit.mini import MiniTrials, fast
 
     made = MiniTrials(workshop, job.seeds, job.edit_pictures)

@@ -87,15 +87,16 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """Ablate units in the order of their descriptions' scores: which kinds of units matter?"""
+    from leaderboard.applications.analyze.config import AnalyzeConfig
     from leaderboard.applications.analyze.language import open_language
-    from leaderboard.applications.analyze.task import Settings, analyze
+    from leaderboard.applications.analyze.task import analyze
     from leaderboard.applications.common.open_network import open_target
     from leaderboard.evaluation import predictions
     from leaderboard.record_format import application_record
     from milannotations.exemplars import Run
 
     check_source(files, describe, model)
-    settings = Settings(
+    settings = AnalyzeConfig(
         scores=tuple(score) if score else None,
         similar_to=tuple(similar_to or ()),
         step=step,
@@ -184,8 +185,9 @@ def audit(
 
     Exemplars are to be of unblurred pictures, the same for all networks.
     """
-    from leaderboard.applications.audit.task import Settings, audit
-    from leaderboard.applications.audit.task import preset as pairs_of
+    from leaderboard.applications.audit.config import AuditConfig
+    from leaderboard.applications.audit.config import preset_pairs as pairs_of
+    from leaderboard.applications.audit.task import audit
     from leaderboard.applications.common.open_network import open_selectivity, open_sheets
     from leaderboard.evaluation import predictions
     from leaderboard.record_format import application_record
@@ -205,7 +207,7 @@ def audit(
 
         check_source(files, describe, None)
         mini = MiniAudit(workshop(cache), range(seeds))
-        settings = Settings(**chosen, at=AT if at is None else at)
+        settings = AuditConfig(**chosen, at=AT if at is None else at)
         made = mini.audit(describe, None, settings, {**asked, "seeds": list(range(seeds))})
         show(mini.save(made, out), out, as_json)
         return
@@ -215,7 +217,7 @@ def audit(
         said,
         units,
         pairs=pairs,
-        settings=Settings(**chosen, at=0.5 if at is None else at),
+        settings=AuditConfig(**chosen, at=0.5 if at is None else at),
         selectivity=open_selectivity(selectivity) if selectivity else None,
         method=method,
         data=Path(edition).resolve().name if edition else "",

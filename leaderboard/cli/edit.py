@@ -14,9 +14,9 @@ from leaderboard.cli.options import Json, examples, print_json
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
+    from leaderboard.applications.edit.config import EditConfig
     from leaderboard.applications.edit.real_networks import Roles
     from leaderboard.applications.edit.spurious_cues import Cue
-    from leaderboard.applications.edit.task import Settings
     from milannotations.exemplars import Run
 
 EPILOG = examples(
@@ -106,7 +106,7 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Delete the units that are described as text: are wrong names believed less?"""
-    from leaderboard.applications.edit.task import COLORS, Settings
+    from leaderboard.applications.edit.config import COLORS, EditConfig
     from leaderboard.record_format import application_record
     from milannotations.exemplars import Run
 
@@ -124,7 +124,7 @@ def edit(
     if protocol:
         given["protocols"] = tuple(protocol)
     given |= {k: v for k, v in (("at", at), ("oracle", oracle)) if v is not None}
-    settings = Settings(
+    settings = EditConfig(
         placebos=placebos or (19 if model else 99),
         matching="substrings" if substrings else "words",
         seed=seed,
@@ -189,7 +189,7 @@ def _mini(
     files: list[str] | None,
     describe: str | None,
     network: str | None,
-    settings: Settings,
+    settings: EditConfig,
     seeds: int,
     pictures: int,
     cache: str | None,
@@ -212,7 +212,7 @@ def _mini(
 def _real(
     files: list[str],
     network: str | None,
-    settings: Settings,
+    settings: EditConfig,
     run: Run,
     model: str,
     weights: str | None,

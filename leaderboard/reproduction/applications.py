@@ -100,22 +100,23 @@ def reproduce(
 
 
 def _paper() -> Any:
-    from leaderboard.applications.analyze.task import Settings
+    from leaderboard.applications.analyze.config import AnalyzeConfig
 
-    return Settings(step=0.02, most=0.2, draws=5, how="zero", seed=0)
+    return AnalyzeConfig(step=0.02, most=0.2, draws=5, how="zero", seed=0)
 
 
 def _audit(
     workshop: Any, said: Any, seeds: int, asked: dict[str, Any], out: str | os.PathLike[str]
 ) -> Outcome:
+    from leaderboard.applications.audit.config import PRESETS, AuditConfig
     from leaderboard.applications.audit.mini import AT, MiniAudit
-    from leaderboard.applications.audit.task import PRESETS, Settings, audit
+    from leaderboard.applications.audit.task import audit
 
     if said is None:
         mini = MiniAudit(workshop, range(seeds))
-        settings = Settings(matching="substrings", at=AT)
+        settings = AuditConfig(matching="substrings", at=AT)
         return mini.save(mini.audit(METHOD, None, settings, asked), Path(out))
     pairs = PRESETS["milan2022"]
-    settings = Settings(matching="substrings")
+    settings = AuditConfig(matching="substrings")
     made = audit(said, pairs=pairs, settings=settings, method=METHOD, data="imagenet", asked=asked)
     return made.save(out)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import baselines
 from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.train_classifier import Training
-from leaderboard.applications.edit.task import Edit, Settings, edit
+from leaderboard.applications.edit.config import EditConfig
+from leaderboard.applications.edit.task import Edit, edit
 from leaderboard.evaluation.predictions import Predictions, of_descriptions
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
@@ -48,9 +49,9 @@ PAPER = {
 """Hernandez et al. 2022, section 7: accuracy on pictures with wrong names, of 1,024 units."""
 
 
-def paper_settings(placebos: int, seed: int = 0) -> Settings:
+def paper_settings(placebos: int, seed: int = 0) -> EditConfig:
     """Return the paper's words, anywhere in words."""
-    return Settings(words=keyword_flags.TEXT, matching="substrings", placebos=placebos, seed=seed)
+    return EditConfig(words=keyword_flags.TEXT, matching="substrings", placebos=placebos, seed=seed)
 
 
 def reproduce_edit(
@@ -125,7 +126,7 @@ def _edited(
     architecture: str,
     layers: Sequence[str],
     seeds: int,
-    settings: Settings,
+    settings: EditConfig,
     training: Training | None,
     cue: Cue | None,
     names: dict[str, str] | None,

@@ -89,7 +89,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A training: what a process of its own needs to know."""
 
     fold: Fold
@@ -106,7 +106,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReproducedTable:
     """What came out.
 
     Attributes:
@@ -136,7 +136,7 @@ def reproduce(
     metrics: Sequence[str] | None = None,
     draws: int = 1000,
     tell: Callable[[str], Any] = lambda line: None,
-) -> Table:
+) -> ReproducedTable:
     """Train and score a table of the paper on an edition.
 
     What was trained stays in `out`, and is not trained again.
@@ -173,7 +173,7 @@ def reproduce(
     tell(f"features of {len(units):,} units")
     features = _features(units, seeing, place)
     jobs = [
-        Job(fold, seed, place, units["descriptions"], chosen, sizes,
+        TrainingJob(fold, seed, place, units["descriptions"], chosen, sizes,
             {**asdict(DEFAULTS[sizes]), **(settings or {}), "seed": seed})
         for fold in folds
         for seed in seeds
@@ -194,7 +194,7 @@ def reproduce(
         "settings": jobs[0].settings,
         "units": {fold.name: {"train": len(fold.train), "test": len(fold.test)} for fold in folds},
     }
-    found = Table(table, rows, differences, lam, made)
+    found = ReproducedTable(table, rows, differences, lam, made)
     _write(found, values, place)
     return found
 
@@ -298,7 +298,7 @@ def _features(units: Any, encoder: Any, place: Path) -> Features:
     return features_of(units, encoder, file=place / "features.npy", progress=os.isatty(2))
 
 
-def _run(jobs: Sequence[Job]) -> Iterator[Job]:
+def _run(jobs: Sequence[TrainingJob]) -> Iterator[TrainingJob]:
     """Train what is not trained yet: on a CPU one process a core, else one after the other."""
     import torch
 
@@ -312,7 +312,7 @@ def _run(jobs: Sequence[Job]) -> Iterator[Job]:
         yield from pool.map(_answer, left)
 
 
-def _answer(job: Job) -> Job:
+def _answer(job: TrainingJob) -> TrainingJob:
     """Train one model and write what it says of test and held-out units."""
     import torch
 
@@ -360,13 +360,13 @@ class _Said:
     log_p: float | None
 
 
-def _read(job: Job, side: str) -> tuple[list[int], list[str], list[list[Any]]]:
+def _read(job: TrainingJob, side: str) -> tuple[list[int], list[str], list[list[Any]]]:
     """Return rows, greedy descriptions, and the beam."""
     found = json.loads(job.file.read_text())[side]
     return found["rows"], found["greedy"], [[_Said(*one) for one in own] for own in found["beam"]]
 
 
-def _lambda(jobs: Sequence[Job], units: Any, metric: str) -> float:
+def _lambda(jobs: Sequence[TrainingJob], units: Any, metric: str) -> float:
     """Return the one lambda of the table: the best on all units held out, of the first seed."""
     first = [job for job in jobs if job.seed == jobs[0].seed]
     held_out = []
@@ -377,7 +377,7 @@ def _lambda(jobs: Sequence[Job], units: Any, metric: str) -> float:
 
 
 def _values(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainingJob],
     units: Any,
     features: Features,
     metrics: Sequence[str],
@@ -486,7 +486,7 @@ def _summary(values: pd.DataFrame, table: str, draws: int) -> tuple[pd.DataFrame
     return rows, differences
 
 
-def _write(found: Table, values: pd.DataFrame, place: Path) -> None:
+def _write(found: ReproducedTable, values: pd.DataFrame, place: Path) -> None:
     def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
         return [
             {key: None if value != value else value for key, value in row.items()}
@@ -505,7 +505,7 @@ def _write(found: Table, values: pd.DataFrame, place: Path) -> None:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def render(found: Table) -> Any:
+def render(found: ReproducedTable) -> Any:
     """Return a rich renderable of a table, with what is to be known beside it."""
     from rich.console import Group
     from rich.table import Table as Grid

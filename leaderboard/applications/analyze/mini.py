@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leaderboard.applications.analyze.config import AnalyzeConfig
 from leaderboard.applications.analyze.language import Language, open_language
-from leaderboard.applications.analyze.task import Accuracies, Analysis, Settings, Target, analyze
+from leaderboard.applications.analyze.task import Accuracies, Analysis, Target, analyze
 from leaderboard.applications.common.mini_networks import (
     CLASSES,
     LAYERS,
-    Network,
+    MiniNetwork,
     Scenes,
     Workshop,
     titled,
@@ -57,7 +58,7 @@ class MiniAnalysis:
         self.targets = [self._target(network, shown) for network in self.networks]
         self._measured: dict[str, dict[str, Accuracies]] = {}
 
-    def _target(self, network: Network, shown: Scenes) -> Target:
+    def _target(self, network: MiniNetwork, shown: Scenes) -> Target:
         from milannotations.exemplars import Run
 
         return Target(
@@ -77,7 +78,7 @@ class MiniAnalysis:
         self,
         method: str,
         predictions: Predictions | None = None,
-        settings: Settings | None = None,
+        settings: AnalyzeConfig | None = None,
         asked: Mapping[str, Any] | None = None,
     ) -> Analysis:
         """Return the analysis of all networks by a method's descriptions.
@@ -89,7 +90,7 @@ class MiniAnalysis:
             asked: for the record.
         """
         began = time.perf_counter()
-        settings = settings or Settings(similar_to=SIMILAR_TO)
+        settings = settings or AnalyzeConfig(similar_to=SIMILAR_TO)
         title = method
         if predictions is None:
             predictions = self.workshop.describe_all(method, self.networks, self.world)
@@ -113,7 +114,7 @@ class MiniAnalysis:
             seconds={"describe": described},
         )
 
-    def _kept(self, target: Target, settings: Settings) -> Path:
+    def _kept(self, target: Target, settings: AnalyzeConfig) -> Path:
         key = (dict(target.source), dict(target.images), settings.how)
         path = self.workshop.entry("accuracies", *key, suffix=".json").path
         assert path is not None

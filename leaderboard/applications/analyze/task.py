@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard import statistics
+from leaderboard.applications.analyze.config import AnalyzeConfig
 from leaderboard.applications.analyze.language import Language
 from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
@@ -42,55 +43,12 @@ from milannotations.utils.files import replacing
 if TYPE_CHECKING:
     import pandas as pd
 
-ORDERS = ("decreasing", "increasing")
 Set = dict[str, list[int]]
 
 FOOTNOTE = (
     "Area: mean accuracy less that without as many random units of the same layers, over steps. "
     "Intervals of one network are over random orders: they say nothing of other networks."
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How units are ordered and ablated.
-
-    Attributes:
-        scores: names of scores; None takes all that the language gives.
-        similar_to: words that descriptions are compared with, for `similarity:WORD`.
-        orders: from the highest score down, from the lowest up, or both.
-        step, most: shares of all units: of a step, and at the last one.
-        draws: random orders, of units of one score and of controls.
-        how: units are ablated by `zero`, `mean` or `resample`; see `exemplars.ablation`.
-        seed: of every draw.
-    """
-
-    scores: tuple[str, ...] | None = None
-    similar_to: tuple[str, ...] = ()
-    orders: tuple[str, ...] = ORDERS
-    step: float = 0.02
-    most: float = 0.2
-    draws: int = 5
-    how: str = "zero"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.step <= self.most < 1:
-            raise InputError(
-                f"Steps of {self.step} up to {self.most} were asked for; shares of all units from "
-                "0 to 1 were expected, such as .02 and .2."
-            )
-        if self.draws < 2:
-            raise InputError(f"{self.draws} random orders were asked for; 2 are the least.")
-        strange = [order for order in self.orders if order not in ORDERS]
-        if strange or not self.orders:
-            raise InputError(f"No order '{next(iter(strange), '')}' ({', '.join(ORDERS)}).")
-
-    @property
-    def shares(self) -> list[float]:
-        """Shares of units ablated, after each step."""
-        count = int(self.most / self.step + 1e-9)
-        return [round(self.step * (k + 1), 9) for k in range(count)]
 
 
 @dataclass(frozen=True)
@@ -209,7 +167,7 @@ def analyze(
     predictions: Predictions,
     targets: Sequence[Target],
     language: Language,
-    settings: Settings | None = None,
+    settings: AnalyzeConfig | None = None,
     *,
     measured: Mapping[str, Accuracies] | None = None,
     method: str = "descriptions",
@@ -225,7 +183,7 @@ def analyze(
             have no score: they are never ablated in an order of scores, nor for its control.
         targets: networks; several are replicates, such as training seeds.
         language: what counts words.
-        settings: see `Settings`.
+        settings: see `AnalyzeConfig`.
         measured: accuracies by network that may be known already, to be added to.
         method: name, or name@version, of what described the units.
         data: what the networks are of, for the record.
@@ -238,7 +196,7 @@ def analyze(
             that the language does not give; no picture, or classes that the network lacks.
     """
     began = time.perf_counter()
-    settings = settings or Settings()
+    settings = settings or AnalyzeConfig()
     for target in targets:
         _check_labels(target)
     keyword_flags.check_units(predictions, [unit for target in targets for unit in target.units])
@@ -291,7 +249,7 @@ class _Run:
         target: Target,
         predictions: Predictions,
         language: Language,
-        settings: Settings,
+        settings: AnalyzeConfig,
         accuracies: Accuracies,
     ) -> None:
         self.target, self.settings, self.accuracies = target, settings, accuracies
@@ -476,7 +434,7 @@ def _combined(runs: Sequence[_Run]) -> dict[str, dict[str, Any]]:
     return made
 
 
-def _number(areas: Mapping[str, Mapping[str, Any]], n: int, settings: Settings) -> Number:
+def _number(areas: Mapping[str, Mapping[str, Any]], n: int, settings: AnalyzeConfig) -> Number:
     """Return the area that differs most from the controls', by p and then by size."""
     over = "random orders" if n == 1 else "networks"
     known = {name: each for name, each in areas.items() if np.isfinite(each["p"])}

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leaderboard.applications.audit.task import Audit, Settings, audit
+from leaderboard.applications.audit.config import AuditConfig
+from leaderboard.applications.audit.task import Audit, audit
 from leaderboard.applications.common.mini_networks import Workshop, titled
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format.application_record import Outcome
@@ -54,7 +55,7 @@ class MiniAudit:
         self,
         method: str,
         predictions: Predictions | None = None,
-        settings: Settings | None = None,
+        settings: AuditConfig | None = None,
         asked: Mapping[str, Any] | None = None,
     ) -> Audit:
         """Return the audit of all pairs by a method's descriptions.
@@ -73,7 +74,7 @@ class MiniAudit:
             predictions,
             [unit for network in self.networks for unit in network.units],
             pairs=[(first.name, second.name) for first, second in self.pairs],
-            settings=settings or Settings(at=AT),
+            settings=settings or AuditConfig(at=AT),
             selectivity=self.selectivity,
             method=title,
             data="mini",

@@ -21,37 +21,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leaderboard import statistics
+from leaderboard.applications.audit.config import PRESETS, AuditConfig, NetworkPair
 from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
 from leaderboard.record_format.application_record import Number, Outcome
-from milannotations import catalog
-from milannotations.errors import InputError, did_you_mean, some
+from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Pair = tuple[str, str]
 Sizes = Mapping[str, Mapping[str, int]]
-
-ARCHITECTURES = (
-    "densenet121", "densenet201", "mobilenet_v2", "resnet18", "resnet34", "resnet50",
-    "squeezenet1_0", "shufflenet_v2_x1_0", "vgg11", "vgg13", "vgg16", "vgg19",
-)  # fmt: skip
-PRESETS: dict[str, tuple[Pair, ...]] = {
-    "milan2022": tuple(
-        (catalog.canonical(f"{name}-imagenet"), catalog.canonical(f"{name}-imagenet-blurred"))
-        for name in ARCHITECTURES
-    )
-}
-"""Pairs of networks by name; the second is what is expected to have fewer flagged units."""
 
 PAPER = {"unblurred": 213, "blurred": 142}
 """Face units of all 12 architectures, by eye (Hernandez et al. 2022, section 6)."""
@@ -61,35 +48,6 @@ FOOTNOTE = (
     "Counts are of descriptions, not of what units do; look at the sheet. A permutation test over "
     "units speaks of the two networks at hand only; a claim about training data is over pairs."
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is looked for, and how.
-
-    Attributes:
-        words: lists of words, by name. The first is what the number is of.
-        matching: `words`, whole ones in singular or plural, or `substrings`, as in 2022.
-        at: units with at least this measured selectivity are what the flag should find.
-        seed: of the bootstrap, and of which units the sheet shows.
-        draws: bootstrap resamples.
-    """
-
-    words: Mapping[str, Sequence[str]] = field(
-        default_factory=lambda: {"faces": keyword_flags.FACES}
-    )
-    matching: keyword_flags.Matching = "words"
-    at: float = 0.5
-    seed: int = 0
-    draws: int = 1000
-
-    def __post_init__(self) -> None:
-        if not self.words:
-            raise InputError("No list of words was given; expected one, such as face,head,nose.")
-        for words in self.words.values():
-            keyword_flags.check_words(words)
-        if self.matching not in ("words", "substrings"):
-            raise InputError(f"matching is '{self.matching}'; expected words or substrings.")
 
 
 @dataclass(frozen=True)
@@ -134,8 +92,8 @@ def audit(
     predictions: Predictions,
     units: Sequence[Unit] | None = None,
     *,
-    pairs: Sequence[Pair] = (),
-    settings: Settings | None = None,
+    pairs: Sequence[NetworkPair] = (),
+    settings: AuditConfig | None = None,
     selectivity: Mapping[Unit, float] | None = None,
     method: str = "descriptions",
     data: str = "",
@@ -173,7 +131,7 @@ def audit(
         (2.0, [0, 1])
     """
     began = time.perf_counter()
-    settings = settings or Settings()
+    settings = settings or AuditConfig()
     if units is None:
         units = predictions.units
     sizes = _sizes_of(units)
@@ -222,13 +180,6 @@ def audit(
     return Audit(made, counts, _table(by_group, predictions, selectivity or {}), predictions)
 
 
-def preset(name: str) -> tuple[Pair, ...]:
-    """Return pairs by name; raise InputError for another name."""
-    if name not in PRESETS:
-        raise InputError(f"No preset '{name}' ({', '.join(PRESETS)}).{did_you_mean(name, PRESETS)}")
-    return PRESETS[name]
-
-
 def _sizes_of(units: Sequence[Unit]) -> dict[str, dict[str, int]]:
     sizes: dict[str, dict[str, int]] = {}
     for unit in units:
@@ -237,7 +188,7 @@ def _sizes_of(units: Sequence[Unit]) -> dict[str, dict[str, int]]:
     return sizes
 
 
-def _check_pairs(pairs: Sequence[Pair], sizes: Sizes) -> None:
+def _check_pairs(pairs: Sequence[NetworkPair], sizes: Sizes) -> None:
     absent = [name for pair in pairs for name in pair if name not in sizes]
     if absent:
         raise InputError(
@@ -291,8 +242,8 @@ def _group(
     group: str,
     found: Mapping[Unit, list[str]],
     counts: pd.DataFrame,
-    pairs: Sequence[Pair],
-    settings: Settings,
+    pairs: Sequence[NetworkPair],
+    settings: AuditConfig,
     selectivity: Mapping[Unit, float],
 ) -> dict[str, Any]:
     own = counts[counts.group == group]
@@ -325,7 +276,7 @@ def _group(
 
 
 def _pair(
-    pair: Pair, found: Mapping[Unit, list[str]], settings: Settings, number: int
+    pair: NetworkPair, found: Mapping[Unit, list[str]], settings: AuditConfig, number: int
 ) -> dict[str, Any]:
     """Return how two networks differ: exact permutation test, bootstrap interval over units."""
     hits: list[dict[str, list[bool]]] = []
@@ -379,7 +330,7 @@ def _claim(differences: Sequence[float]) -> dict[str, Any]:
 
 def _measured(
     found: Mapping[Unit, list[str]],
-    pairs: Sequence[Pair],
+    pairs: Sequence[NetworkPair],
     at: float,
     selectivity: Mapping[Unit, float],
 ) -> dict[str, Any]:
@@ -429,7 +380,7 @@ def _adjust(groups: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _number(
-    group: str, made: Mapping[str, Any], pairs: Sequence[Pair], settings: Settings
+    group: str, made: Mapping[str, Any], pairs: Sequence[NetworkPair], settings: AuditConfig
 ) -> Number:
     listed = ", ".join(settings.words[group])
     if claim := made["training_data"]:

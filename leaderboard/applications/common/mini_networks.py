@@ -120,7 +120,7 @@ class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 @dataclass(frozen=True)
-class Network:
+class MiniNetwork:
     """A trained subject network with what is known of it.
 
     Attributes:
@@ -185,7 +185,7 @@ class Workshop:
             self.folder = Path(self._temporary.name)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def network(self, world: SubjectWorld, seed: int) -> Network:
+    def network(self, world: SubjectWorld, seed: int) -> MiniNetwork:
         """Return the network that a world and a seed make; trained unless the folder has it."""
         return self._once(("network", world, seed), lambda: self._network(world, seed))
 
@@ -193,11 +193,11 @@ class Workshop:
         """Return the scenes that exemplars of networks are drawn from."""
         return self._once(("shown", world), lambda: Scenes(world, self.scenes, VALIDATION_SCENES))
 
-    def units(self, network: Network, shown: SubjectWorld) -> Any:
+    def units(self, network: MiniNetwork, shown: SubjectWorld) -> Any:
         """Return a network's units with exemplars of scenes of a world: a `datasets.Dataset`."""
         return self._once(("units", network.name, shown), lambda: self._units(network, shown))
 
-    def write(self, network: Network, shown: SubjectWorld, out: Path) -> None:
+    def write(self, network: MiniNetwork, shown: SubjectWorld, out: Path) -> None:
         """Write a network's exemplars of scenes of a world as a config of an edition."""
         exemplars.write(
             self._computed(network, shown),
@@ -212,7 +212,7 @@ class Workshop:
         )
 
     def inside(
-        self, network: Network, shown: SubjectWorld, concept: str, *, each: bool = False
+        self, network: MiniNetwork, shown: SubjectWorld, concept: str, *, each: bool = False
     ) -> dict[Unit, float]:
         """Return, of each unit, which share of its exemplars' masks lies in a concept.
 
@@ -238,7 +238,9 @@ class Workshop:
             for i, value in enumerate(shares["each" if each else "pooled"])
         }
 
-    def selectivity(self, network: Network, shown: SubjectWorld, concept: str) -> dict[Unit, float]:
+    def selectivity(
+        self, network: MiniNetwork, shown: SubjectWorld, concept: str
+    ) -> dict[Unit, float]:
         """Return, of each unit, which share of where it is active lies in a concept.
 
         On all scenes, where `inside` looks at exemplars; see `regions.active_inside`.
@@ -261,7 +263,7 @@ class Workshop:
         }
 
     def describe(
-        self, method: str, network: Network, shown: SubjectWorld, seed: int = 0
+        self, method: str, network: MiniNetwork, shown: SubjectWorld, seed: int = 0
     ) -> Predictions:
         """Return a method's descriptions of a network's units; see `check_describer`.
 
@@ -277,7 +279,7 @@ class Workshop:
         )
 
     def describe_all(
-        self, method: str, networks: Sequence[Network], shown: SubjectWorld, seed: int = 0
+        self, method: str, networks: Sequence[MiniNetwork], shown: SubjectWorld, seed: int = 0
     ) -> Predictions:
         """Return a method's descriptions of the units of several networks; see `describe`."""
         parts = [self.describe(method, network, shown, seed) for network in networks]
@@ -295,7 +297,7 @@ class Workshop:
         key = (asdict(self.settings), self.scenes, *parts)
         return Cache(self.folder).entry(kind, *key, suffix=suffix)
 
-    def _network(self, world: SubjectWorld, seed: int) -> Network:
+    def _network(self, world: SubjectWorld, seed: int) -> MiniNetwork:
         from safetensors.torch import load_file
 
         name = f"mini-{world.name}-{seed}".replace(".", "")
@@ -312,15 +314,15 @@ class Workshop:
             model = train(world, seed, settings)
             made_from = {"world": asdict(world), "seed": seed, **asdict(settings)}
             entry.write(lambda path: write_weights(model, path, made_from))
-        return Network(name, model.eval(), world, seed)
+        return MiniNetwork(name, model.eval(), world, seed)
 
-    def _computed(self, network: Network, shown: SubjectWorld) -> Any:
+    def _computed(self, network: MiniNetwork, shown: SubjectWorld) -> Any:
         make = lambda: exemplars.compute(  # noqa: E731
             network.model, self.shown(shown), list(LAYERS), run=PASS
         )
         return self._once(("computed", network.name, shown), make)
 
-    def _units(self, network: Network, shown: SubjectWorld) -> Any:
+    def _units(self, network: MiniNetwork, shown: SubjectWorld) -> Any:
         entry = self.entry("edition", network.source, asdict(shown))
         assert entry.path is not None
         if not entry.path.is_dir():
@@ -334,14 +336,14 @@ class Workshop:
         return torch.from_numpy(np.stack([scene.concepts[CHANNEL[concept]] for scene in scenes]))
 
     def _selectivity(
-        self, network: Network, shown: SubjectWorld, concept: str
+        self, network: MiniNetwork, shown: SubjectWorld, concept: str
     ) -> dict[str, list[float]]:
         pictures = Regions(self.shown(shown), self._maps(shown, concept))
         computed = self._computed(network, shown)
         return active_inside(network.model, pictures, LAYERS, computed, PASS)
 
     def _shares(
-        self, network: Network, shown: SubjectWorld, concept: str
+        self, network: MiniNetwork, shown: SubjectWorld, concept: str
     ) -> dict[str, dict[str, list[float]]]:
         maps = self._maps(shown, concept)
         found = {}
@@ -354,7 +356,7 @@ class Workshop:
         return found
 
     def _describe(
-        self, method: str, network: Network, shown: SubjectWorld, seed: int
+        self, method: str, network: MiniNetwork, shown: SubjectWorld, seed: int
     ) -> Predictions:
         made = baselines.get(method)
         file = sha256(method) if Path(method).is_file() else None
@@ -367,7 +369,7 @@ class Workshop:
         return known
 
     def _answers(
-        self, method: str, network: Network, shown: SubjectWorld, seed: int
+        self, method: str, network: MiniNetwork, shown: SubjectWorld, seed: int
     ) -> Predictions:
         spec = baselines.get(method).spec
         # the model that ships says of itself that it is of this world; it must be asked for
@@ -387,7 +389,7 @@ class Workshop:
         answers = baselines.run(made, units, context)
         return predictions.of_descriptions(zip(keys(units), answers, strict=True))
 
-    def _probing(self, network: Network) -> Probing:
+    def _probing(self, network: MiniNetwork) -> Probing:
         probe = self._once("probe", MiniProbe)
         identity = exemplars.Preprocessing(_scaled, (0, 0, 0), (1, 1, 1))
         items = ProbeItems(probe, identity, size=(64, 64), side=64)
@@ -430,7 +432,7 @@ def _scaled(picture: Any) -> Tensor:
 __all__ = [
     "CLASSES",
     "LAYERS",
-    "Network",
+    "MiniNetwork",
     "Scenes",
     "Workshop",
     "check_describer",

@@ -117,7 +117,7 @@ def _validation(axes: Axes, protocol: str, own: pd.DataFrame) -> None:
 
 def _by_share(own: pd.DataFrame) -> pd.DataFrame:
     """Return mean accuracy over networks, (share, draw): shares as the settings have them."""
-    from leaderboard.applications.edit.task import SHARES
+    from leaderboard.applications.edit.config import SHARES
 
     if own.empty:
         return own[["validation"]]

@@ -17,12 +17,13 @@ from leaderboard.applications.common.ablated_accuracy import Labelled, Trial
 from leaderboard.applications.common.mini_networks import (
     CLASSES,
     LAYERS,
-    Network,
+    MiniNetwork,
     Scenes,
     Workshop,
     titled,
 )
-from leaderboard.applications.edit.task import Edit, Settings, arms_of, edit
+from leaderboard.applications.edit.config import EditConfig
+from leaderboard.applications.edit.task import Edit, arms_of, edit
 from leaderboard.evaluation.predictions import Predictions
 from milannotations.synthetic.subjects import (
     TEST_SCENES,
@@ -47,9 +48,9 @@ FAST = (0.0, 0.125, 0.25, 0.5)
 """Shares of flagged units that `milan run` tries."""
 
 
-def fast(placebos: int, seed: int = 0) -> Settings:
+def fast(placebos: int, seed: int = 0) -> EditConfig:
     """Return the settings of `milan run`: one protocol, and fewer numbers to choose from."""
-    return Settings(
+    return EditConfig(
         protocols=("edit-conflict",), placebos=placebos, shuffles=1, shares=FAST, seed=seed
     )
 
@@ -98,7 +99,7 @@ class MiniTrials:
                 shown = Labelled(scenes, scenes.labels, scenes.source)
                 trial.pictures = {**trial.pictures, "training": shown}
 
-    def _trial(self, network: Network, shown: dict[str, Labelled]) -> Trial:
+    def _trial(self, network: MiniNetwork, shown: dict[str, Labelled]) -> Trial:
         from milannotations.exemplars import Run
 
         return Trial(
@@ -120,7 +121,7 @@ class MiniTrials:
         for network in self.networks:
             self.workshop.write(network, self.world, out)
 
-    def measure(self, method: str, settings: Settings) -> None:
+    def measure(self, method: str, settings: EditConfig) -> None:
         """Measure what the edit by a method's descriptions takes; a folder keeps it for `edit`."""
         predictions = self.workshop.describe_all(method, self.networks, self.world)
         for trial in self.trials:
@@ -134,7 +135,7 @@ class MiniTrials:
         self,
         method: str,
         predictions: Predictions | None = None,
-        settings: Settings | None = None,
+        settings: EditConfig | None = None,
         asked: dict[str, Any] | None = None,
     ) -> Edit:
         """Return the edit of all networks by a method's descriptions.

@@ -29,13 +29,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leaderboard import statistics
 from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.ablated_accuracy import Trial
+from leaderboard.applications.edit.config import PROTOCOLS, TESTS, EditConfig, Protocol
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
 from leaderboard.record_format.application_record import Number, Outcome
@@ -45,90 +46,12 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     import pandas as pd
 
-Protocol = Literal["edit-plain", "edit-conflict"]
-
-PROTOCOLS: dict[Protocol, str] = {
-    "edit-plain": "validation-clean",
-    "edit-conflict": "validation-conflict",
-}
-"""Protocols, and the role of the pictures that units are ordered and numbers chosen on."""
-
-TESTS = ("test-conflict", "test-clean")
-"""Roles of the pictures that are reported on."""
-
-WORDS = (*keyword_flags.TEXT, "lettering", "writing")
-"""Words that flag a unit as one of text."""
-
-COLORS = (
-    "red", "yellow", "green", "blue", "cyan", "purple", "brown", "black", "white", "gray",
-)  # fmt: skip
-"""Words that flag a unit as one of a colour, where the cue is one (the 2022 code)."""
-
-AT = 0.43
-"""Units are of text if so much of their exemplars' masks lies in text, each exemplar alike: what
-flags should find. Precision and recall of MILAN's flags are about equal from .42 to .44, on two
-networks of the mini world that are kept apart (seeds 5 and 6) and on the five reported ones, which
-were looked at too."""
-
-ORACLE = 0.5
-"""Units are the oracle's if most of where they are active, over all pictures, is text. Masks of
-exemplars are no ceiling: of a third of the first layer's units, which see strokes of any kind, they
-lie in text. Measure and share were chosen on four networks of the mini world that are kept apart
-(seeds 5 to 8), after units by their exemplars' masks, from .4 and from .6 on, had stood out from
-placebos on three of the five reported networks."""
-
-SHARES = (0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
-"""Of the flagged units that are deleted: eight numbers at most."""
-
 FOOTNOTE = (
     "Gains are on pictures that carry a wrong name, with the number of deleted units chosen on "
     "validation pictures by each arm for itself. The control is placebo flags: as many units of "
     "each layer, drawn at random, through the same order, selection and test."
 )
 CONFLICT = "edit-conflict: units were ordered, and numbers chosen, on pictures with wrong names."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an edit is made.
-
-    Attributes:
-        protocols: the first is what the number is of.
-        words: units described with any of these are flagged.
-        matching: `words`, whole ones in singular or plural, or `substrings`, as in 2022.
-        placebos: draws of placebo flags.
-        shuffles: draws of shuffled descriptions.
-        shares: of the flagged units that are deleted, up to eight, from 0 to 1.
-        loss: of accuracy that `edit-plain` puts up with.
-        at: units of whose exemplars' masks this share lies in text are what flags should find.
-        oracle: units are the oracle's if this share of where they are active lies in text.
-        fine_tune: epochs for which every arm's head is trained on, once its units are gone; 0
-            leaves it.
-        seed: of all draws.
-    """
-
-    protocols: tuple[Protocol, ...] = ("edit-conflict", "edit-plain")
-    words: tuple[str, ...] = WORDS
-    matching: keyword_flags.Matching = "words"
-    placebos: int = 99
-    shuffles: int = 5
-    shares: tuple[float, ...] = SHARES
-    loss: float = 0.01
-    at: float = AT
-    oracle: float = ORACLE
-    fine_tune: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        keyword_flags.check_words(self.words)
-        unknown = [each for each in self.protocols if each not in PROTOCOLS]
-        if unknown or not self.protocols:
-            raise InputError(f"No protocol {unknown} (protocols: {', '.join(PROTOCOLS)}).")
-        shares = list(self.shares)
-        if not 2 <= len(shares) <= 8 or shares != sorted(set(shares)) or shares[0] != 0:
-            raise InputError(f"Shares {shares}: two to eight were expected, ascending, from 0.")
-        if self.placebos < 1 or self.shuffles < 0 or not 0 <= self.loss < 1:
-            raise InputError("At least one placebo, and a loss from 0 to 1, were expected.")
 
 
 @dataclass
@@ -183,7 +106,7 @@ def edit(
     trials: Sequence[Trial],
     predictions: Predictions,
     *,
-    settings: Settings | None = None,
+    settings: EditConfig | None = None,
     method: str = "descriptions",
     data: str = "",
     asked: Mapping[str, Any] | None = None,
@@ -207,7 +130,7 @@ def edit(
         InputError: no network; predictions of units that the networks do not have, or of none.
     """
     began = time.perf_counter()
-    settings = settings or Settings()
+    settings = settings or EditConfig()
     if not trials:
         raise InputError("There is no network to edit; expected at least one.")
     keyword_flags.check_units(predictions, [unit for trial in trials for unit in trial.units])
@@ -270,7 +193,7 @@ def arms_of(
     trial: Trial,
     said: Mapping[Unit, Sequence[str]],
     protocol: Protocol,
-    settings: Settings,
+    settings: EditConfig,
 ) -> tuple[list[Arm], list[Arm]]:
     """Return the arms of one network, and its placebos.
 
@@ -369,7 +292,7 @@ def placebos_of(
 
 
 def _shuffled(
-    trial: Trial, said: Mapping[Unit, Sequence[str]], settings: Settings
+    trial: Trial, said: Mapping[Unit, Sequence[str]], settings: EditConfig
 ) -> Iterator[list[Unit]]:
     """Yield what is flagged when descriptions are dealt anew to the units of each layer."""
     for draw in range(settings.shuffles):
