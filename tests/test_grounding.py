@@ -16,7 +16,7 @@ from torch import nn
 from baselines.shared.clip import TextImage
 from baselines.shared.probe_statistics import Probing
 from leaderboard.cli import main
-from leaderboard.console import grounding_table
+from leaderboard.console import grounding_table, sanity_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding import human_ratings, sanity_checks, score
@@ -491,7 +491,7 @@ def test_a_strangers_metric_that_ignores_the_unit_fails(pool, write_file):
     path = write_file("flat.py", "def metric(p, a):\n return 0 * (p @ a) + p.sum(1)[:, None]")
     found = sanity_checks.run_sanity_tests(get(str(path)), pool, (0.1,))
     assert [each.verdict for each in found] == ["pass", "FAIL"]
-    text = grounding_table.explained(found)
+    text = sanity_table.explained(found)
     assert len(text) == 2  # nothing was published of it
     path = write_file("nan.py", "def metric(p, a):\n return float('nan') * (p @ a)")
     with pytest.raises(InputError, match="not finite"):
@@ -505,7 +505,7 @@ def test_a_drop_that_is_hardly_one_is_called_so(pool):
     assert missing[0].verdict != "pass"
     assert missing[1].verdict == "pass"
     assert any(
-        "At higher prevalence accuracy passes" in line for line in grounding_table.explained(found)
+        "At higher prevalence accuracy passes" in line for line in sanity_table.explained(found)
     )
 
 

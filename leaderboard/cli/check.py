@@ -101,7 +101,7 @@ def _kinds(names: list[str]) -> list[Any]:
 
 def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) -> None:
     kinds = _kinds(names)  # before minutes are spent
-    from leaderboard.console import grounding_table
+    from leaderboard.console import sanity_table
     from leaderboard.grounding import sanity_checks
     from leaderboard.grounding.activations import probe_mini
 
@@ -121,12 +121,12 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
     else:
         screen = console()
         screen.print(
-            grounding_table.verdicts(verdicts, screen.width),
+            sanity_table.verdicts(verdicts, screen.width),
             "",
-            grounding_table.rankings(rankings),
+            sanity_table.rankings(rankings),
             "",
         )
-        screen.print(*grounding_table.explained(verdicts), sep="\n", style="dim")
+        screen.print(*sanity_table.explained(verdicts), sep="\n", style="dim")
     low = [each for each in verdicts if each.prevalence <= sanity_checks.RARE_PREVALENCE]
     if any(each.verdict != "pass" for each in low):
         raise typer.Exit(1)

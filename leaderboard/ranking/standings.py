@@ -49,6 +49,15 @@ class EntryRun:
 
 
 @dataclass(frozen=True)
+class TrackRuns:
+    """A track and the runs that stand on it; `newest` is the version that replaced it, if any."""
+
+    track: Track
+    runs: tuple[EntryRun, ...]
+    newest: Track | None = None
+
+
+@dataclass(frozen=True)
 class Standing:
     """A row of a table.
 

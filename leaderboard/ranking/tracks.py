@@ -25,6 +25,9 @@ EMBEDDING = "all-MiniLM-L6-v2"
 RANKED_BY = f"retrieval-embedding-auc@{EMBEDDING}"
 TIES_BY = "rouge-l"
 
+FALLBACK_METRIC = "retrieval-tfidf-auc"
+"""What orders a table of records that stand on no track and have no `RANKED_BY`."""
+
 _PEOPLE = (
     RANKED_BY,
     f"retrieval-embedding-top1@{EMBEDDING}",

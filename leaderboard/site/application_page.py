@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from leaderboard.applications import TASKS
+from leaderboard.site.cells import bar, domain_of, interval_text, three
 from leaderboard.site.load_records import ApplicationRun
-from leaderboard.site.safe_text import slug
-from leaderboard.site.track_table import bar, page_of, three
+from leaderboard.site.safe_text import method_file, slug
 
 
 def tables(findings: Sequence[ApplicationRun]) -> list[dict[str, Any]]:
@@ -37,15 +37,8 @@ def _table(
     members: Sequence[ApplicationRun],
 ) -> dict[str, Any]:
     numbers = [each.outcome.number for each in members]
-    known = [
-        value
-        for number in numbers
-        for value in (number.low, number.value, number.high, number.control)
-        if value is not None
-    ]
-    known = [*known, 0.0]
-    room = 0.04 * (max(known) - min(known)) or 0.05
-    domain = (min(known) - room, max(known) + room)
+    ends = [end for n in numbers for end in (n.low, n.value, n.high, n.control)]
+    domain = domain_of([*ends, 0.0])
     ordered = sorted(
         members,
         key=lambda each: (
@@ -57,20 +50,15 @@ def _table(
     rows = []
     for place, each in enumerate(ordered):
         made, number = each.outcome, each.outcome.number
-        interval = (
-            ""
-            if number.low is None or number.high is None
-            else f"{three(number.low, signed=True)} to {three(number.high, signed=True)}"
-        )
         rows.append(
             {
                 "place": place,
                 "name": made.method,
                 "version": made.version,
-                "page": page_of(made.method, made.version),
+                "page": method_file(made.method, made.version),
                 "value": number.value,
                 "text": three(number.value, signed=True),
-                "interval": interval,
+                "interval": interval_text(number.low, number.high, signed=True),
                 "bar": bar(number.low, number.value, number.high, domain, number.control),
                 "control": three(number.control),
                 "p": number.p,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaderboard.ranking.standings import EntryRun
+from leaderboard.ranking.standings import EntryRun, TrackRuns
 from leaderboard.site import (
     application_page,
     downloads,
@@ -20,8 +20,8 @@ from leaderboard.site import (
     unit_browser,
 )
 from leaderboard.site import method_page as methods
-from leaderboard.site.load_records import ApplicationRun, TrackRuns
-from leaderboard.site.safe_text import script_json, slug
+from leaderboard.site.load_records import ApplicationRun
+from leaderboard.site.safe_text import method_file, script_json, slug, track_file
 from milannotations.errors import InputError
 from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import replacing
@@ -183,7 +183,7 @@ class _Site:
     def _track(
         self, table: TrackRuns, values: dict[str, Any], browsers: Sequence[UnitPage]
     ) -> dict[str, Any]:
-        file = track_table.file_of(table.track)
+        file = track_file(table.track)
         there = {each.track.key for each in self.tables}
         newest = table.newest
         self._put(
@@ -247,7 +247,7 @@ class _Site:
             if track_table.head(metric) != measure:  # values of another kind are not the same thing
                 metric = ""
             told = unit_browser.read_descriptions(
-                run, kind, track_table.page_of(own.method, own.version), metric
+                run, kind, method_file(own.method, own.version), metric
             )
             if names.count((own.method, own.version)) > 1:
                 told = unit_browser.renamed(told, f"{told.name} on {table.track.key}")
@@ -295,7 +295,7 @@ class _Site:
             shown.append(
                 {
                     "track": track,
-                    "file": track_table.file_of(track),
+                    "file": track_file(track),
                     "synthetic": record.edition.synthetic,
                     "seed": None if record.about is None else record.about.seed,
                     "units_page": _page_of(table, browsers),

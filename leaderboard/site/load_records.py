@@ -16,8 +16,8 @@ from leaderboard.evaluation import references as reference_sources
 from leaderboard.evaluation.references import References
 from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import tracks
-from leaderboard.ranking.standings import EntryRun
-from leaderboard.ranking.tracks import RANKED_BY, TIES_BY, Track
+from leaderboard.ranking.standings import EntryRun, TrackRuns
+from leaderboard.ranking.tracks import FALLBACK_METRIC, RANKED_BY, TIES_BY, Track
 from leaderboard.record_format import application_record, score_record
 from leaderboard.record_format.application_record import Outcome
 from leaderboard.record_format.method_info import of_spec
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-FALLBACK_METRIC = "retrieval-tfidf-auc"
-"""What orders a table of records that stand on no track and have no `RANKED_BY`."""
-
 
 @dataclass(frozen=True)
 class ApplicationRun:
@@ -41,15 +38,6 @@ class ApplicationRun:
 
     outcome: Outcome
     folder: Path
-
-
-@dataclass(frozen=True)
-class TrackRuns:
-    """A track and the runs that stand on it; `newest` is the version that replaced it, if any."""
-
-    track: Track
-    runs: tuple[EntryRun, ...]
-    newest: Track | None = None
 
 
 def load_records(

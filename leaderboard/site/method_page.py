@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leaderboard.ranking.standings import TrackRuns
 from leaderboard.record_format.score_record import Estimate, Record
-from leaderboard.site.load_records import ApplicationRun, TrackRuns
-from leaderboard.site.track_table import bar, page_of, short, three
+from leaderboard.site.cells import bar, domain_of, interval_text, metric_label, three
+from leaderboard.site.load_records import ApplicationRun
+from leaderboard.site.safe_text import method_file
 
 BY_FORMULA = ("seen", "unseen")
 """Slices by whether a unit's formula was seen in training; synthetic editions alone have them."""
@@ -31,7 +33,7 @@ class MethodPage:
 
     @property
     def file(self) -> str:
-        return page_of(self.name, self.version)
+        return method_file(self.name, self.version)
 
 
 def pages(tables: Sequence[TrackRuns], findings: Sequence[ApplicationRun]) -> list[MethodPage]:
@@ -125,11 +127,11 @@ def scores(record: Record) -> list[dict[str, Any]]:
         versus = record.versus_person.get(name)
         rows.append(
             {
-                "name": short(name),
+                "name": metric_label(name),
                 "title": entry.title,
                 "better": entry.direction or "",
                 "mean": three(estimate.mean),
-                "interval": _interval(estimate),
+                "interval": interval_text(estimate.low, estimate.high),
                 "all": three(estimate.mean_all),
                 "lift": three(estimate.lift, signed=True),
                 "shuffled": _floor(record, "shuffled", name),
@@ -155,15 +157,11 @@ def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
     for place, name in enumerate(known):  # the same metric twice, of scores in activations
         lifted = place > 0
         found = [_ends(record.slices[cut].get(name), lifted) for cut in cuts]
-        ends = [value for row in found for value in row if value is not None]
         mark = 0.0 if lifted else record.metrics[name].chance
-        ends += [mark] if mark is not None else []
-        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-        room = 0.04 * (high - low) or 0.05
-        domain = (low - room, high + room)
+        domain = domain_of([*(value for row in found for value in row), mark])
         columns.append(
             {
-                "name": f"{short(name)}{' above shuffle' if lifted else ''}",
+                "name": f"{metric_label(name)}{' above shuffle' if lifted else ''}",
                 "cells": [
                     {"text": three(row[1], signed=lifted), "bar": bar(*row, domain, mark)}
                     for row in found
@@ -192,12 +190,6 @@ def _ends(
     if lifted:
         return estimate.lift_low, estimate.lift, estimate.lift_high
     return estimate.low, estimate.mean, estimate.high
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{three(estimate.low)} to {three(estimate.high)}"
 
 
 def _floor(record: Record, floor: str, name: str) -> str:

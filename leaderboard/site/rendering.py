@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from leaderboard.site.cells import three
 from leaderboard.site.safe_text import safe_link, visible_text
-from leaderboard.site.track_table import three
 
 HERE = Path(__file__).parent
 ASSETS = ("board.css", "icon.svg", "table.js", "theme.js", "units.js")

@@ -16,6 +16,7 @@ from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.metrics.text import normalise
 from leaderboard.ranking.standings import EntryRun
 from leaderboard.site import load_records, rendering, thumbnails, track_table, unit_browser
+from leaderboard.site.cells import three
 from leaderboard.site.safe_text import script_json
 from leaderboard.site.unit_browser import MethodDescriptions
 from milannotations.editions.configs import edition_name, pick_config
@@ -192,7 +193,7 @@ def _layers(methods: Sequence[MethodDescriptions], known: References) -> list[di
                     "described": len(texts),
                     "distinct": len(counts),
                     "words": f"{words / len(texts):.1f}" if texts else "-",
-                    "retrieval": track_table.three(sum(values) / len(values) if values else None),
+                    "retrieval": three(sum(values) / len(values) if values else None),
                     "commonest": sorted(counts.items(), key=lambda item: (-item[1], item[0]))[
                         :COMMONEST
                     ],

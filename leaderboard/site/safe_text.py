@@ -10,8 +10,11 @@ import hashlib
 import json
 import re
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from leaderboard.ranking.tracks import Track
 
 LONGEST = 2000
 """Characters of a text that are shown; a longer one ends in its number of characters."""
@@ -60,6 +63,16 @@ def slug(name: str) -> str:
     if plain and len(name) <= 60 and not _is_device(made):
         return made
     return f"{made}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def method_file(name: str, version: str | None) -> str:
+    """Return the file name of the page of a method."""
+    return f"{slug(f'{name}@{version}' if version else name)}.html"
+
+
+def track_file(track: Track) -> str:
+    """Return the file name of the page of a table."""
+    return f"{track.slug if track.version else slug(track.name)}.html"
 
 
 def _is_device(name: str) -> bool:

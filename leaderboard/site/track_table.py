@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from leaderboard.console.cells import short as rounded
 from leaderboard.console.grounding_table import judge, notes
 from leaderboard.evaluation.estimates import PERSON
 from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import standings as ranking
-from leaderboard.ranking.standings import Standing
-from leaderboard.ranking.tracks import RANKED_BY, TIES_BY, Track
+from leaderboard.ranking.standings import Standing, TrackRuns
+from leaderboard.ranking.tracks import FALLBACK_METRIC, RANKED_BY, TIES_BY
 from leaderboard.record_format.score_record import Estimate, MetricEntry, Record
-from leaderboard.site.load_records import FALLBACK_METRIC, TrackRuns
-from leaderboard.site.safe_text import slug
+from leaderboard.site.cells import bar, domain_of, interval_text, metric_label, three
+from leaderboard.site.safe_text import method_file, track_file
 
 HEADS = {RANKED_BY: "Retrieval AUC", FALLBACK_METRIC: "Retrieval AUC", TIES_BY: "ROUGE-L"}
 """What the columns that order a table are called, where the metric's name does not say it."""
@@ -37,8 +36,10 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
         if name in entries and name not in (track.ranked_by, track.ties_by)
     ]
     activations = _activations(grounded)
-    scores = _domain([*((row.low, row.score, row.high) for row in standings), (chance,) * 3])
-    lifts = _domain([*(_lift_of(row, track.ties_by) for row in standings), (0.0, 0.0, 0.0)])
+    ends = [end for row in standings for end in (row.low, row.score, row.high)]
+    scores = domain_of([*ends, chance])
+    lift_ends = [end for row in standings for end in _lift_of(row, track.ties_by)]
+    lifts = domain_of([*lift_ends, 0.0])
     shared = [row.rank for row in standings if row.rank is not None]
     rows = []
     for place, row in enumerate(standings):
@@ -51,16 +52,16 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
                 "name": row.name,
                 "version": row.version,
                 "kind": row.kind,
-                "page": page_of(row.name, row.version) if is_entry(row) else None,
+                "page": method_file(row.name, row.version) if is_entry(row) else None,
                 "score": row.score,
                 "score_text": three(row.score),
-                "interval": _interval(row.low, row.high),
+                "interval": interval_text(row.low, row.high),
                 "bar": bar(row.low, row.score, row.high, scores, chance),
                 "spread": row.spread,
                 "seeds": len(row.records),
                 "lift": row.lift,
                 "lift_text": three(row.lift, signed=True),
-                "lift_interval": _interval(lift[0], lift[2], signed=True),
+                "lift_interval": interval_text(lift[0], lift[2], signed=True),
                 "lift_bar": bar(*lift, lifts, 0.0),
                 "coverage": row.coverage,
                 "coverage_text": f"{100 * row.coverage:.3g} %",
@@ -84,7 +85,7 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
         "rows": rows,
         "heads": [head(track.ranked_by), head(track.ties_by)],
         "columns": [
-            *({"name": short(name), "title": entries[name].title} for name in beside),
+            *({"name": metric_label(name), "title": entries[name].title} for name in beside),
             *(
                 {"name": label, "title": f"{entry.title}, in activations"}
                 for *_, label, entry in activations
@@ -99,7 +100,7 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
             *((label, entry) for *_, label, entry in activations),
         ],
         "grounded": [
-            {"file": file_of(other.track), "says": other.track.title} for other in grounded
+            {"file": track_file(other.track), "says": other.track.title} for other in grounded
         ],
         "scale": [three(end) for end in scores],
         "lift_scale": [three(end, signed=True) for end in lifts],
@@ -118,16 +119,6 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
     }
 
 
-def page_of(name: str, version: str | None) -> str:
-    """Return the file name of the page of a method."""
-    return f"{slug(f'{name}@{version}' if version else name)}.html"
-
-
-def three(value: float | None, signed: bool = False) -> str:
-    """Return a number as the board shows it: three decimals."""
-    return rounded(value, 3, signed)
-
-
 def is_entry(row: Standing) -> bool:
     """Say whether a row is somebody's record, as against a floor that every record has."""
     if row.kind in ("method", "reference") or row.version is not None:
@@ -136,46 +127,9 @@ def is_entry(row: Standing) -> bool:
     return row.kind != "person" and record.method == row.name and row.name not in record.floors
 
 
-def file_of(track: Track) -> str:
-    """Return the file name of the page of a table."""
-    return f"{track.slug if track.version else slug(track.name)}.html"
-
-
 def head(name: str) -> str:
     """Return what the column of a metric that orders a table is called."""
-    return HEADS.get(name, short(name))
-
-
-def short(name: str) -> str:
-    """Return a metric's name without its model, which the page names once."""
-    return name.partition("@")[0]
-
-
-def bar(
-    low: float | None,
-    middle: float | None,
-    high: float | None,
-    domain: tuple[float, float],
-    mark: float | None = None,
-) -> dict[str, float] | None:
-    """Return where an interval lies on a scale from 0 to 100; None where there is no number.
-
-    Example:
-        >>> bar(0.2, 0.5, 0.7, (0.0, 1.0))
-        {'low': 20.0, 'middle': 50.0, 'high': 70.0}
-    """
-    if middle is None:
-        return None
-
-    def at(value: float) -> float:
-        return round(100 * (value - domain[0]) / (domain[1] - domain[0]), 2)
-
-    made = {
-        "low": at(middle if low is None else low),
-        "middle": at(middle),
-        "high": at(middle if high is None else high),
-    }
-    return made if mark is None else {**made, "mark": at(mark)}
+    return HEADS.get(name, metric_label(name))
 
 
 def _entries(table: TrackRuns) -> dict[str, MetricEntry]:
@@ -198,14 +152,6 @@ def _activations(grounded: Sequence[TrackRuns]) -> list[tuple[TrackRuns, str, st
 
 def _notes(record: Record) -> list[str]:
     return [] if record.grounding is None else notes(record)
-
-
-def _domain(values: Iterable[Sequence[float | None]]) -> tuple[float, float]:
-    """Return the ends of a scale that holds all values, with a little room."""
-    known = [value for row in values for value in row if value is not None]
-    low, high = min(known), max(known)
-    room = 0.04 * (high - low) or 0.05
-    return low - room, high + room
 
 
 def _lift_of(row: Standing, name: str) -> tuple[float | None, float | None, float | None]:
@@ -258,10 +204,6 @@ def _rank(rank: int | None, shared: Sequence[int]) -> str:
     return f"{rank}=" if shared.count(rank) > 1 else str(rank)
 
 
-def _interval(low: float | None, high: float | None, signed: bool = False) -> str:
-    return "" if low is None or high is None else f"{three(low, signed)} to {three(high, signed)}"
-
-
 def _below(row: Standing) -> dict[str, Any] | None:
     """Return how a row compares with the next method below, in words."""
     pair = row.below
@@ -270,7 +212,7 @@ def _below(row: Standing) -> dict[str, Any] | None:
     return {
         "tied": pair.tied,
         "difference": three(pair.difference, signed=True),
-        "interval": _interval(pair.low, pair.high, signed=True),
+        "interval": interval_text(pair.low, pair.high, signed=True),
         "n": pair.n,
         "p": three(pair.p_holm),
         "all": three(pair.difference_all, signed=True),
