@@ -34,7 +34,9 @@ def check_images(folder: str | os.PathLike[str]) -> list[CheckResult]:
     """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
     from milannotations.published import imagenet
 
-    return [replace(result, name=f"images: {result.name}") for result in imagenet.examine(folder)]
+    return [
+        replace(result, name=f"images: {result.name}") for result in imagenet.check_folder(folder)
+    ]
 
 
 def check_package(room: str) -> CheckResult:

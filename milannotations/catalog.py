@@ -158,7 +158,7 @@ def _digits(name: str) -> list[str]:
     return re.findall(r"\d+", name)
 
 
-def check(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> None:
+def check_units(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> None:
     """Raise InputError where `units` contradict what was published of `network`.
 
     A network that the catalog does not know is somebody's own and passes, unless

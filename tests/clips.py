@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from baselines.shared.probe_statistics import Probing
-from milannotations.probes import Concept, planes
+from milannotations.probes import Concept, stack_planes
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 SIDE, PATCH = 32, 8
@@ -162,7 +162,7 @@ class Squares:
     def source_id(self, i):
         return f"{i}"
 
-    def picture(self, i):
+    def image(self, i):
         self.decoded += 1
         pixels = np.zeros((16, 16, 3), np.uint8)
         pixels[0, 0] = (*divmod(i, 256), 7)  # no two are alike
@@ -175,7 +175,7 @@ class Squares:
             mask = np.zeros(size, bool)
             mask[size[0] // 4 :, concept] = True
             masks[int(concept) + 1] = mask
-        return planes(masks, size)
+        return stack_planes(masks, size)
 
 
 class Items:
@@ -191,7 +191,7 @@ class Items:
         return self.probe.source_id(i)
 
     def __getitem__(self, i):
-        pixels = np.array(self.probe.picture(i))
+        pixels = np.array(self.probe.image(i))
         return {
             "image": torch.from_numpy(pixels).permute(2, 0, 1).float() / 255,
             "concepts": torch.from_numpy(self.probe.labels(i, (16, 16))),

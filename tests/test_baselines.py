@@ -181,7 +181,7 @@ class Painted:
     def halves(self, i):
         return i % len(COLORS), (i // len(COLORS) + 1 + i) % len(COLORS)
 
-    def picture(self, i):
+    def image(self, i):
         pixels = np.zeros((16, 16, 3), np.uint8)
         for half, color in enumerate(self.halves(i)):
             pixels[:, 8 * half : 8 * half + 8] = list(COLORS.values())[color]

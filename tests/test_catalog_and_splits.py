@@ -125,8 +125,8 @@ def test_names_have_one_form(name):
 
 def test_check_accepts_every_published_unit_and_somebody_elses_network():
     for name, network in catalog.NETWORKS.items():
-        catalog.check(name, network.units())
-    catalog.check("our-robot", [Unit("our-robot", "anything", 10**6)])
+        catalog.check_units(name, network.units())
+    catalog.check_units("our-robot", [Unit("our-robot", "anything", 10**6)])
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_check_accepts_every_published_unit_and_somebody_elses_network():
 )
 def test_check_says_what_came_what_was_expected_and_a_hint(network, layer, unit, said):
     with pytest.raises(InputError) as error:
-        catalog.check(network, [Unit(network, layer, unit)])
+        catalog.check_units(network, [Unit(network, layer, unit)])
     for part in said:
         assert part in str(error.value)
-    catalog.check(network, [Unit(network, layer, unit)], unlisted=True)
+    catalog.check_units(network, [Unit(network, layer, unit)], unlisted=True)
 
 
 def test_check_counts_the_units_it_does_not_list():
     units = [Unit("alexnet-imagenet", "conv1", i) for i in range(60, 80)]
     with pytest.raises(InputError, match=r"conv1/64, .*conv1/68, \.\.\. \(16 in all\)"):
-        catalog.check("alexnet-imagenet", units)
+        catalog.check_units("alexnet-imagenet", units)
 
 
 # ---- splits

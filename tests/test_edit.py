@@ -315,9 +315,11 @@ def world(tmp_path):
 
 
 def run(*words):
-    from milannotations.utils.terminal import spread
+    from milannotations.utils.terminal import expand_options
 
-    return CliRunner().invoke(app, spread([str(word) for word in words]), catch_exceptions=True)
+    return CliRunner().invoke(
+        app, expand_options([str(word) for word in words]), catch_exceptions=True
+    )
 
 
 def test_the_command_from_exemplars_to_record(world):

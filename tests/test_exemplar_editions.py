@@ -33,6 +33,7 @@ from milannotations.exemplars.output.edition import write, write_npy
 from milannotations.published import annotations
 from milannotations.published.archive import Archive
 from milannotations.utils import contact_sheet
+from milannotations.utils.contact_sheet import unit_lines
 
 SIZE = (12, 20)
 MADE_FROM = {
@@ -63,7 +64,7 @@ class Pool:
         self.read.append(i)
         return self.pixels[i]
 
-    def contact_sheet(self, ids):
+    def pictures(self, ids):
         self.asked.append(list(ids))
         return map(self.picture, ids)
 
@@ -155,7 +156,7 @@ def test_every_row_is_what_was_computed(two, made):
 
 
 def test_every_way_to_open_it_works(made):
-    assert validation.check(made) == []
+    assert validation.validate(made) == []
     assert len(datasets.load_dataset(str(made), "tiny-pool", split="test")) == 17
     streamed = datasets.load_dataset(str(made), "tiny-pool", split="test", streaming=True)
     assert len(list(streamed.select_columns(["unit"]))) == 17
@@ -167,7 +168,7 @@ def test_every_way_to_open_it_works(made):
 
 def test_every_picture_is_read_once_whatever_shows_it(two, tmp_path, monkeypatch):
     encoded, webp = [], shards.encode_webp
-    monkeypatch.setattr(edition, "webp", lambda *args: encoded.append(1) or webp(*args))
+    monkeypatch.setattr(edition, "encode_webp", lambda *args: encoded.append(1) or webp(*args))
     pool = Pool()
     write(two, pool, tmp_path / "out", "x", made_from={})
     wanted = sorted({i for layer in two.layers.values() for i in layer.ids.flatten().tolist()})
@@ -196,7 +197,7 @@ def test_masks_and_pictures_can_be_of_another_size_and_of_2022(two, tmp_path):
     said = json.loads((tmp_path / "out" / "x" / "prepared.json").read_text())
     assert said["layers"]["conv1"]["size"] == [8, 8]
     assert (said["settings"]["masks"], said["settings"]["side"]) == ("2022", 8)
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 def test_lossy_pictures_are_smaller_and_the_card_says_so(two, tmp_path):
@@ -216,17 +217,17 @@ def test_exemplars_and_text_stand_side_by_side(two, tiny_annotations, tmp_path):
     assert list_configs(tmp_path / "out") == {
         "computed": ["test"], "described": ["train", "test"],
     }  # fmt: skip
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
     card = (tmp_path / "out" / "README.md").read_text()
     assert "These configs hold text" in card
     assert "Exemplars computed here" in card
-    assert "as they stand in the published file" in card
+    assert "verbatim from the published files" in card
 
 
 def test_a_published_network_computed_again_is_no_published_one(tmp_path):
     write(computed_of(layer_of("conv1", 30)), Pool(), tmp_path / "out", "alexnet-imagenet",
           made_from=MADE_FROM)  # fmt: skip
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 # ---- what is said of it
@@ -296,7 +297,7 @@ def test_faults_are_counted_and_told(tmp_path):
         "sae: 11 of 12 latents never fire, no picture drives them above 0: 0, 1, 2, 3, 4, ...",
     ):
         assert line in card, card
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
@@ -305,12 +306,10 @@ def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
     write(computed_of(layer), Pool(), tmp_path / "out", "x", made_from={})
     rows = loading.select(tmp_path / "out")
     assert not any(np.asarray(mask).any() for mask in rows[0]["masks"])
-    assert contact_sheet.lines(rows[0])[0].startswith("x/conv1/0   (dead: no activation is above")
-    assert contact_sheet.lines(rows[1]) == ["x/conv1/1", "no descriptions"]
-    assert contact_sheet.lines({**rows[1], "descriptions": ["a", "b"]})[1] == "people: a | b"
-    assert (
-        contact_sheet.lines({**rows[1], "activations": None, "threshold": None})[0] == "x/conv1/1"
-    )
+    assert unit_lines(rows[0])[0].startswith("x/conv1/0   (dead: no activation is above")
+    assert unit_lines(rows[1]) == ["x/conv1/1", "no descriptions"]
+    assert unit_lines({**rows[1], "descriptions": ["a", "b"]})[1] == "people: a | b"
+    assert unit_lines({**rows[1], "activations": None, "threshold": None})[0] == "x/conv1/1"
 
 
 # ---- what reads it
@@ -338,11 +337,11 @@ def test_data_show_draws_it_with_its_proportions(made, milan, tmp_path):
     assert milan("data", "check", made)[0] == 0
     image, mask = Image.new("RGB", (200, 100), "red"), Image.new("1", (200, 100))
     mask.paste(1, (0, 0, 100, 100))
-    small, region = contact_sheet.reduced(image, mask, 50)
+    small, region = contact_sheet.shrink(image, mask, 50)
     assert (small.size, region.shape) == ((50, 25), (25, 50))
     assert region[:, :25].all()
     assert not region[:, 25:].any()
-    assert contact_sheet.grid([np.asarray(image)], 1, 50).size == (52, 27)
+    assert contact_sheet.tile_images([np.asarray(image)], 1, 50).size == (52, 27)
 
 
 def test_methods_describe_it(made, milan, tmp_path):
@@ -363,13 +362,13 @@ def test_it_can_be_made_ready_for_the_hub(made, tmp_path, include):
     staged = hub.stage(
         made, tmp_path / "staged", include_pictures=include, rights="ours" if include else None
     )
-    assert validation.check(staged) == []
+    assert validation.validate(staged) == []
     rows = milannotations.load(staged, split="test")
     assert len(rows) == 17
     assert (rows[0]["images"] is None) == (not include)
     card = (staged / "README.md").read_text()
     assert "torchvision:tiny" in card
-    assert ("Without pictures" in card) == (not include)
+    assert ("Without images" in card) == (not include)
 
 
 # ---- how it lies on disk
@@ -402,7 +401,7 @@ def test_row_groups_and_shards_are_bounded_in_bytes(tmp_path, monkeypatch):
     assert len(groups) >= 2
     assert sum(map(sum, groups)) == 60
     assert all(rows <= 11 for group in groups for rows in group)
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 def test_encoding_holds_a_few_pictures_at_a_time(tmp_path, monkeypatch):
@@ -472,7 +471,7 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
         ({"quality": 0}, "expected 1 to 100"),
         ({"side": 0}, "expected at least 1"),
         ({"made_from": {"model": object()}}, "are to be JSON"),
-        ({"name": "base"}, "is the union of"),
+        ({"name": "base"}, "is the name of the union of"),
         ({"name": "a b"}, "expected letters"),
     ],
 )
@@ -589,7 +588,7 @@ def test_a_run_starts_over_where_anything_changed(two, tmp_path, monkeypatch, wh
     seen = written(monkeypatch)
     write(two, Pool(), out, "tiny-pool", **options)
     assert seen == ["conv1", "layer2.sae"]
-    assert validation.check(out) == []
+    assert validation.validate(out) == []
 
 
 @pytest.mark.parametrize("point", ["describe", "card", "clearing"])
@@ -603,7 +602,7 @@ def test_a_run_stopped_at_the_end_writes_no_layer_again(two, made, tmp_path, mon
         if point == "describe":
             patched.setattr(edition, "_describe", stop)
         if point == "card":
-            patched.setattr(resumable.cards, "write", stop)
+            patched.setattr(resumable, "write_card", stop)
         if point == "clearing":
             patched.setattr(resumable.UnfinishedConfig, "clear", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -617,15 +616,15 @@ def test_a_run_stopped_at_the_end_writes_no_layer_again(two, made, tmp_path, mon
 SLOWLY = """
 import pickle, sys, time
 sys.path.insert(0, sys.argv[1])
-from milannotations import shards
-from milannotations.exemplars.writing import write, write_npy
+from milannotations.editions import shards
+from milannotations.exemplars.output.edition import write, write_npy
 import test_exemplar_editions as t
 found = pickle.load(open(sys.argv[2], "rb"))
-flush = shards.Shards._flush
+flush = shards.ShardWriter._flush
 def slow(self):
     flush(self)
     time.sleep(2)
-shards.Shards._flush = slow
+shards.ShardWriter._flush = slow
 class Slow(t.Pool):
     def picture(self, i):
         if sys.argv[4] == "npy":
@@ -828,7 +827,7 @@ def test_a_network_its_exemplars_and_an_edition(tmp_path):
     found = exemplars.compute(model, images, ["0"], k=4)
     made_from = {"images": images.source, "preprocessing": images.preprocessing}
     write(found, images, tmp_path / "out", "own-val", made_from=made_from)
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
     rows = milannotations.load(tmp_path / "out", split="test")
     assert len(rows) == 5
     ids = found.layers["0"].ids[0].tolist()

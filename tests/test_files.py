@@ -5,7 +5,13 @@ import hashlib
 import pytest
 
 from milannotations import InputError
-from milannotations.utils.files import Table, check_is_file, replacing, sha256, whole_number
+from milannotations.utils.files import (
+    TextTable,
+    check_is_file,
+    parse_whole_number,
+    replacing,
+    sha256,
+)
 
 
 def make(folder, **files):
@@ -126,13 +132,13 @@ def test_check_is_file_returns_the_path_of_a_file_only(tmp_path, write_file):
 
 
 def test_table_gives_rows_with_their_lines(write_file):
-    table = Table(write_file("a.csv", "a,b\n1,2\n\n3,4\n"))
+    table = TextTable(write_file("a.csv", "a,b\n1,2\n\n3,4\n"))
     assert table.columns == ["a", "b"]
     assert list(table) == [(2, {"a": "1", "b": "2"}), (4, {"a": "3", "b": "4"})]
 
 
 def test_table_can_be_read_twice(write_file):
-    table = Table(write_file("a.csv", "a\n1\n"))
+    table = TextTable(write_file("a.csv", "a\n1\n"))
     assert list(table) == list(table) == [(2, {"a": "1"})]
 
 
@@ -148,14 +154,14 @@ def test_table_can_be_read_twice(write_file):
     ids=["CRLF", "no end of line", "byte order mark", "spaces in header", "blank lines first"],
 )
 def test_table_reads_what_programs_write(write_file, content):
-    assert [row for _, row in Table(write_file("a.csv", content))] == [{"a": "1", "b": "x"}]
+    assert [row for _, row in TextTable(write_file("a.csv", content))] == [{"a": "1", "b": "x"}]
 
 
 @pytest.mark.parametrize("text", ["a, b", 'say "red"', "two\nlines", "two\r\nlines", "né ☃"])
 def test_table_keeps_a_quoted_cell_as_it_is(write_file, text):
     quoted = text.replace('"', '""')
     path = write_file("a.csv", f'a,b\n1,"{quoted}"\n')
-    assert [row["b"] for _, row in Table(path)] == [text]
+    assert [row["b"] for _, row in TextTable(path)] == [text]
 
 
 @pytest.mark.parametrize(
@@ -178,17 +184,17 @@ def test_table_keeps_a_quoted_cell_as_it_is(write_file, text):
 def test_table_says_what_is_wrong_and_where(write_file, content, said):
     path = write_file("broken.csv", content)
     with pytest.raises(InputError) as error:
-        list(Table(path))
+        list(TextTable(path))
     for part in [str(path), *said]:
         assert part in str(error.value)
 
 
 @pytest.mark.parametrize(("text", "index"), [("0", 0), (" 12 ", 12), ("007", 7)])
 def test_whole_number_is_a_whole_number(text, index):
-    assert whole_number(text, "here") == index
+    assert parse_whole_number(text, "here") == index
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "1e3", "x", "1 2", "²", "٣", "9" * 10])
 def test_whole_number_refuses_anything_else(text):
     with pytest.raises(InputError, match=r"here: unit .* is not a whole number from 0"):
-        whole_number(text, "here")
+        parse_whole_number(text, "here")

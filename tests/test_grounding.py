@@ -206,7 +206,7 @@ def test_a_clip_judges_and_embeds_everything_once(held, model):
     assert counts == {"images": distinct, "texts": UNITS + 1 + 1}  # a constant of real records
     assert made[0].units.equals(made[1].units)
     with torch.no_grad():
-        pictures = model.images([held.probe.picture(i) for i in range(IMAGES)])
+        pictures = model.images([held.probe.image(i) for i in range(IMAGES)])
         texts = model.texts(["a photo of a thing", "a photo"])
         logits = model.model.logit_scale.exp() * (texts @ pictures.T)
     presence = Presences(scorer, held.probe).of(["a thing"])[0]
@@ -219,7 +219,7 @@ def test_a_siglip_gives_its_own_probability(held, tmp_path):
     inner = scorer._model
     similar = (
         inner.texts(["a photo of red ball"])
-        @ inner.images([held.probe.picture(i) for i in range(IMAGES)]).T
+        @ inner.images([held.probe.image(i) for i in range(IMAGES)]).T
     )
     logits = inner.model.logit_scale.exp() * similar + inner.model.logit_bias
     np.testing.assert_allclose(presence, logits.sigmoid().detach().numpy(), rtol=1e-4)
@@ -414,7 +414,7 @@ class Painted:
     def source_id(self, i):
         return str(i)
 
-    def picture(self, i):
+    def image(self, i):
         return Image.fromarray((self.masks[i, ..., None] * 255).repeat(3, 2).astype(np.uint8))
 
     def labels(self, i, size):

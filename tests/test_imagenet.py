@@ -13,7 +13,13 @@ from PIL import Image
 from leaderboard import doctor
 from milannotations import InputError
 from milannotations.published import imagenet
-from milannotations.published.imagenet import Pixels, cut, examine, listing, shorter_side
+from milannotations.published.imagenet import (
+    ImageNetImages,
+    check_folder,
+    crop,
+    list_images,
+    shorter_side,
+)
 
 
 def picture(seed, size=(50, 40), mode="RGB"):
@@ -49,7 +55,7 @@ def test_the_order_is_that_of_image_folder(folder):
     (folder / "stray.png").write_bytes(b"")
     (folder / "n00000003").symlink_to(folder / "n00000001")
     theirs = [path for path, _ in ImageFolder(folder).samples]
-    assert [str(folder / path) for path in listing(folder)] == theirs
+    assert [str(folder / path) for path in list_images(folder)] == theirs
 
 
 @pytest.mark.parametrize("side", [32, 64, 224, 227])
@@ -64,9 +70,9 @@ def test_the_cut_is_that_of_torchvision(side, size):
         [transforms.Resize(shorter_side(side)), transforms.CenterCrop(side)]
     )
     squashed = transforms.Resize((side, side))
-    np.testing.assert_array_equal(cut(source, side), np.asarray(aligned(source)))
+    np.testing.assert_array_equal(crop(source, side), np.asarray(aligned(source)))
     np.testing.assert_array_equal(
-        cut(source, side, legacy_squash=True), np.asarray(squashed(source))
+        crop(source, side, legacy_squash=True), np.asarray(squashed(source))
     )
 
 
@@ -81,8 +87,8 @@ def test_colours_are_those_of_image_folders_loader(folder, mode):
     if mode == "P":
         path = path.with_suffix(".png")
     made.save(path)
-    [got] = Pixels(folder).pictures([0], 32)
-    np.testing.assert_array_equal(got, cut(default_loader(path), 32))
+    [got] = ImageNetImages(folder).pictures([0], 32)
+    np.testing.assert_array_equal(got, crop(default_loader(path), 32))
 
 
 # --- parity with the original merge
@@ -110,7 +116,7 @@ def merged(golden):
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
 def test_legacy_squash_is_the_original_merge(parity, sources, layer):
     golden = np.load(parity / "a4_golden_merge.npz")[f"merged_by_original/{layer}"]
-    pixels = Pixels(sources, legacy_squash=True)
+    pixels = ImageNetImages(sources, legacy_squash=True)
     got = np.stack(list(pixels.pictures(layer_ids(parity, layer), 32)))
     np.testing.assert_array_equal(got, merged(golden))
 
@@ -118,7 +124,7 @@ def test_legacy_squash_is_the_original_merge(parity, sources, layer):
 def test_the_aligned_merge_is_exact(parity, sources):
     golden = np.load(parity / "a4_golden_merge.npz")["aligned_resize37_crop32/conv1"]
     ids = layer_ids(parity, "conv1")
-    pixels = Pixels(sources)
+    pixels = ImageNetImages(sources)
     got = np.stack(list(pixels.pictures(ids, 32)))
     np.testing.assert_array_equal(got, merged(golden))
     assert pixels.decoded == len(set(ids)) < len(ids)
@@ -127,7 +133,7 @@ def test_the_aligned_merge_is_exact(parity, sources):
 def test_the_aligned_merge_at_36_is_exact(parity, sources, monkeypatch):
     golden = np.load(parity / "a4_golden_merge.npz")["aligned_resize36_crop32/conv1"]
     monkeypatch.setattr(imagenet, "shorter_side", lambda _: 36)
-    got = np.stack(list(Pixels(sources).pictures(layer_ids(parity, "conv1"), 32)))
+    got = np.stack(list(ImageNetImages(sources).pictures(layer_ids(parity, "conv1"), 32)))
     np.testing.assert_array_equal(got, merged(golden))
 
 
@@ -137,9 +143,9 @@ def test_the_aligned_merge_at_36_is_exact(parity, sources, monkeypatch):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_order_does_not_depend_on_workers(folder, workers):
     ids = random.Random(0).choices(range(12), k=200)
-    pixels = Pixels(folder, workers=workers)
+    pixels = ImageNetImages(folder, workers=workers)
     got = list(pixels.pictures(ids, 32))
-    alone = [cut(Image.open(folder / path).convert("RGB"), 32) for path in listing(folder)]
+    alone = [crop(Image.open(folder / path).convert("RGB"), 32) for path in list_images(folder)]
     assert len(got) == 200
     assert all(np.array_equal(one, alone[index]) for one, index in zip(got, ids, strict=True))
     assert pixels.decoded == len(set(ids))
@@ -148,7 +154,7 @@ def test_order_does_not_depend_on_workers(folder, workers):
 
 
 def test_what_is_kept_serves_later_calls(folder):
-    pixels = Pixels(folder)
+    pixels = ImageNetImages(folder)
     for _ in range(3):
         assert len(list(pixels.pictures([1, 2, 1, 3], 32))) == 4
     assert pixels.decoded == 3
@@ -159,9 +165,9 @@ def test_what_is_kept_serves_later_calls(folder):
 @pytest.mark.parametrize("kept", [0, 1, 3, 11])
 def test_memory_is_bounded_and_each_is_decoded_once(folder, monkeypatch, kept):
     monkeypatch.setattr(imagenet, "KEPT", kept * 32 * 32 * 3)
-    alone = [cut(Image.open(folder / path).convert("RGB"), 32) for path in listing(folder)]
+    alone = [crop(Image.open(folder / path).convert("RGB"), 32) for path in list_images(folder)]
     ids = [*range(12), *range(12), *random.Random(0).choices(range(12), k=200)]
-    pixels = Pixels(folder, workers=1)
+    pixels = ImageNetImages(folder, workers=1)
     for number, got in enumerate(pixels.pictures(ids, 32)):
         assert len(pixels._kept) <= kept
         assert np.array_equal(got, alone[ids[number]])
@@ -189,7 +195,7 @@ def test_without_room_for_the_file_pictures_are_decoded_again(folder, monkeypatc
 
     monkeypatch.setattr(imagenet, "KEPT", 3 * 32 * 32 * 3)
     monkeypatch.setattr(imagenet.tempfile, "TemporaryFile", full)
-    pixels = Pixels(folder, workers=1)
+    pixels = ImageNetImages(folder, workers=1)
     got = list(pixels.pictures([*range(12), *range(12)], 32))
     assert pixels.decoded == 24
     assert all(np.array_equal(got[i], got[i + 12]) for i in range(12))
@@ -197,7 +203,7 @@ def test_without_room_for_the_file_pictures_are_decoded_again(folder, monkeypatc
 
 def test_a_picture_pushed_out_while_it_waits_is_still_right(folder, monkeypatch):
     monkeypatch.setattr(imagenet, "KEPT", 32 * 32 * 3)
-    pixels = Pixels(folder, workers=2)
+    pixels = ImageNetImages(folder, workers=2)
     [first] = pixels.pictures([0], 32)
     got = list(pixels.pictures([1, 2, 3, 4, 0, 5, 0], 32))
     assert np.array_equal(got[4], first)
@@ -206,14 +212,14 @@ def test_a_picture_pushed_out_while_it_waits_is_still_right(folder, monkeypatch)
 
 def test_stopping_early_leaves_no_threads(folder):
     before = threading.active_count()
-    stream = Pixels(folder).pictures(list(range(12)), 32)
+    stream = ImageNetImages(folder).pictures(list(range(12)), 32)
     next(stream)
     stream.close()
     assert threading.active_count() == before
 
 
 def test_no_ids(folder):
-    assert list(Pixels(folder).pictures([], 32)) == []
+    assert list(ImageNetImages(folder).pictures([], 32)) == []
 
 
 # --- what goes wrong
@@ -221,15 +227,15 @@ def test_no_ids(folder):
 
 def test_an_id_beyond_the_folder(folder):
     with pytest.raises(InputError, match=r"0 to 11; ids point at -1, 12\. .*milan doctor"):
-        Pixels(folder).pictures([3, 12, -1], 32)
+        ImageNetImages(folder).pictures([3, 12, -1], 32)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 60, -20])
 def test_a_damaged_picture(tmp_path, keep):
     root = fill(tmp_path / "val")
-    path = root / listing(root)[5]
+    path = root / list_images(root)[5]
     path.write_bytes(path.read_bytes()[:keep])
-    stream = Pixels(root).pictures([4, 5], 32)
+    stream = ImageNetImages(root).pictures([4, 5], 32)
     next(stream)
     with pytest.raises(InputError, match=rf"{path.name} \(id 5\) cannot be read"):
         next(stream)
@@ -238,11 +244,11 @@ def test_a_damaged_picture(tmp_path, keep):
 def test_a_picture_of_too_many_pixels(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match=r"\(id 0\) cannot be read: .*exceeds limit"):
-        list(Pixels(folder).pictures([0], 32))
+        list(ImageNetImages(folder).pictures([0], 32))
 
 
 def test_a_picture_that_went_away(folder):
-    pixels = Pixels(folder)
+    pixels = ImageNetImages(folder)
     (folder / pixels.paths[2]).unlink()
     with pytest.raises(InputError, match=r"\(id 2\) is gone"):
         list(pixels.pictures([2], 32))
@@ -250,9 +256,9 @@ def test_a_picture_that_went_away(folder):
 
 def test_no_folder_and_no_pictures(tmp_path):
     with pytest.raises(InputError, match="No such folder"):
-        Pixels(tmp_path / "nowhere")
+        ImageNetImages(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no class folders"):
-        Pixels(tmp_path)
+        ImageNetImages(tmp_path)
 
 
 # --- what can be wrong with a folder
@@ -263,14 +269,14 @@ def wrong(findings):
 
 
 def test_a_good_folder(folder):
-    found = examine(folder, (3, 4))
+    found = check_folder(folder, (3, 4))
     assert wrong(found) == {}
     assert [f.name for f in found] == ["layout", "classes", "counts", "names", "strays", "readable"]
     assert "12 pictures drawn" in found[-1].message
 
 
 def test_the_shape_of_the_validation_set_is_expected(folder):
-    says = wrong(examine(folder))
+    says = wrong(check_folder(folder))
     assert "3 class folders; 1,000 were expected" in says["classes"]
     assert "12 pictures; 50,000 were expected; not 50 in n00000000 (4)" in says["counts"]
 
@@ -279,20 +285,20 @@ def test_the_shape_of_the_validation_set_is_expected(folder):
 def test_a_folder_too_far_out(tmp_path, inner):
     fill(tmp_path / inner)
     (tmp_path / inner).with_name("devkit").mkdir()
-    says = wrong(examine(tmp_path, (3, 4)))
+    says = wrong(check_folder(tmp_path, (3, 4)))
     assert says["layout"].endswith(f"--images {tmp_path / inner}")
 
 
 def test_val_is_found_before_train(tmp_path):
     fill(tmp_path / "train")
     fill(tmp_path / "val")
-    assert wrong(examine(tmp_path))["layout"].endswith(f"--images {tmp_path / 'val'}")
+    assert wrong(check_folder(tmp_path))["layout"].endswith(f"--images {tmp_path / 'val'}")
 
 
 def test_a_flat_folder(tmp_path):
     for number in range(3):
         picture(number).save(tmp_path / f"ILSVRC2012_val_{number:08d}.JPEG")
-    says = wrong(examine(tmp_path))["layout"]
+    says = wrong(check_folder(tmp_path))["layout"]
     assert "3 pictures lie side by side" in says
     assert "class folders" in says
 
@@ -300,70 +306,70 @@ def test_a_flat_folder(tmp_path):
 def test_nothing_a_file_and_nowhere(tmp_path, write_file):
     tar = write_file("val.tar", "x")
     (tmp_path / "empty").mkdir()
-    assert "unpack it" in wrong(examine(tar))["layout"]
-    assert "no such folder" in wrong(examine(tmp_path / "none"))["layout"]
-    assert "no class folders" in wrong(examine(tmp_path / "empty"))["layout"]
+    assert "unpack it" in wrong(check_folder(tar))["layout"]
+    assert "no such folder" in wrong(check_folder(tmp_path / "none"))["layout"]
+    assert "no class folders" in wrong(check_folder(tmp_path / "empty"))["layout"]
 
 
 def test_training_pictures(tmp_path):
     for number in range(12):
         (tmp_path / "n00000001").mkdir(exist_ok=True)
         picture(number, (40, 40 + number)).save(tmp_path / "n00000001" / f"n00000001_{number}.JPEG")
-    says = wrong(examine(tmp_path, (1, 2)))
+    says = wrong(check_folder(tmp_path, (1, 2)))
     assert "look like the training pictures" in says["counts"]
     assert "not named ILSVRC2012_val_" in says["names"]
 
 
 def test_one_picture_short(folder):
-    path = folder / listing(folder)[5]
+    path = folder / list_images(folder)[5]
     path.unlink()
-    says = wrong(examine(folder, (3, 4)))
+    says = wrong(check_folder(folder, (3, 4)))
     assert list(says) == ["counts"]
     assert f"not 4 in {path.parent.name} (3). Every id behind" in says["counts"]
 
 
 def test_a_class_without_a_picture(folder):
     (folder / "n00000003").mkdir()
-    assert "not 4 in n00000003 (0)" in wrong(examine(folder, (4, 4)))["counts"]
+    assert "not 4 in n00000003 (0)" in wrong(check_folder(folder, (4, 4)))["counts"]
 
 
 def test_folders_that_are_no_classes(folder):
     (folder / ".ipynb_checkpoints").mkdir()
-    says = wrong(examine(folder, (3, 4)))
+    says = wrong(check_folder(folder, (3, 4)))
     assert "3 class folders; .ipynb_checkpoints would count" in says["classes"]
 
 
 def test_pictures_that_do_not_belong(folder):
-    first = folder / listing(folder)[0]
+    first = folder / list_images(folder)[0]
     (first.parent / f"._{first.name}").write_bytes(first.read_bytes())
     (first.parent / "deeper").mkdir()
     first.rename(first.parent / "deeper" / first.name)
     (folder / "n00000002" / first.name).write_bytes(b"")
-    says = wrong(examine(folder, (3, 4), sample=0))
+    says = wrong(check_folder(folder, (3, 4), sample=0))
     assert "._ILSVRC2012_val" in says["names"]
     assert "deeper" in says["names"]
 
 
 def test_a_picture_twice(folder):
-    first = folder / listing(folder)[0]
+    first = folder / list_images(folder)[0]
     (folder / "n00000002" / first.name).write_bytes(first.read_bytes())
-    assert "there twice: 00000001" in wrong(examine(folder, (3, 4)))["names"]
+    assert "there twice: 00000001" in wrong(check_folder(folder, (3, 4)))["names"]
 
 
 def test_stray_files(folder):
     (folder / "n00000001" / "notes.xml").write_text("x")
-    found = examine(folder, (3, 4))
+    found = check_folder(folder, (3, 4))
     assert wrong(found) == {}
     assert "passed over: n00000001/notes.xml" in found[4].message
     picture(0).save(folder / "loose.png")
-    assert "loose.png" in wrong(examine(folder, (3, 4)))["strays"]
+    assert "loose.png" in wrong(check_folder(folder, (3, 4)))["strays"]
 
 
 def test_unreadable_pictures(folder):
-    paths = listing(folder)
+    paths = list_images(folder)
     for path in paths[:4]:
         (folder / path).write_bytes(b"not a picture")
-    says = wrong(examine(folder, (3, 4)))["readable"]
+    says = wrong(check_folder(folder, (3, 4)))["readable"]
     assert paths[0] in says
     assert "(4 in all) of 12 drawn" in says
 
@@ -373,9 +379,9 @@ def test_resized_pictures(tmp_path, size, fit):
     root = tmp_path / "val"
     fill(root, size=size)
     if size is None:
-        for number, path in enumerate(listing(root)):
+        for number, path in enumerate(list_images(root)):
             picture(number, (40, 41 + number)).save(root / path)
-    says = wrong(examine(root, (3, 4)))["readable"]
+    says = wrong(check_folder(root, (3, 4)))["readable"]
     assert "shorter side of 40 pixels" in says
     assert ("masks will not fit" in says) is not fit
 
@@ -390,11 +396,11 @@ def test_the_doctor_looks_at_pictures(folder):
 def test_real_pictures(real):
     """One picture a class, resized: the doctor says both, and every one can be cut."""
     root = real / "images" / "imagenet-sample"
-    says = wrong(examine(root))
+    says = wrong(check_folder(root))
     assert set(says) == {"counts", "names", "readable"}
     assert "shorter side of 256" in says["readable"]
-    assert wrong(examine(root, (1000, 1))).keys() == {"names", "readable"}
-    pixels = Pixels(root)
+    assert wrong(check_folder(root, (1000, 1))).keys() == {"names", "readable"}
+    pixels = ImageNetImages(root)
     assert len(pixels) == 1000
     assert all(
         cutting.shape == (224, 224, 3) for cutting in pixels.pictures(range(0, 1000, 50), 224)

@@ -422,17 +422,17 @@ def test_sheets_show_units_and_scenes(texts):
     stream = io.BytesIO()
     sheet.save(stream, "PNG")
     assert sheet.width > 4 * 96
-    lines = pictures.lines(rows[0])
+    lines = pictures.unit_lines(rows[0])
     assert lines[2].startswith("simulated annotators: ")
     assert len(set(sheet.get_flattened_data())) > 100
     image = World().scene(0, 0).image
     mask = np.zeros((64, 64), dtype=bool)
     mask[10:20, 10:20] = True
-    shown = pictures.masked(image, mask)
+    shown = pictures.draw_mask(image, mask)
     assert np.array_equal(shown[mask], image[mask])
     assert shown[40, 40].sum() < image[40, 40].sum()
     with pytest.raises(InputError, match="mask"):
-        pictures.masked(image, mask[:10])
+        pictures.draw_mask(image, mask[:10])
 
 
 @pytest.mark.parametrize(

@@ -547,7 +547,7 @@ def test_preprocessing_of_a_file_reaches_another_process(own, tmp_path):
         text=True,
     )
     assert ran.stdout.strip() == "(3, 9, 9)", ran.stderr
-    assert str(path) in python_file.loaded()
+    assert str(path) in python_file.loaded_files()
 
 
 # --- names

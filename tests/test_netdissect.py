@@ -58,7 +58,7 @@ class Painted:
     def source_id(self, i):
         return f"{i}.png"
 
-    def picture(self, i):
+    def image(self, i):
         return Image.fromarray(self.pixels[i])
 
     def labels(self, i, size):
@@ -434,8 +434,8 @@ class Shuffled:
     def source_id(self, i):
         return self.probe.source_id(i)
 
-    def picture(self, i):
-        return self.probe.picture(i)
+    def image(self, i):
+        return self.probe.image(i)
 
     def labels(self, i, size):
         return self.probe.labels(int(self.order[i]), size)

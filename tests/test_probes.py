@@ -15,7 +15,8 @@ from PIL import Image
 from milannotations import exemplars
 from milannotations.errors import InputError
 from milannotations.exemplars.networks.preprocessing import Preprocessing
-from milannotations.probes import Concept, ProbeItems, base, coco, mini, open_probe, planes
+from milannotations.exemplars.tallies.masks import masks as masks_of
+from milannotations.probes import Concept, ProbeItems, base, coco, mini, open_probe, stack_planes
 from milannotations.synthetic.concepts import CONCEPTS
 from milannotations.synthetic.networks import network
 
@@ -74,7 +75,7 @@ def test_label_maps_are_what_the_folder_says(made, kind, size):
         assert found.keys() == expected.keys()
         for concept, mask in expected.items():
             np.testing.assert_array_equal(found[concept], mask)
-        assert probe.picture(i).mode == "RGB"
+        assert probe.image(i).mode == "RGB"
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -117,7 +118,7 @@ def test_through_the_engine(made, kind):
     for i in range(len(probe)):
         with torch.no_grad():
             maps = model(items[i]["image"][None])[0]
-        above = exemplars.masks.masks(maps, thresholds, (12, 15)).numpy()
+        above = masks_of(maps, thresholds, (12, 15)).numpy()
         for concept, mask in shown(probe, i, (12, 15)).items():
             counts[:, probe.concepts.index(concept)] += (above & mask).sum((1, 2))
     np.testing.assert_array_equal(results[0].intersection, counts)
@@ -244,7 +245,7 @@ def test_where_pictures_lie(made, place):
         (folder / place).mkdir(parents=True, exist_ok=True)
         for path in (folder / "val2017").iterdir():
             path.rename(folder / place / path.name)
-    assert open_probe(f"coco:{folder}").picture(0).size == (30, 20)
+    assert open_probe(f"coco:{folder}").image(0).size == (30, 20)
 
 
 def test_coco_pictures_that_do_not_fit(made):
@@ -252,7 +253,7 @@ def test_coco_pictures_that_do_not_fit(made):
     path = folder / "val2017/000000000002.jpg"
     Image.new("RGB", (30, 20)).save(path)
     with pytest.raises(InputError, match=r"30 pixels wide and 20 high; .* says 30 and 21"):
-        open_probe(f"coco:{folder}").picture(1)
+        open_probe(f"coco:{folder}").image(1)
     path.unlink()
     with pytest.raises(InputError, match=r"lists 4 pictures; 1 are not in .*: 000000000002.jpg"):
         open_probe(f"coco:{folder}")
@@ -347,7 +348,7 @@ def test_real_coco():
     theirs = theirs_of.COCO(str(probe.json))
     names = {each["id"]: each["name"] for each in theirs.dataset["categories"]}
     for i, image in enumerate(probe.images):
-        picture, size = probe.picture(i), (image["height"], image["width"])
+        picture, size = probe.image(i), (image["height"], image["width"])
         assert picture.size == size[::-1]
         expected = {}
         for each in theirs.imgToAnns[image["id"]]:
@@ -472,7 +473,7 @@ def test_scenes_of_the_mini_world():
         maps = dict(zip(probe.concepts, scene.concepts, strict=True))
         assert found.keys() == {key for key, mask in maps.items() if mask.any()}
         assert all((found[key] == maps[key]).all() for key in found)
-    assert np.array_equal(probe.picture(3), probe.scenes[3].image)
+    assert np.array_equal(probe.image(3), probe.scenes[3].image)
     assert probe.source_id(2) == "mini-7-000002"
     assert mini.MiniProbe(6).source == probe.source
     assert mini.MiniProbe(6, seed=8).source["sha256"] != probe.source["sha256"]
@@ -519,7 +520,7 @@ def test_synthetic_networks_see_concept_maps():
 def test_planes_hold_what_overlaps(seed, count):
     generator = np.random.default_rng(seed)
     masks = {n + 1: generator.random((5, 6)) < generator.random() for n in range(count)}
-    found = planes(masks, (5, 6))
+    found = stack_planes(masks, (5, 6))
     assert found.dtype == np.int32
     for number, mask in masks.items():
         np.testing.assert_array_equal((found == number).any(0), mask)

@@ -121,7 +121,7 @@ def test_pixels_of_imagenet_are_those_that_the_masks_were_made_on(parity, tmp_pa
     path = parity / f"a4_{ALEXNET}.zip"
     golden = np.load(parity / "a4_golden_merge.npz")
     for squash, expected in ((True, "merged_by_original"), (False, "aligned_resize37_crop32")):
-        pixels = imagenet.Pixels(tmp_path / "val", legacy_squash=squash)
+        pixels = imagenet.ImageNetImages(tmp_path / "val", legacy_squash=squash)
         out = tmp_path / expected
         made = prepare(ALEXNET, path, out, pixels=pixels, unlisted=True)
         assert made.pictures == "lossless WebP"
@@ -175,7 +175,7 @@ def test_the_splits_are_the_official_ones(both):
 
 
 def test_a_checked_edition_has_nothing_to_say(both):
-    assert validation.check(both) == []
+    assert validation.validate(both) == []
 
 
 def test_the_card_says_what_is_in_it(both):
@@ -216,7 +216,7 @@ def test_a_network_without_descriptions_has_one_split(tmp_path):
     assert {
         tuple(row["descriptions"]) for row in rows_of(tmp_path / "out", "made-up").values()
     } == {()}
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 def test_a_zip_and_its_folder_give_the_same_shards(zipped, tmp_path):
@@ -256,7 +256,7 @@ def test_a_layer_is_cut_into_shards_in_order(zipped, tmp_path, monkeypatch):
     train = loading.load(tmp_path / "out", split="train", columns=["layer", "unit"])
     keys = [(row["layer"], row["unit"]) for row in train]
     assert keys == sorted(keys)
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 def test_layers_whose_names_begin_alike_are_kept_apart(tmp_path):
@@ -264,7 +264,7 @@ def test_layers_whose_names_begin_alike_are_kept_apart(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(names, annotations=False))
     prepare("made-up", path, tmp_path / "out")
     assert len(rows_of(tmp_path / "out", "made-up")) == 10
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 class Fake:
@@ -321,7 +321,7 @@ def test_text_and_exemplars_stand_side_by_side(zipped, tiny_annotations, tmp_pat
     prepare("made-up", zipped, tmp_path / "out")
     annotations.build_edition(text, "more-text", tmp_path / "out")
     assert list(list_configs(tmp_path / "out")) == ["made-up", "more-text", "text-only"]
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("name", ["base", "alexnet", "not-alexnet-imagenet"])
@@ -456,7 +456,7 @@ def test_a_run_starts_over_where_anything_changed(zipped, tmp_path, monkeypatch,
     seen = converted(monkeypatch)
     prepare("made-up", zipped, out, **options)
     assert seen == ["conv1", "conv2"]
-    assert validation.check(out) == []
+    assert validation.validate(out) == []
 
 
 @pytest.mark.parametrize("point", ["whole", "before", "card", "clearing"])
@@ -492,7 +492,7 @@ def test_a_run_stopped_at_the_end_loses_nothing(zipped, tmp_path, monkeypatch, p
     assert seen == []
     assert content(out / "made-up") == content(tmp_path / "whole" / "made-up")
     assert not (out / ".made-up.unfinished").exists()
-    assert validation.check(out) == []
+    assert validation.validate(out) == []
 
 
 def started(zipped, out, pause):
@@ -541,7 +541,7 @@ def test_a_second_process_is_told_to_wait(zipped, tmp_path):
     assert process.wait(60) == 0, process.stderr.read()
     process.stderr.close()
     assert list(list_configs(out)) == ["beside", "made-up"]
-    assert validation.check(out) == []
+    assert validation.validate(out) == []
 
 
 # ---- what `check` finds
@@ -578,7 +578,7 @@ def spoilt(path, change):
 def test_check_finds_what_is_wrong_with_a_row(made, change, said):
     path = made / "made-up" / "train-conv1-00000.parquet"
     spoilt(path, change)
-    findings = validation.check(made)
+    findings = validation.validate(made)
     assert any("its sha256 differs" in found for found in findings)
     assert any(said in found for found in findings), findings
 
@@ -588,17 +588,17 @@ def test_check_finds_pictures_of_another_size_than_their_masks(made, tmp_path):
     strange = pyarrow.parquet.read_table(other.folder / "train-conv1-00000.parquet").to_pylist()
     path = made / "made-up" / "train-conv1-00000.parquet"
     spoilt(path, lambda rows: rows[0].update(masks=strange[0]["masks"]))
-    assert any("differ in size" in found for found in validation.check(made))
+    assert any("differ in size" in found for found in validation.validate(made))
 
 
 def test_check_finds_files_that_are_gone_cut_or_strange(made):
     folder = made / "made-up"
     (folder / "test-conv1-00000.parquet").unlink()
-    assert any("no such file" in found for found in validation.check(made))
+    assert any("no such file" in found for found in validation.validate(made))
     prepared = folder / "train-conv2-00000.parquet"
     prepared.write_bytes(prepared.read_bytes()[:-50])
     shutil.copy(folder / "train-conv1-00000.parquet", folder / "test-conv1-00000.parquet")
-    findings = validation.check(made)
+    findings = validation.validate(made)
     assert any("train-conv2-00000.parquet is damaged" in found for found in findings)
     assert any("units that stand twice" in found for found in findings)
 
@@ -607,21 +607,21 @@ def test_check_finds_other_columns(made):
     path = made / "made-up" / "train-conv1-00000.parquet"
     table = pyarrow.parquet.read_table(path)
     pyarrow.parquet.write_table(table.drop(["masks"]), path)
-    assert any("masks is absent" in found for found in validation.check(made))
+    assert any("masks is absent" in found for found in validation.validate(made))
 
 
 def test_check_finds_units_on_the_wrong_side_and_beyond_the_catalog(tmp_path):
     path = write_zip(tmp_path / "a.zip", members({"conv1": 64}))
     prepare(ALEXNET, path, tmp_path / "out", unlisted=True)
-    assert validation.check(tmp_path / "out") == []
+    assert validation.validate(tmp_path / "out") == []
     shard = tmp_path / "out" / ALEXNET / "train-conv1-00000.parquet"
     spoilt(shard, lambda rows: rows[0].update(unit=splits.within(ALEXNET).test[0].unit))
-    findings = validation.check(tmp_path / "out")
+    findings = validation.validate(tmp_path / "out")
     assert any("wrong side of the split" in found for found in findings)
 
 
 def test_the_embedded_edition_is_whole():
-    assert validation.check("mini") == []
+    assert validation.validate("mini") == []
 
 
 def test_a_lock_removes_its_file_and_the_folder_that_it_made(tmp_path):

@@ -218,9 +218,9 @@ def rows_of(units):
 
 def write(folder, network, units, shuffle=False):
     """Write a config with the official train and test; maybe in another order of rows."""
-    from milannotations.published.annotations import official_split
+    from milannotations.published.annotations import split_units
 
-    parts = official_split(network, units)
+    parts = split_units(network, units)
     write_config(folder, network, {s: rows_of(u[::-1] if shuffle else u) for s, u in parts.items()})
 
 

@@ -35,7 +35,7 @@ def rows_of(parts):
 
 
 def test_by_hand():
-    assert statistics.of_rows(rows_of(SMALL)) == {
+    assert statistics.row_statistics(rows_of(SMALL)) == {
         "units": 4,
         "units_by_split": {"train": 3, "test": 1},
         "units_by_layer": {"mine/4": {"train": 1}, "mine/conv1": {"test": 1, "train": 2}},
@@ -70,12 +70,12 @@ def test_pairs_of_split_and_row_come_as_a_stream():
             for member in members:
                 yield split, {name: member[name] for name in statistics.COLUMNS}
 
-    assert statistics.of_rows(stream()) == statistics.of_rows(rows_of(SMALL))
+    assert statistics.row_statistics(stream()) == statistics.row_statistics(rows_of(SMALL))
 
 
 @pytest.mark.parametrize("rows", [{}, {"test": []}, rows_of({"test": [("conv1", [])]})])
 def test_nothing_has_no_mean(rows):
-    made = statistics.of_rows(rows)
+    made = statistics.row_statistics(rows)
     unknown = ["distinct_share", "ten_commonest_share", "identical_pairs_share"]
     assert {made[name] for name in [*unknown, "rouge_l_to_others"]} == {None}
     assert [made["words"][name] for name in ("mean", "median", "least", "most")] == [None] * 4
@@ -86,7 +86,7 @@ def test_nothing_has_no_mean(rows):
 def test_order_of_rows_changes_nothing():
     forward = rows_of(SMALL)
     backward = {split: members[::-1] for split, members in reversed(forward.items())}
-    assert statistics.of_rows(forward) == statistics.of_rows(backward)
+    assert statistics.row_statistics(forward) == statistics.row_statistics(backward)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,15 @@ def test_rouge_l_is_that_of_rouge_score(one, other):
 
 def test_of_config_reads_an_edition(tmp_path):
     write_config(tmp_path / "edition", "mine", rows_of(SMALL))
-    assert statistics.of_config(tmp_path / "edition") == statistics.of_rows(rows_of(SMALL))
+    assert statistics.config_statistics(tmp_path / "edition") == statistics.row_statistics(
+        rows_of(SMALL)
+    )
 
 
 def test_those_of_mini_are_the_shared_ones():
     folder = Path(milannotations.__file__).parent / "data" / "mini"
     shipped = json.loads((folder / "statistics.json").read_text())
-    made = statistics.of_config("mini")
+    made = statistics.config_statistics("mini")
     assert {name: shipped[name] for name in made} == made
 
 
@@ -127,8 +129,8 @@ def test_of_people_are_the_numbers_known_of_them(real):
     found = annotations.read(
         real / "annotations" / "milannotations_resnet152_imagenet.csv", "resnet152-imagenet"
     )
-    parts = annotations.official_split(found.network, found.descriptions)
-    made = statistics.of_rows(
+    parts = annotations.split_units(found.network, found.descriptions)
+    made = statistics.row_statistics(
         (split, schema.row(unit, descriptions=found.descriptions[unit]))
         for split, units in parts.items()
         for unit in units
@@ -155,7 +157,7 @@ def test_agreement_is_each_against_each_other():
     rng = np.random.default_rng(0)
     words = ["red", "blue", "cars", "dogs", "and", "of"]
     units = [[" ".join(rng.choice(words, 4)) for _ in range(n)] for n in (3, 2, 1, 5)]
-    made = statistics.of_rows(rows_of({"test": [("conv1", texts) for texts in units]}))
+    made = statistics.row_statistics(rows_of({"test": [("conv1", texts) for texts in units]}))
     expected = [
         np.mean([statistics.rouge_l(a, b) for a, b in itertools.permutations(texts, 2)])
         for texts in units

@@ -114,7 +114,7 @@ def test_class_folders_are_concepts(place):
     assert len(probe) == 24
     assert np.unique(probe.labels(0, (4, 4))).tolist() == [1]
     assert np.unique(probe.labels(23, (4, 4))).tolist() == [2]
-    assert probe.picture(0).size == (16, 16)
+    assert probe.image(0).size == (16, 16)
 
 
 def test_pictures_of_which_nothing_is_known(place):

@@ -83,7 +83,7 @@ class Probing:
 
     def picture(self, i: int) -> Image.Image:
         """Return a picture of the probe, whole."""
-        return self.probe.picture(i)
+        return self.probe.image(i)
 
     @cached_property
     def presence(self) -> NDArray[np.bool_]:

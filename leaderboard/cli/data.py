@@ -109,7 +109,9 @@ def data_show(
         from milannotations.synthetic.scenes import World
 
         check_embedded(edition)
-        sheet = contact_sheet.grid([scene.image for scene in World().scenes(seed, scenes)], 12, 128)
+        sheet = contact_sheet.tile_images(
+            [scene.image for scene in World().scenes(seed, scenes)], 12, 128
+        )
     else:
         rows = loading.select(
             edition, network, layer, unit, config=config, split=split, count=count, seed=seed
@@ -118,9 +120,9 @@ def data_show(
         close: dict[str, Any] = {"columns": 5, "side": 160} if len(rows) == 1 else {}
         sheet = contact_sheet.unit_sheet(rows, exemplars=exemplars, **close)
         if "synthetic" in rows["unit_kind"]:
-            print(contact_sheet.SYNTHETIC + "\n")
+            print(contact_sheet.SYNTHETIC_NOTE + "\n")
         for row in rows:
-            print("\n".join(contact_sheet.lines(row)) + "\n")
+            print("\n".join(contact_sheet.unit_lines(row)) + "\n")
     with replacing(out) as temporary:
         sheet.save(temporary)
     print(f"Picture: {out}")

@@ -279,9 +279,9 @@ def _names(path: str | None) -> dict[str, str] | None:
     """Return what is written, by class folder, of a CSV folder,name."""
     if path is None:
         return None
-    from milannotations.utils.files import Table
+    from milannotations.utils.files import TextTable
 
-    table = Table(path)
+    table = TextTable(path)
     if not {"folder", "name"} <= set(table.columns):
         raise InputError(f"{path}: columns folder,name were expected.")
     return {row["folder"]: row["name"] for _, row in table}

@@ -22,7 +22,7 @@ from leaderboard.cli.options import Json, console, examples, print_json
 from leaderboard.cli.subject import Cache, Device, Model, Probe, Random, Weights, subject_of
 from milannotations.errors import InputError
 from milannotations.exemplars import command
-from milannotations.utils.terminal import leave, spread
+from milannotations.utils.terminal import expand_options, run_command
 
 if TYPE_CHECKING:
     from leaderboard.evaluation.scoring import Score
@@ -326,4 +326,4 @@ def _show(made: Score, as_json: bool) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
     words = list(sys.argv[1:] if words is None else words)
-    leave(lambda: app(args=spread(words), prog_name="milan"))
+    run_command(lambda: app(args=expand_options(words), prog_name="milan"))

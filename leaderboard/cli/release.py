@@ -73,13 +73,13 @@ def prepare(
     sources = _sources(names, zips or [], download)
     pixels = None
     if images is not None:
-        wrong = [result for result in imagenet.examine(images) if not result.passed]
+        wrong = [result for result in imagenet.check_folder(images) if not result.passed]
         if wrong and not unlisted:
             raise InputError(
                 f"{images}: {wrong[0].message} See: milan doctor --images {images} "
                 "(--unlisted takes the folder as it is.)"
             )
-        pixels = imagenet.Pixels(images, legacy_squash=legacy_squash)
+        pixels = imagenet.ImageNetImages(images, legacy_squash=legacy_squash)
     for name in dict.fromkeys(names):
         source = sources.get(name) or fetching.fetch(
             name,
@@ -133,7 +133,7 @@ def check(
     """Verify an edition: schema, checksums, counts, and that every picture decodes."""
     from milannotations.editions import validation
 
-    findings = validation.check(edition, progress=sys.stderr.isatty())
+    findings = validation.validate(edition, progress=sys.stderr.isatty())
     if as_json:
         print_json({"edition": edition, "findings": findings})
     else:

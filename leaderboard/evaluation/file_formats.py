@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.utils.files import whole_number
+from milannotations.utils.files import parse_whole_number
 
 Cells = dict[str, str]
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ def number(text: str, where: str, column: str) -> float | None:
 
 def _suite(cells: Cells, where: str) -> Row:
     row: Row = {
-        "unit": whole_number(cells["unit"], where),
+        "unit": parse_whole_number(cells["unit"], where),
         "description": cells["description"],
         "score": number(cells.get("score", ""), where, "score"),
     }
@@ -73,7 +73,7 @@ def _suite(cells: Cells, where: str) -> Row:
         if column in cells:
             row[column] = cells[column].strip()
     if "rank" in cells:
-        row["rank"] = whole_number(cells["rank"] or "1", where, "rank")
+        row["rank"] = parse_whole_number(cells["rank"] or "1", where, "rank")
     return row
 
 
@@ -81,7 +81,7 @@ def _scored_by(column: str | None, text: str = "description") -> Callable[[Cells
     """Return the adapter of a file with a unit, a text and a confidence under its own name."""
 
     def adapt(cells: Cells, where: str) -> Row:
-        row: Row = {"unit": whole_number(cells["unit"], where), "description": cells[text]}
+        row: Row = {"unit": parse_whole_number(cells["unit"], where), "description": cells[text]}
         if "layer" in cells:
             row["layer"] = cells["layer"].strip()
         if column and column in cells:
@@ -93,12 +93,12 @@ def _scored_by(column: str | None, text: str = "description") -> Callable[[Cells
 
 def _dnd(cells: Cells, where: str) -> Row:
     label = cells["Label 1"] if "Label 1" in cells else cells["label"]
-    return {"unit": whole_number(cells["Neuron ID"], where), "description": label}
+    return {"unit": parse_whole_number(cells["Neuron ID"], where), "description": label}
 
 
 def _invert(cells: Cells, where: str) -> Row:
     return {
-        "unit": whole_number(cells["neuron"], where),
+        "unit": parse_whole_number(cells["neuron"], where),
         "description": cells["concept"],
         "score": number(cells["metric"], where, "metric"),
     }
@@ -114,7 +114,7 @@ def _falcon(cells: Cells, where: str) -> Row:
         raise InputError(
             f"{where}: concept_set_words is not a list of (word, score) pairs: {printed[:60]!r}"
         ) from None
-    unit = whole_number(cells["group"], where)
+    unit = parse_whole_number(cells["group"], where)
     if not words:
         return {"unit": unit, "description": ""}
     word, score = max(words, key=lambda pair: pair[1])
@@ -123,7 +123,7 @@ def _falcon(cells: Cells, where: str) -> Row:
 
 def _netdissect(cells: Cells, where: str) -> Row:
     """Read a label without its category's suffix; units count from 1 in these files."""
-    unit = whole_number(cells["unit"], where)
+    unit = parse_whole_number(cells["unit"], where)
     if unit == 0:
         raise InputError(f"{where}: unit 0 in a NetDissect table, whose units count from 1.")
     label = re.sub(r"-[a-z]$", "", cells["label"].strip())

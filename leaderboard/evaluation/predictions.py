@@ -19,7 +19,7 @@ from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
-from milannotations.utils.files import Table, begins_with, check_is_file, replacing, sha256
+from milannotations.utils.files import TextTable, begins_with, check_is_file, replacing, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ def read(
             columns, cells = _parquet_cells(source)
             kind = "row"
         else:
-            table = Table(source)
+            table = TextTable(source)
             columns, cells = table.columns, table
             kind = "line"
         layout = recognise(columns, path)

@@ -194,7 +194,7 @@ def of_csv(
             "(network=... in Python)."
         )
     read = published.read(path, network, unlisted=unlisted)
-    sides = published.official_split(read.network, read.descriptions)
+    sides = published.split_units(read.network, read.descriptions)
     test = set(sides["test"])
     units = tuple(read.descriptions)
     return References(

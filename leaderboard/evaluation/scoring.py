@@ -356,7 +356,7 @@ def _check(
                 f"The predictions are of network '{network}'; the references are of "
                 f"{', '.join(known.networks)}."
             )
-        catalog.check(network, units, unlisted=unlisted)
+        catalog.check_units(network, units, unlisted=unlisted)
     unknown = [unit for unit in said.units if unit not in known.index]
     if unknown:
         raise InputError(

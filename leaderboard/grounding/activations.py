@@ -56,9 +56,9 @@ class ProbeSubset:
         """Return where a picture came from."""
         return self.whole.source_id(self.places[i])
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB, whole."""
-        return self.whole.picture(self.places[i])
+        return self.whole.image(self.places[i])
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
         """Return label maps; see `probes.Probe`."""

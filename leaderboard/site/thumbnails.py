@@ -23,7 +23,7 @@ from milannotations.editions.configs import list_files
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.cache import DEFAULT_FOLDER, Cache, content_key
-from milannotations.utils.contact_sheet import PAPER, masked
+from milannotations.utils.contact_sheet import PAPER, draw_mask
 from milannotations.utils.files import sha256
 from milannotations.utils.progress import progress_bar
 
@@ -205,7 +205,7 @@ def _thumbnail(encoded: bytes, cover: bytes | None, side: int, small: _Small) ->
         raise InputError(f"A picture of {size} pixels has a mask of {mask.size}.")
     if mask.size != image.size:  # masks are coarse: what lies in the middle of a pixel will do
         mask = mask.resize(image.size, Image.Resampling.NEAREST)
-    return Image.fromarray(masked(image, mask))
+    return Image.fromarray(draw_mask(image, mask))
 
 
 def _open(encoded: bytes) -> Any:

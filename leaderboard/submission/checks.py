@@ -31,7 +31,7 @@ from leaderboard.submission.form import (
 from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.utils.check_result import CheckResult, Status
-from milannotations.utils.files import Table, sha256, whole_number
+from milannotations.utils.files import TextTable, parse_whole_number, sha256
 
 MAX_BYTES = 64 << 20
 """Of a file of predictions."""
@@ -75,7 +75,7 @@ class SubmissionFiles:
 
     @cached_property
     def tables(self) -> list[tuple[str, list[tuple[int, dict[str, str]]]]]:
-        return [(path.name, list(Table(path))) for _, _, path in self.files]
+        return [(path.name, list(TextTable(path))) for _, _, path in self.files]
 
     @cached_property
     def said(self) -> list[Predictions]:
@@ -204,7 +204,7 @@ def _encoding(case: SubmissionFiles) -> Found:
         if lines > MAX_ROWS + 1:
             yield "fail", f"{path.name} has {lines:,} lines; {MAX_ROWS:,} is the most"
             return
-        columns = Table(path).columns
+        columns = TextTable(path).columns
         odd = [c for c in columns if c not in (*own.required, *own.optional)]
         missing = [c for c in needed if c not in columns]
         if odd or missing:
@@ -222,8 +222,8 @@ def _duplicates(case: SubmissionFiles) -> Found:
     for name, rows in case.tables:
         seen: Counter[tuple[str, ...]] = Counter()
         for line, cells in rows:
-            unit = whole_number(cells["unit"], f"{name}, line {line}")
-            rank = whole_number(cells.get("rank") or "1", f"{name}, line {line}", "rank")
+            unit = parse_whole_number(cells["unit"], f"{name}, line {line}")
+            rank = parse_whole_number(cells.get("rank") or "1", f"{name}, line {line}", "rank")
             network = cells["network"].strip().replace("/", "-")
             seen[network, cells["layer"].strip(), str(unit), str(rank)] += 1
         twice = ["/".join(key[:3]) for key, times in seen.items() if times > 1]

@@ -165,7 +165,7 @@ def write_statistics(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
             table = parquet.read_table(folder / name, columns=list(statistics.COLUMNS))
             yield from ((name.split("-", 1)[0], row) for row in table.to_pylist())
 
-    counted = statistics.of_rows(rows())
+    counted = statistics.row_statistics(rows())
     write_json(folder / CHECKSUMS, dict(sums))
     write_json(folder / STATISTICS, counted)
     return counted

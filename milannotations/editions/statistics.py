@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 COLUMNS = ("network", "layer", "descriptions")
-"""The columns that `of_rows` reads."""
+"""The columns that `row_statistics` reads."""
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Iterable[Row]] | Iterable[tuple[str, Row]]
 
 
-def of_config(edition: str | os.PathLike[str], config: str | None = None) -> dict[str, Any]:
-    """Return `of_rows` of a config, streamed from its text columns.
+def config_statistics(edition: str | os.PathLike[str], config: str | None = None) -> dict[str, Any]:
+    """Return `row_statistics` of a config, streamed from its text columns.
 
     Raises:
         InputError: no such edition or config.
@@ -30,10 +30,10 @@ def of_config(edition: str | os.PathLike[str], config: str | None = None) -> dic
     """
     from milannotations.editions.loading import load
 
-    return of_rows(load(edition, config, columns=list(COLUMNS), streaming=True))
+    return row_statistics(load(edition, config, columns=list(COLUMNS), streaming=True))
 
 
-def of_rows(rows: Rows) -> dict[str, Any]:
+def row_statistics(rows: Rows) -> dict[str, Any]:
     """Return what a config holds in numbers; one pass, memory of the distinct texts only.
 
     Shares and means have 4 digits; those of nothing are None.

@@ -23,7 +23,7 @@ Wrong = tuple[str, str]
 """Where, and what."""
 
 
-def check(edition: str | os.PathLike[str], *, progress: bool = False) -> list[str]:
+def validate(edition: str | os.PathLike[str], *, progress: bool = False) -> list[str]:
     """Return what is wrong with an edition, a sentence each; nothing where all is well.
 
     Looked at are the files that the card names and their checksums, the columns, the
@@ -175,7 +175,7 @@ def _check_units(
         if not cut:
             expected = catalog.NETWORKS[config].layers
         try:
-            catalog.check(config, every, unlisted=bool(prepared) and cut)
+            catalog.check_units(config, every, unlisted=bool(prepared) and cut)
         except InputError as error:
             yield f"{config}: {error}"
         if set(units) <= set(splits.Split._fields) and prepared.get("annotations_sha256", True):

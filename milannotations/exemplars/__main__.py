@@ -11,7 +11,7 @@ import typer
 
 from milannotations.exemplars import command, distributed
 from milannotations.exemplars.checkpoint import StoppedError
-from milannotations.utils.terminal import leave, spread
+from milannotations.utils.terminal import expand_options, run_command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(epilog=command.EPILOG)(command.exemplars)
@@ -21,7 +21,7 @@ def main() -> None:
     """Join the other processes, if there are any, and run the command."""
     with distributed.joined():
         try:
-            app(args=spread(sys.argv[1:]), prog_name="python -m milannotations.exemplars")
+            app(args=expand_options(sys.argv[1:]), prog_name="python -m milannotations.exemplars")
         except StoppedError as stopped:
             if stopped.is_first:
                 raise
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run_command(main)

@@ -5,6 +5,6 @@ from milannotations import probes
 probe = probes.open_probe("coco:path/to/coco")  # or broden:, segments:, images:DIR, mini
 """
 
-from milannotations.probes.base import Concept, Probe, ProbeItems, open_probe, planes
+from milannotations.probes.base import Concept, Probe, ProbeItems, open_probe, stack_planes
 
-__all__ = ["Concept", "Probe", "ProbeItems", "open_probe", "planes"]
+__all__ = ["Concept", "Probe", "ProbeItems", "open_probe", "stack_planes"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int32]
 
-FORMS = {
+MODULES = {
     "broden": "broden",
     "coco": "coco",
     "segments": "segments",
@@ -56,7 +56,7 @@ class Probe(Protocol):
     def source_id(self, i: int) -> str:
         """Return where a picture came from."""
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB, whole."""
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
@@ -102,12 +102,12 @@ class ProbeItems:
         import torch
         from torchvision.transforms import functional as transforms
 
-        picture = self.probe.picture(i).resize((self.side, self.side), resample=2)  # bilinear
+        picture = self.probe.image(i).resize((self.side, self.side), resample=2)  # bilinear
         image = transforms.normalize(transforms.to_tensor(picture), list(self.mean), list(self.std))
         return {"image": image, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
 
 
-def planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Labels:
+def stack_planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Labels:
     """Return label maps of concepts that may overlap: as few planes as they need, greedily.
 
     Args:
@@ -129,7 +129,7 @@ def planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Lab
     return np.stack(made)
 
 
-def nearest(maps: Labels, size: tuple[int, int]) -> Labels:
+def resize_labels(maps: Labels, size: tuple[int, int]) -> Labels:
     """Return label maps (plane, h, w) at a size (height, width): of each centre, where it lies.
 
     Example:
@@ -143,7 +143,7 @@ def nearest(maps: Labels, size: tuple[int, int]) -> Labels:
     return maps[:, rows[:, None], columns]
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_image(path: Path) -> Image.Image:
     """Return a picture, RGB, as it is stored; PIL's errors go on to who asked."""
     from PIL import Image
 
@@ -219,12 +219,12 @@ def open_probe(spec: str) -> Probe:
         InputError: no such kind or folder, or one that holds something else.
     """
     kind, _, rest = spec.partition(":")
-    if kind not in FORMS:
+    if kind not in MODULES:
         raise InputError(
-            f"No probe data set '{spec}'.{did_you_mean(kind, FORMS)} Expected broden:DIR, "
+            f"No probe data set '{spec}'.{did_you_mean(kind, MODULES)} Expected broden:DIR, "
             "coco:DIR, segments:DIR, images:DIR or mini."
         )
-    module = importlib.import_module(f"milannotations.probes.{FORMS[kind]}")
+    module = importlib.import_module(f"milannotations.probes.{MODULES[kind]}")
     if kind == "mini":
         return cast("Probe", module.open_probe())
     path = Path(rest).expanduser()

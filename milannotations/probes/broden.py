@@ -25,11 +25,11 @@ from milannotations.probes.base import (
     Concept,
     Labels,
     fingerprint,
-    nearest,
+    read_image,
     read_labels,
-    read_picture,
+    resize_labels,
 )
-from milannotations.utils.files import Table, whole_number
+from milannotations.utils.files import TextTable, parse_whole_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +38,7 @@ COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 """Of index.csv, before those of categories."""
 
 
-class Row(NamedTuple):
+class BrodenRow(NamedTuple):
     """A picture: where index.csv lists it, its file, sizes (height, width), and its layers.
 
     A layer is a category with a file of label maps, or with a label's number for all of it.
@@ -51,7 +51,7 @@ class Row(NamedTuple):
     layers: tuple[tuple[str, Path | int], ...]
 
 
-class Broden:
+class BrodenProbe:
     """Broden's pictures and label maps; see `probes.Probe`.
 
     Concepts are in order of their labels' numbers, then as label.csv lists categories. All
@@ -95,9 +95,9 @@ class Broden:
         """Return the picture's file, as index.csv names it."""
         return self.rows[i].path.relative_to(self.path / "images").as_posix()
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB."""
-        return read_picture(self.rows[i].path)
+        return read_image(self.rows[i].path)
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
         """Return label maps, one plane a layer; see `probes.Probe`.
@@ -119,7 +119,7 @@ class Broden:
                 where = f"{layer} ({row.where})"
             else:
                 found, where = np.full((1, 1), layer, np.int32), row.where
-            made.append(nearest(self._concepts_of(found, category, where)[None], size))
+            made.append(resize_labels(self._concepts_of(found, category, where)[None], size))
         return np.concatenate(made or [np.zeros((1, *size), np.int32)])
 
     def _concepts_of(self, labels: Labels, category: str, where: str) -> Labels:
@@ -149,7 +149,7 @@ class Broden:
         entries: dict[int, tuple[str, list[str]]] = {}
         for line, row in table:
             where = f"{table.path}, line {line}"
-            number = whole_number(row["number"], where, "number")
+            number = parse_whole_number(row["number"], where, "number")
             if number == 0 or number in entries:
                 said = "0 is for none" if number == 0 else f"number {number} is there twice"
                 raise InputError(f"{where}: {said}; expected a number from 1, once.")
@@ -178,20 +178,20 @@ class Broden:
             each[0] = 0
         return tuple(concepts), numbers
 
-    def _row(self, where: str, row: dict[str, str]) -> Row:
-        ih, iw, sh, sw = (whole_number(row[name], where, name) for name in COLUMNS[2:])
+    def _row(self, where: str, row: dict[str, str]) -> BrodenRow:
+        ih, iw, sh, sw = (parse_whole_number(row[name], where, name) for name in COLUMNS[2:])
         if 0 in (ih, iw, sh, sw):
             raise InputError(f"{where}: sizes of {ih} x {iw} and {sh} x {sw}; expected some.")
         layers: list[tuple[str, Path | int]] = []
         for category in self.categories:
             for entry in filter(None, map(str.strip, row[category].split(";"))):
                 if entry.isascii() and entry.isdigit():
-                    number = whole_number(entry, where, f"{category} label")
+                    number = parse_whole_number(entry, where, f"{category} label")
                     self._concepts_of(np.array([[number]], np.int32), category, where)
                     layers.append((category, number))
                 else:
                     layers.append((category, self._file(entry, where)))
-        return Row(
+        return BrodenRow(
             where, self._file(row["image"].strip(), where), (ih, iw), (sh, sw), tuple(layers)
         )
 
@@ -202,9 +202,9 @@ class Broden:
         return path
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> Table:
+def _table(path: Path, columns: tuple[str, ...]) -> TextTable:
     """Return a table that has these columns."""
-    table = Table(path)
+    table = TextTable(path)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(
@@ -214,6 +214,6 @@ def _table(path: Path, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def open_probe(path: Path) -> Broden:
+def open_probe(path: Path) -> BrodenProbe:
     """Return the data set of a folder that holds index.csv, label.csv and images/."""
-    return Broden(path)
+    return BrodenProbe(path)

@@ -22,9 +22,9 @@ from milannotations.probes.base import (
     Concept,
     Labels,
     fingerprint,
-    nearest,
-    planes,
-    read_picture,
+    read_image,
+    resize_labels,
+    stack_planes,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ CATEGORY = "object"
 """Of all concepts: COCO's supercategories are groups of objects, no other kind of concept."""
 
 
-class Coco:
+class CocoProbe:
     """Pictures and instances; concepts are COCO's categories by id. See `probes.Probe`.
 
     Args:
@@ -77,13 +77,13 @@ class Coco:
         """Return the picture's file name."""
         return str(self.images[i]["file_name"])
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB.
 
         Raises:
             InputError: it is of another size than the JSON says, so that masks would not fit.
         """
-        picture, (h, w) = read_picture(self._path(i)), self._size(i)
+        picture, (h, w) = read_image(self._path(i)), self._size(i)
         if picture.size != (w, h):
             raise InputError(
                 f"{self._path(i)} is {picture.size[0]} pixels wide and {picture.size[1]} high; "
@@ -106,9 +106,9 @@ class Coco:
                     f"{self.json}: a segmentation of {self.source_id(i)} cannot be read: {error}"
                 ) from None
             masks[number] = masks[number] | mask if number in masks else mask
-        return planes(
+        return stack_planes(
             {
-                number: nearest(masks[number][None].astype(np.int32), size)[0].astype(bool)
+                number: resize_labels(masks[number][None].astype(np.int32), size)[0].astype(bool)
                 for number in sorted(masks)
             },
             size,
@@ -243,6 +243,6 @@ def _once(path: Path, name: str, ids: Iterable[int]) -> None:
         seen.add(each)
 
 
-def open_probe(path: Path) -> Coco:
+def open_probe(path: Path) -> CocoProbe:
     """Return the data set of a folder with annotations/instances_*.json, or of such a file."""
-    return Coco(path)
+    return CocoProbe(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CATEGORY = "class"
 
 
-class PictureFolder:
+class ImageFolderProbe:
     """Pictures in class folders, or loose, or both; see `probes.Probe`.
 
     Args:
@@ -53,7 +53,7 @@ class PictureFolder:
         """Return the picture's path within the folder."""
         return self._pictures.source_id(i)
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB, whole."""
         return self._pictures.load(i)
 
@@ -62,6 +62,6 @@ class PictureFolder:
         return np.full((1, *size), self._numbers[i], np.int32)
 
 
-def open_probe(path: Path) -> PictureFolder:
+def open_probe(path: Path) -> ImageFolderProbe:
     """Return the pictures of a folder."""
-    return PictureFolder(path)
+    return ImageFolderProbe(path)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from milannotations.errors import InputError
-from milannotations.probes.base import Concept, Labels, nearest
+from milannotations.probes.base import Concept, Labels, resize_labels
 from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CONCEPTS, one_hot
 from milannotations.synthetic.scenes import World
 
@@ -34,7 +34,7 @@ class MiniProbe:
 
     Example:
         >>> probe = MiniProbe(2)
-        >>> len(probe.concepts), probe.labels(0, (112, 112)).shape, probe.picture(0).size
+        >>> len(probe.concepts), probe.labels(0, (112, 112)).shape, probe.image(0).size
         (31, (7, 112, 112), (64, 64))
     """
 
@@ -61,7 +61,7 @@ class MiniProbe:
         """Return the scene's name."""
         return self.scenes[i].source_id
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB."""
         from PIL import Image
 
@@ -69,7 +69,7 @@ class MiniProbe:
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
         """Return label maps, one plane a category; see `probes.Probe`."""
-        return nearest(numbered(self.scenes[i].labels), size)
+        return resize_labels(number_labels(self.scenes[i].labels), size)
 
 
 class ConceptItems:
@@ -100,7 +100,7 @@ class ConceptItems:
         labels = self.probe.scenes[i].labels
         return {
             "image": torch.from_numpy(one_hot(labels)),
-            "concepts": torch.from_numpy(nearest(numbered(labels), self.size)),
+            "concepts": torch.from_numpy(resize_labels(number_labels(labels), self.size)),
         }
 
 
@@ -118,7 +118,7 @@ def open_probe() -> MiniProbe:
 _BEFORE = np.cumsum([0, *(len(names) for names in CATEGORIES.values())])[:-1, None, None]
 
 
-def numbered(labels: Any) -> Labels:
+def number_labels(labels: Any) -> Labels:
     """Return planes of concepts' numbers, of label maps of categories (category, h, w)."""
     found: Labels = np.where(labels > 0, labels + _BEFORE, 0).astype(np.int32)
     return found

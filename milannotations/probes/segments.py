@@ -21,11 +21,11 @@ from milannotations.probes.base import (
     Concept,
     Labels,
     fingerprint,
-    nearest,
+    read_image,
     read_labels,
-    read_picture,
+    resize_labels,
 )
-from milannotations.utils.files import Table, check_is_file, whole_number
+from milannotations.utils.files import TextTable, check_is_file, parse_whole_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +35,7 @@ CATEGORY = "object"
 """Of concepts whose category is not said."""
 
 
-class Segments:
+class SegmentsProbe:
     """Pictures with one label map each; see `probes.Probe`.
 
     Args:
@@ -80,9 +80,9 @@ class Segments:
         """Return the picture's file name."""
         return self.pictures[i].name
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture, RGB."""
-        return read_picture(self.pictures[i])
+        return read_image(self.pictures[i])
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
         """Return its label map in one plane; see `probes.Probe`.
@@ -100,7 +100,7 @@ class Segments:
                 f"there{', or let it be none with a row' if self.named.suffix == '.csv' else ''}"
                 + (f" '{wrong[0]},'." if self.named.suffix == ".csv" else ".")
             )
-        return nearest(self._numbers[found][None], size)
+        return resize_labels(self._numbers[found][None], size)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -122,7 +122,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _of_csv(path: Path) -> dict[int, Concept | None]:
-    table = Table(path)
+    table = TextTable(path)
     if not {"number", "name"} <= set(table.columns):
         raise InputError(
             f"{path} has columns {', '.join(table.columns)}; expected number, name and perhaps "
@@ -131,7 +131,7 @@ def _of_csv(path: Path) -> dict[int, Concept | None]:
     found: dict[int, Concept | None] = {}
     for line, row in table:
         where = f"{path}, line {line}"
-        number, name = whole_number(row["number"], where, "number"), row["name"].strip()
+        number, name = parse_whole_number(row["number"], where, "number"), row["name"].strip()
         if number in found:
             raise InputError(f"{where}: number {number} is there twice.")
         if number == 0 and name:
@@ -160,6 +160,6 @@ def _of_text(path: Path) -> dict[int, Concept | None]:
     return {number: Concept(name, CATEGORY) for number, name in enumerate(names, start=1)}
 
 
-def open_probe(path: Path) -> Segments:
+def open_probe(path: Path) -> SegmentsProbe:
     """Return the data set of a folder that holds images/, labels/ and labels.csv."""
-    return Segments(path)
+    return SegmentsProbe(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from milannotations import catalog, splits
 from milannotations.errors import InputError
 from milannotations.schema import Unit, row
-from milannotations.utils.files import Table, sha256, whole_number
+from milannotations.utils.files import TextTable, parse_whole_number, sha256
 
 HEADER = ("layer", "unit", "summary")
 
@@ -58,7 +58,7 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
     Source: `experiments` of Hernandez et al. 2022 wrote these files.
     """
     network = catalog.canonical(network)
-    table = Table(path)
+    table = TextTable(path)
     if tuple(table.columns) != HEADER:
         raise InputError(
             f"{path} has the columns {', '.join(table.columns)}; "
@@ -70,7 +70,7 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
         where = f"{path}, line {line}"
         if not cells["layer"].strip():
             raise InputError(f"{where}: the layer is empty.")
-        unit = Unit(network, cells["layer"].strip(), whole_number(cells["unit"], where))
+        unit = Unit(network, cells["layer"].strip(), parse_whole_number(cells["unit"], where))
         written = descriptions.setdefault(unit, [])
         if has_words(cells["summary"]):
             written.append(cells["summary"])
@@ -78,11 +78,11 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
             n_empty += 1
     if not descriptions:
         raise InputError(f"{path} has a header and no rows.")
-    catalog.check(network, descriptions, unlisted=unlisted)
+    catalog.check_units(network, descriptions, unlisted=unlisted)
     return Annotations(network, descriptions, sha256(Path(path)), n_empty)
 
 
-def official_split(network: str, units: Iterable[Unit]) -> dict[str, list[Unit]]:
+def split_units(network: str, units: Iterable[Unit]) -> dict[str, list[Unit]]:
     """Return the HF splits (`train`, `test`) of these units: within-network, seed 0.
 
     For a published network a unit's side is that of `splits.within`, whichever of
@@ -127,7 +127,7 @@ def build_edition(
             row(unit, descriptions=found.descriptions[unit], unit_kind=kind, polarity="+")
             for unit in units
         ]
-        for split, units in official_split(found.network, sorted(found.descriptions)).items()
+        for split, units in split_units(found.network, sorted(found.descriptions)).items()
     }
     write_config(out, found.network, rows, overwrite=overwrite)
     return found

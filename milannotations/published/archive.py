@@ -30,7 +30,7 @@ from milannotations import catalog
 from milannotations.errors import InputError, some
 from milannotations.published import annotations as published
 from milannotations.published.zip_members import Members
-from milannotations.utils.files import whole_number
+from milannotations.utils.files import parse_whole_number
 
 K, SIDE = 15, 224
 """Exemplars a unit and their side in pixels, in every published archive."""
@@ -108,7 +108,7 @@ class Archive:
     ) -> None:
         self.path = Path(path)
         self.network = catalog.canonical(network)
-        catalog.check(self.network, (), unlisted=unlisted)
+        catalog.check_units(self.network, (), unlisted=unlisted)
         self.members = Members(self.path)
         try:
             self.annotations = self._read_annotations(unlisted)
@@ -233,7 +233,9 @@ class Archive:
                 f"{self.members.name(f'{name}/units.npy')}: expected the units 0 to {n - 1} of "
                 f"{self.network}, got {some(units)}. (--unlisted takes a cut-down archive.)"
             )
-        ids = self._table(name, "ids.csv", (n, k), lambda cell, at: whole_number(cell, at, "id"))
+        ids = self._table(
+            name, "ids.csv", (n, k), lambda cell, at: parse_whole_number(cell, at, "id")
+        )
         activations = None
         if f"{name}/activations.csv" in self.members.sizes:
             activations = self._table(name, "activations.csv", (n, k), _number)

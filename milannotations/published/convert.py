@@ -37,7 +37,7 @@ from milannotations.editions.shards import (
 )
 from milannotations.editions.writing import check_destination
 from milannotations.errors import InputError
-from milannotations.published.annotations import official_split
+from milannotations.published.annotations import split_units
 from milannotations.published.archive import Archive, Layer, unshift_dino
 from milannotations.utils.files import read_json, write_json
 
@@ -54,7 +54,7 @@ _REPAIRED = (
 )
 
 
-class Pixels(Protocol):
+class ImageSource(Protocol):
     """Source of images that an archive only points at; see `milannotations.published.imagenet`."""
 
     def pictures(self, ids: Sequence[int], side: int) -> Iterator[NDArray[np.uint8]]:
@@ -62,7 +62,7 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ConvertedConfig:
     """What `prepare` wrote.
 
     `folder` is the config's; `units` counts those of each split; `pictures` says how they are
@@ -84,13 +84,13 @@ def prepare(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    pixels: Pixels | None = None,
+    pixels: ImageSource | None = None,
     quality: int | None = None,
     repair_dino_shift: bool = False,
     unlisted: bool = False,
     overwrite: bool = False,
     progress: bool = False,
-) -> Prepared:
+) -> ConvertedConfig:
     """Convert the archive of a network into a config of the edition at `out`.
 
     Run again after an interruption it goes on at the layer it was at; with another source
@@ -137,7 +137,7 @@ def prepare(
             with hold_lock(out, "the card", wait=True):
                 work.install()
     made = read_json(out / network / PREPARED)
-    return Prepared(
+    return ConvertedConfig(
         network,
         out / network,
         made["units"],
@@ -148,7 +148,7 @@ def prepare(
     )
 
 
-def _how(pixels: Pixels | None) -> str | None:
+def _how(pixels: ImageSource | None) -> str | None:
     if pixels is None:
         return None
     return "whole picture, squashed" if getattr(pixels, "legacy_squash", False) else "centre crop"
@@ -158,7 +158,7 @@ def _how(pixels: Pixels | None) -> str | None:
 
 
 def _convert(
-    archive: Archive, work: UnfinishedConfig, pixels: Pixels | None, progress: bool
+    archive: Archive, work: UnfinishedConfig, pixels: ImageSource | None, progress: bool
 ) -> None:
     from tqdm import tqdm
 
@@ -168,7 +168,7 @@ def _convert(
         for unit in layer.units
     ]
     annotated = archive.annotations is not None
-    parts = official_split(archive.network, units) if annotated else {"test": units}
+    parts = split_units(archive.network, units) if annotated else {"test": units}
     split_of = {unit: split for split, members in parts.items() for unit in members}
     for layer in archive.layers.values():
         if pixels is not None and not layer.has_images:
@@ -210,7 +210,7 @@ def _convert(
 def _rows(
     archive: Archive,
     layer: Layer,
-    pixels: Pixels | None,
+    pixels: ImageSource | None,
     pool: ThreadPoolExecutor,
     settings: dict[str, Any],
 ) -> Iterator[tuple[schema.Unit, dict[str, Any]]]:
@@ -256,7 +256,7 @@ def _checked(picture: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
     return picture
 
 
-def _describe(archive: Archive, work: UnfinishedConfig, pixels: Pixels | None) -> None:
+def _describe(archive: Archive, work: UnfinishedConfig, pixels: ImageSource | None) -> None:
     """Write the three files beside the shards."""
     counted = write_statistics(work.whole, work.checksums)
     shown = {

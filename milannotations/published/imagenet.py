@@ -46,7 +46,7 @@ _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
 Picture = NDArray[np.uint8]
 
 
-def listing(folder: str | os.PathLike[str]) -> list[str]:
+def list_images(folder: str | os.PathLike[str]) -> list[str]:
     """Return the pictures of an `ImageFolder`, relative to `folder`, in the order of their ids.
 
     Raises:
@@ -82,7 +82,7 @@ def shorter_side(side: int) -> int:
     return round(side * 256 / 224)
 
 
-def cut(picture: Image.Image, side: int, *, legacy_squash: bool = False) -> Picture:
+def crop(picture: Image.Image, side: int, *, legacy_squash: bool = False) -> Picture:
     """Return the part of an RGB picture that masks of `side` pixels were made on.
 
     Torchvision's `Resize(shorter_side(side))` (bilinear, antialiased) and `CenterCrop(side)`;
@@ -108,7 +108,7 @@ def cut(picture: Image.Image, side: int, *, legacy_squash: bool = False) -> Pict
     return pixels
 
 
-class Pixels:
+class ImageNetImages:
     """The pictures that ids of an `ImageFolder` point at, cut as their masks were.
 
     Pictures are decoded in threads (Pillow lets go of the interpreter while it decodes and
@@ -121,10 +121,10 @@ class Pixels:
     Args:
         folder: the validation pictures in class folders.
         workers: threads; None takes one a core.
-        legacy_squash: see `cut`.
+        legacy_squash: see `crop`.
 
     Raises:
-        InputError: see `listing`.
+        InputError: see `list_images`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Pixels:
         legacy_squash: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.paths = listing(folder)
+        self.paths = list_images(folder)
         self.workers = workers or os.cpu_count() or 1
         self.legacy_squash = legacy_squash
         self.decoded = 0
@@ -215,7 +215,7 @@ class Pixels:
     def _picture(self, index: int, side: int) -> Picture:
         path = self.folder / self.paths[index]
         try:
-            return cut(_opened(path), side, legacy_squash=self.legacy_squash)
+            return crop(_opened(path), side, legacy_squash=self.legacy_squash)
         except FileNotFoundError:
             raise InputError(f"{path} (id {index}) is gone since the folder was read.") from None
         except _UNREADABLE as error:
@@ -282,7 +282,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError)
 # --- what can be wrong with a folder
 
 
-def examine(
+def check_folder(
     folder: str | os.PathLike[str],
     expected: tuple[int, int] = EXPECTED,
     *,
@@ -304,7 +304,7 @@ def examine(
         layout = _layout(root)
         if not layout.passed:
             return [layout]
-        paths = listing(root)
+        paths = list_images(root)
         return [
             layout,
             _classes(root, expected[0]),

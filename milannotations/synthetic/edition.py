@@ -26,7 +26,7 @@ from torch.nn import functional as nnf
 from tqdm import tqdm
 
 from milannotations.editions.configs import EMBEDDED
-from milannotations.editions.statistics import of_rows
+from milannotations.editions.statistics import row_statistics
 from milannotations.editions.writing import write_parquet
 from milannotations.errors import InputError
 from milannotations.schema import SPLITS, row
@@ -204,7 +204,7 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
 
 
 def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return `milannotations.editions.statistics.of_rows`, and counts of what was planted.
+    """Return `milannotations.editions.statistics.row_statistics`, and counts of what was planted.
 
     `exact_by_annotator` is by the grammar: the share of an annotator's phrases that mean
     exactly the truth, over units that mean something.
@@ -219,7 +219,7 @@ def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, A
             if formula.means_something:
                 exact.setdefault(name, []).append(parse(text).same_as(meaning(formula)))
     return {
-        **of_rows(members),
+        **row_statistics(members),
         "units_by_kind": dict(sorted(Counter(formula.kind for formula in formulas).items())),
         "units_unseen_by_split": dict(
             Counter(split for split, member in members if member["seen"] is False)

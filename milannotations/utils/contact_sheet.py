@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 MARGIN = 6
 INK, PAPER, OUTLINE = (24, 24, 28), (250, 250, 248), (255, 0, 200)
-SYNTHETIC = "SYNTHETIC: planted units, drawn pictures, simulated annotators"
+SYNTHETIC_NOTE = "SYNTHETIC: planted units, drawn pictures, simulated annotators"
 """What stands above synthetic units wherever they are shown."""
 
 DIMMED = 0.3
 """What is left of a picture's brightness outside the mask."""
 
 
-def masked(image: Any, mask: Any) -> NDArray[np.uint8]:
+def draw_mask(image: Any, mask: Any) -> NDArray[np.uint8]:
     """Return a picture, dimmed outside its mask, with the mask's outline drawn.
 
     Args:
@@ -48,7 +48,7 @@ def masked(image: Any, mask: Any) -> NDArray[np.uint8]:
     return shown
 
 
-def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> Image.Image:
+def tile_images(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> Image.Image:
     """Return pictures in rows of `columns`, each with a longer side of `side` (0: as it is)."""
     from PIL import Image
 
@@ -65,7 +65,7 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, side: int = 0) -> 
     return sheet
 
 
-def reduced(image: Any, mask: Any, side: int) -> tuple[Any, Any]:
+def shrink(image: Any, mask: Any, side: int) -> tuple[Any, Any]:
     """Return a picture and its mask with a longer side of at most `side` pixels.
 
     Dimmed and outlined first and made smaller then, photographs would lose most of an outline.
@@ -106,7 +106,7 @@ def unit_sheet(
         exemplars: pictures of each, strongest first.
         columns: pictures in a row; None puts them all in one.
         side: the longer one of a picture, in pixels; 0 leaves them as they are.
-        says: gives the lines above a unit's pictures (default: `lines`).
+        says: gives the lines above a unit's pictures (default: `unit_lines`).
 
     Raises:
         InputError: a unit without exemplars, or no unit.
@@ -119,20 +119,22 @@ def unit_sheet(
         if unit["images"] is None:
             raise InputError(f"{key} has no exemplars to show; this edition holds text alone.")
         pairs = list(zip(unit["images"], unit["masks"], strict=True))[:exemplars]
-        pairs = [reduced(image, mask, side) if side else (image, mask) for image, mask in pairs]
-        tiles = grid([masked(image, mask) for image, mask in pairs], columns or len(pairs), side)
-        strips.append(_stack([*map(_line, (says or lines)(unit)), tiles]))
+        pairs = [shrink(image, mask, side) if side else (image, mask) for image, mask in pairs]
+        tiles = tile_images(
+            [draw_mask(image, mask) for image, mask in pairs], columns or len(pairs), side
+        )
+        strips.append(_stack([*map(_line, (says or unit_lines)(unit)), tiles]))
     if not strips:
         raise InputError("There is no unit to show.")
     if any(unit["unit_kind"] == "synthetic" for unit in units):
-        strips.insert(0, _line(SYNTHETIC))
+        strips.insert(0, _line(SYNTHETIC_NOTE))
     sheet = _stack(strips)
     framed = Image.new("RGB", (sheet.width + 2 * MARGIN, sheet.height + MARGIN), PAPER)
     framed.paste(sheet, (MARGIN, MARGIN))
     return framed
 
 
-def lines(unit: Mapping[str, Any]) -> list[str]:
+def unit_lines(unit: Mapping[str, Any]) -> list[str]:
     """Return what is said of a unit, in lines: its key, its truth if known, its descriptions.
 
     A unit without an activation above its threshold is called dead: its masks are empty.

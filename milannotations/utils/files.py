@@ -119,7 +119,7 @@ def begins_with(path: str | os.PathLike[str], magic: bytes) -> bool:
         return stream.read(len(magic)) == magic
 
 
-class Table:
+class TextTable:
     """A UTF-8 CSV file, read strictly: a header, then rows as dicts with their line.
 
     Raises InputError for a directory, bytes that are not UTF-8, an empty file, a
@@ -181,7 +181,7 @@ class Table:
             raise InputError(f"{self.path} is empty; a header line was expected.")
 
 
-def whole_number(text: str, where: str, what: str = "unit") -> int:
+def parse_whole_number(text: str, where: str, what: str = "unit") -> int:
     """Return a whole number from 0, such as a unit's index; raise InputError otherwise.
 
     Example:

@@ -27,7 +27,7 @@ _loaded: dict[str, Path] = {}
 """Names of the modules made of user's files, in the order of loading."""
 
 
-def parts(spec: str) -> tuple[Path, str] | None:
+def parse_spec(spec: str) -> tuple[Path, str] | None:
     """Return path and name of `path/to/file.py:name`; None where `spec` is no such thing.
 
     Example:
@@ -38,7 +38,7 @@ def parts(spec: str) -> tuple[Path, str] | None:
     return (Path(match["path"]).expanduser(), match["name"] or "") if match else None
 
 
-def fetch(spec: str, expected: str = "factory") -> Any:
+def load_object(spec: str, expected: str = "factory") -> Any:
     """Import a file and return what it calls `name`.
 
     The file runs once, however often it is asked for, as a module of a name of its own, and
@@ -51,7 +51,7 @@ def fetch(spec: str, expected: str = "factory") -> Any:
     Raises:
         InputError: no such file or name; the file fails when it is imported.
     """
-    found = parts(spec)
+    found = parse_spec(spec)
     if found is None:
         raise InputError(f"'{spec}' was given; expected path/to/file.py:{expected}.")
     path, name = found
@@ -60,7 +60,7 @@ def fetch(spec: str, expected: str = "factory") -> Any:
         names = _defined(path)
         hint = f" (it has {some(names)})" if names else ""
         raise InputError(f"Say which {expected} of {path}{hint}: {path}:{(names or [expected])[0]}")
-    module = load(path)
+    module = load_module(path)
     if not hasattr(module, name):
         names = _defined(path)
         raise InputError(
@@ -70,8 +70,8 @@ def fetch(spec: str, expected: str = "factory") -> Any:
     return getattr(module, name)
 
 
-def load(path: str | os.PathLike[str]) -> ModuleType:
-    """Return the module that a Python file makes; see `fetch`."""
+def load_module(path: str | os.PathLike[str]) -> ModuleType:
+    """Return the module that a Python file makes; see `load_object`."""
     path = Path(os.path.abspath(path))
     content = path.read_bytes()
     digest = hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()
@@ -84,7 +84,7 @@ def load(path: str | os.PathLike[str]) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # dataclasses and pickle look their module up here
     try:
-        with running(path):
+        with run_user_code(path):
             specification.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -93,13 +93,13 @@ def load(path: str | os.PathLike[str]) -> ModuleType:
     return module
 
 
-def loaded() -> tuple[str, ...]:
+def loaded_files() -> tuple[str, ...]:
     """Return the files imported so far: another process imports them before it unpickles."""
     return tuple(map(str, _loaded.values()))
 
 
 @contextmanager
-def running(path: str | os.PathLike[str]) -> Iterator[None]:
+def run_user_code(path: str | os.PathLike[str]) -> Iterator[None]:
     """Run code of a user's file: imports find what lies beside it, failures name its line.
 
     Raises:

@@ -13,10 +13,17 @@ import typer
 
 from milannotations.errors import InputError
 
-MANY = ("--metrics", "--layer", "--encoder-layer", "--constant", "--methods", "--tasks")
+MULTI_VALUE_OPTIONS = (
+    "--metrics",
+    "--layer",
+    "--encoder-layer",
+    "--constant",
+    "--methods",
+    "--tasks",
+)
 """Options that take several values: `--metrics a b`, `--metrics a,b` or one by one."""
 
-MANY_OF = {
+MULTI_VALUE_OPTIONS_OF = {
     "board": ("--records", "--editions"),
     "check": ("--metric", "--network"),
     "train": ("--data",),
@@ -55,7 +62,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-def spread(words: Sequence[str]) -> list[str]:
+def expand_options(words: Sequence[str]) -> list[str]:
     """Write options with several values out, as the parser wants them: one option a value.
 
     Values end at the next option, at `--`, and, for `score`, at a word that is a file or
@@ -66,7 +73,7 @@ def spread(words: Sequence[str]) -> list[str]:
         ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
     """
     made: list[str] = []
-    many = (*MANY, *MANY_OF.get(words[0] if words else "", ()))
+    many = (*MULTI_VALUE_OPTIONS, *MULTI_VALUE_OPTIONS_OF.get(words[0] if words else "", ()))
     files = words[:1] == ["score"]  # the one command that takes files beside its options
     option: str | None = None
     taken = 0
@@ -95,7 +102,7 @@ def spread(words: Sequence[str]) -> list[str]:
     return made + ([option] if option and not taken else [])
 
 
-def leave(command: Callable[[], None]) -> None:
+def run_command(command: Callable[[], None]) -> None:
     """Run a command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # theirs; ours say more
     try:

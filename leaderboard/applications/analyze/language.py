@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.utils.files import Table, sha256
+from milannotations.utils.files import TextTable, sha256
 
 CLASSES = ("NOUN", "VERB", "ADP", "ADJ", "DET", "ADV", "PRON", "NUM", "CCONJ", "SCONJ", "X")
 """Classes of words, as universal parts of speech call them; X is a word that is not known."""
@@ -272,7 +272,7 @@ def _depth(kinds: Sequence[str]) -> int:
 
 
 def _read(path: Path) -> dict[str, str]:
-    table = Table(path)
+    table = TextTable(path)
     if not {"word", "class"} <= set(table.columns):
         raise InputError(
             f"{path} has the columns {', '.join(table.columns)}; word,class was expected."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from leaderboard.applications.analyze.task import Target
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
-from milannotations.utils.files import Table, check_is_file, whole_number
+from milannotations.utils.files import TextTable, check_is_file, parse_whole_number
 
 if TYPE_CHECKING:
     from leaderboard.evaluation.predictions import Predictions
@@ -123,7 +123,7 @@ def open_selectivity(path: str | os.PathLike[str]) -> dict[Unit, float]:
     Raises:
         InputError: other columns, or a value that is no number.
     """
-    table = Table(path)
+    table = TextTable(path)
     lacking = {"network", "layer", "unit", "selectivity"} - set(table.columns)
     if lacking:
         raise InputError(
@@ -137,7 +137,7 @@ def open_selectivity(path: str | os.PathLike[str]) -> dict[Unit, float]:
             value = float(row["selectivity"])
         except ValueError:
             raise InputError(f"{where}: selectivity '{row['selectivity']}' is no number.") from None
-        unit = Unit(row["network"], row["layer"], whole_number(row["unit"], where))
+        unit = Unit(row["network"], row["layer"], parse_whole_number(row["unit"], where))
         found[unit] = value
     return found
 

@@ -52,7 +52,7 @@ class TextImageScorer:
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
         """Return presence in whole pictures; see `Scorer.presence`."""
-        pictures = self._model.images(probe.picture(i) for i in range(len(probe)))
+        pictures = self._model.images(probe.image(i) for i in range(len(probe)))
         said = [TEMPLATE.format(text) for text in texts]
         against = [NOTHING] if self._bias is None else []
         vectors = self._model.texts([*said, *against])

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks.preprocessing import Preprocessing
-from milannotations.published.imagenet import EXTENSIONS, listing
+from milannotations.published.imagenet import EXTENSIONS, list_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -247,7 +247,7 @@ class Folder:
         self.folder = Path(folder)
         self.name = os.path.basename(os.path.abspath(folder))
         try:
-            self.paths = listing(folder)
+            self.paths = list_images(folder)
         except InputError:
             self.paths = []
         self.paths += sorted(

@@ -83,7 +83,7 @@ def model_name(spec: str) -> str:
         >>> model_name("nets/resnet20.py:resnet20")
         'resnet20'
     """
-    found = python_file.parts(spec)
+    found = python_file.parse_spec(spec)
     if found is not None:
         stem, factory = _slug(found[0].stem), _slug(found[1])
         return stem if factory in ("", stem) else f"{stem}-{factory}"

@@ -76,7 +76,7 @@ torchvision:resnet18@DEFAULT (IMAGENET1K_V1; fetched), or --weights FILE, or --r
     """
     if weights is not None and random:
         raise InputError("Both weights and random weights were asked for; expected one of them.")
-    if python_file.parts(spec):
+    if python_file.parse_spec(spec):
         return _file(spec, weights, random)
     library, name, variant = _parts(spec)
     return library.load(name, variant, weights, random)
@@ -131,7 +131,7 @@ def _suggestion(spec: str) -> str:
 
 
 def _file(spec: str, path: str | Path | None, random: bool) -> Loaded:
-    found = python_file.parts(spec)
+    found = python_file.parse_spec(spec)
     assert found is not None
     network, preprocessing = _made(spec)
     missing: tuple[str, ...] = ()
@@ -155,8 +155,8 @@ def _made(spec: str) -> tuple[nn.Module, Preprocessing | None]:
     """Return what the factory of a file makes: a module, and its preprocessing or None."""
     from torch import nn
 
-    made = python_file.fetch(spec)
-    found = python_file.parts(spec)
+    made = python_file.load_object(spec)
+    found = python_file.parse_spec(spec)
     assert found is not None
     if not isinstance(made, nn.Module):
         if not callable(made):
@@ -164,7 +164,7 @@ def _made(spec: str) -> tuple[nn.Module, Preprocessing | None]:
                 f"{spec} is a {type(made).__name__}; expected a function without arguments that "
                 "returns a torch.nn.Module."
             )
-        with python_file.running(found[0]), seeded():
+        with python_file.run_user_code(found[0]), seeded():
             made = made()
     preprocessing: Any = None
     if isinstance(made, tuple) and len(made) == 2:

@@ -120,7 +120,7 @@ class Preprocessing:
     def __reduce__(self) -> tuple[Any, ...]:
         # a process that loads pictures first imports the user's files that the transform is of
         state = pickle.dumps((self.transform, self.mean, self.std))
-        return _revived, (python_file.loaded(), state)
+        return _revived, (python_file.loaded_files(), state)
 
     # ---- where preprocessing comes from
 
@@ -223,8 +223,8 @@ class Preprocessing:
             >>> tuple(Preprocessing.parse("imagenet:64").blank().shape)
             (3, 64, 64)
         """
-        if python_file.parts(text):
-            return cls.of_transform(python_file.fetch(text, "preprocessing"))
+        if python_file.parse_spec(text):
+            return cls.of_transform(python_file.load_object(text, "preprocessing"))
         kind, colon, rest = text.partition(":")
         if kind == "imagenet" and (not colon or rest == "as-is" or rest.isdecimal()):
             return cls.imagenet(None if rest == "as-is" else int(rest or 224))
@@ -237,7 +237,7 @@ class Preprocessing:
 
 def _revived(files: tuple[str, ...], state: bytes) -> Preprocessing:
     for file in files:
-        python_file.load(file)
+        python_file.load_module(file)
     return Preprocessing(*pickle.loads(state))  # noqa: S301  # made by __reduce__
 
 
