@@ -549,7 +549,7 @@ class Local:
         """The model, on the best device there is, and its processor."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from milannotations.exemplars.engine import best_device
+        from milannotations.exemplars.device import best_device
 
         try:
             processor = AutoProcessor.from_pretrained(self.name)

@@ -40,7 +40,7 @@ class Searched:
     def model(self) -> Milan:
         """The model, on the best device there is."""
         from milan import Milan
-        from milannotations.exemplars.engine import best_device
+        from milannotations.exemplars.device import best_device
 
         return Milan.from_pretrained(self._name or "mini").to(best_device())
 

@@ -35,14 +35,14 @@ def seconds(work: Callable[[], object]) -> float:
 def run() -> None:
     import torchvision
 
-    from milannotations.exemplars import Ablator, Run
+    from milannotations.exemplars import Ablator, RunConfig
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = torchvision.models.resnet18().eval()
     pictures = torch.randn(BATCH, 3, 224, 224)
-    ablator = Ablator(model, pictures, list(WIDTHS), run=Run(batch_size=BATCH, device="cpu"))
+    ablator = Ablator(model, pictures, list(WIDTHS), run=RunConfig(batch_size=BATCH, device="cpu"))
     sets = units()
     print(f"\nSingle units of ResNet-18 ablated: {len(sets)} of {sum(WIDTHS.values()):,}")
 

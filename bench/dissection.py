@@ -99,11 +99,11 @@ def dissection() -> None:
     from baselines import netdissect
     from baselines.shared.formula_search import activities
     from baselines.shared.probe_statistics import Probing
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
 
     torch.manual_seed(0)
     model, shown = torchvision.models.resnet18().eval(), Shown(PICTURES)
-    run = Run(batch_size=BATCH, device="cpu")
+    run = RunConfig(batch_size=BATCH, device="cpu")
 
     def bare() -> None:
         with torch.no_grad():

@@ -69,7 +69,7 @@ def run() -> None:
     from leaderboard.grounding.metrics import HEADLINE, build
     from leaderboard.grounding.scorers import Presences, open_scorer
     from milannotations import Unit
-    from milannotations.exemplars import Pooled, Run, compute
+    from milannotations.exemplars import Pooled, RunConfig, compute
 
     pixels = np.stack([*photographs(TIMED)]).astype(np.float32) / 127.5 - 1
     images = torch.from_numpy(pixels)
@@ -77,7 +77,7 @@ def run() -> None:
 
     def network_pass() -> Any:
         tallies = {"mean": lambda _: Pooled("mean")}
-        return compute(network, images, [LAYER], k=1, tallies=tallies, run=Run(device="cpu"))
+        return compute(network, images, [LAYER], k=1, tallies=tallies, run=RunConfig(device="cpu"))
 
     found = network_pass().layers[LAYER].tallies["mean"].values
     passed = seconds(network_pass) * PICTURES / TIMED

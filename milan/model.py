@@ -27,7 +27,7 @@ from milan.encoder import Encoder, EncoderConfig, restore
 from milan.language_model import LanguageModel
 from milan.tokenizer import Vocabulary, tokenize
 from milannotations.errors import InputError, some
-from milannotations.exemplars.engine import is_out_of_memory
+from milannotations.exemplars.device import is_out_of_memory
 from milannotations.utils.files import replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

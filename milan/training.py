@@ -36,7 +36,7 @@ from milan.language_model import LanguageModel
 from milan.model import Config, Milan
 from milan.tokenizer import Vocabulary
 from milannotations.errors import InputError
-from milannotations.exemplars.engine import digest
+from milannotations.exemplars.networks.digest import network_digest
 from milannotations.utils.cache import Cache
 from milannotations.utils.files import replacing
 
@@ -190,7 +190,7 @@ def train(
     found = []
     for name, rows in zip(Units._fields, units, strict=True):
         # what features depend on: the exemplars and the encoder
-        key = (rows._fingerprint, asdict(encoder.config), digest(encoder.backbone))
+        key = (rows._fingerprint, asdict(encoder.config), network_digest(encoder.backbone))
         file = Cache(work).entry(name, *key, suffix=".npy").path
         with accelerator.main_process_first():
             found.append(features_of(rows, encoder, file=file, progress=progress))

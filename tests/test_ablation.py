@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.exemplars import Ablator, Layer, Run
+from milannotations.exemplars import Ablator, Layer, RunConfig
 from milannotations.exemplars.hooks import ablation
 from milannotations.exemplars.hooks.ablation import ablated, accuracy, accuracy_by_class, labels_of
 from milannotations.synthetic.subjects import Subject
 
-RUN = Run(batch_size=4, device="cpu")
+RUN = RunConfig(batch_size=4, device="cpu")
 
 
 class Noise(torch.utils.data.Dataset):
@@ -174,7 +174,9 @@ def test_mean_and_resample():
     assert all(donor != place for place, donor in enumerate(donors))
     again = Ablator(model, pictures, ["layer4"], how="resample", run=RUN)
     assert np.allclose(again.logits([everything])[0], moved, atol=1e-5)
-    other = Ablator(model, pictures, ["layer4"], how="resample", run=Run(batch_size=4, seed=1))
+    other = Ablator(
+        model, pictures, ["layer4"], how="resample", run=RunConfig(batch_size=4, seed=1)
+    )
     assert not np.allclose(other.logits([everything])[0], moved, atol=1e-5)
 
 
@@ -182,7 +184,9 @@ def test_batches_do_not_change_answers():
     model, pictures = Subject().eval(), Noise(11)
     sets = [{"layer2": [0, 5]}, {}, {"layer1": [1], "layer3": [2]}, {"layer2": [5, 0, 5]}]
     one, other = (
-        Ablator(model, pictures, ["layer1", "layer2", "layer3"], run=Run(batch_size=n)).logits(sets)
+        Ablator(
+            model, pictures, ["layer1", "layer2", "layer3"], run=RunConfig(batch_size=n)
+        ).logits(sets)
         for n in (3, 11)
     )
     assert np.allclose(one, other, atol=1e-4)

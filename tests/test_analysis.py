@@ -14,7 +14,7 @@ from leaderboard.applications.analyze.task import Accuracies, Target, analyze
 from leaderboard.evaluation.predictions import of_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
-from milannotations.exemplars import Run
+from milannotations.exemplars import RunConfig
 from milannotations.schema import Unit
 
 # ---- counting
@@ -178,7 +178,7 @@ def target(**changed):
         "labels": labels,
         "classes": ["r", "g", "b"],
         "images": {"name": "noise"},
-        "run": Run(batch_size=20, device="cpu"),
+        "run": RunConfig(batch_size=20, device="cpu"),
     }
     return Target(**{**given, **changed})
 

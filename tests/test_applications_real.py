@@ -16,7 +16,7 @@ from leaderboard.applications.audit.config import AuditConfig
 from leaderboard.applications.audit.task import audit
 from leaderboard.evaluation import predictions
 from leaderboard.record_format import application_record
-from milannotations.exemplars import Run, load_model
+from milannotations.exemplars import RunConfig, load_model
 from milannotations.probes import ProbeItems, open_probe
 from milannotations.schema import Unit, features, row
 
@@ -32,7 +32,7 @@ def said_of(method, network, widths, model, weights, probe, side):
 
     loaded = load_model(model, weights=weights)
     items = ProbeItems(open_probe(probe), loaded.preprocessing, (28, 28), side)
-    probing = Probing(network, loaded.model, items, items.probe, list(widths), run=Run())
+    probing = Probing(network, loaded.model, items, items.probe, list(widths), run=RunConfig())
     units = [Unit(network, layer, i) for layer, width in widths.items() for i in range(width)]
     table = Dataset.from_list(
         [row(unit, unit_kind="channel") for unit in units], features=features()

@@ -208,7 +208,7 @@ def test_outcomes_are_whole_and_the_same_twice(made, tmp_path):
 def test_what_was_measured_is_kept_in_the_folder(tmp_path):
     import torch
 
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
     from milannotations.synthetic.subjects import Subject
 
     class Noise(torch.utils.data.Dataset):
@@ -225,7 +225,7 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
 
     def trial():
         widths = dict(zip(("layer1", "layer2", "layer3", "layer4"), Subject.widths, strict=True))
-        run = Run(batch_size=6, device="cpu")
+        run = RunConfig(batch_size=6, device="cpu")
         return Trial("n", model, widths, shown, 8, run=run, folder=tmp_path)
 
     first = trial()

@@ -11,7 +11,7 @@ from networks import Exact, noise
 from torch import nn
 
 from milannotations.errors import InputError
-from milannotations.exemplars import Layer, Overlap, Pooled, Run, compute
+from milannotations.exemplars import Layer, Overlap, Pooled, RunConfig, compute
 from milannotations.exemplars.checkpoint import _save
 
 LAYERS = ["conv1", "conv2"]
@@ -56,7 +56,7 @@ def by_hand(model, pictures, layer, k=15, quantile=0.99):
 
 def test_exemplars_are_those_found_the_plain_way():
     model, pictures = Exact().eval(), Pictures()
-    found = compute(model, pictures, LAYERS, run=Run(batch_size=8))
+    found = compute(model, pictures, LAYERS, run=RunConfig(batch_size=8))
     for layer in LAYERS:
         ids, activations, thresholds, maps = by_hand(model, pictures.pictures, layer)
         seen = found.layers[layer]
@@ -80,7 +80,7 @@ def test_every_image_goes_through_the_network_once_and_no_further_than_asked():
     ran = []
     model.head.register_forward_hook(lambda *_: ran.append(1))
     model.images = 0
-    found = compute(model, pictures, LAYERS, run=Run(batch_size=8))
+    found = compute(model, pictures, LAYERS, run=RunConfig(batch_size=8))
     assert model.images == found.images == found.forwards == 50
     assert len(ran) == 1, "only the first batch runs to the end"
 
@@ -90,7 +90,7 @@ def test_batches_and_workers_change_nothing(batch_size, workers):
     model, pictures = Exact().eval(), Pictures()
     extra = {"mean": lambda _: Pooled("mean"), "max": lambda _: Pooled("max")}
     found = [
-        compute(model, pictures, LAYERS, tallies=extra, run=Run(batch_size=b, workers=w))
+        compute(model, pictures, LAYERS, tallies=extra, run=RunConfig(batch_size=b, workers=w))
         for b, w in ((16, 0), (batch_size, workers))
     ]
     for layer in LAYERS:
@@ -138,13 +138,13 @@ def test_images_that_cannot_be_read_are_named_and_skipped_if_told():
     model, pictures = Exact().eval(), Pictures(bad=(3, 20))
     with pytest.raises(InputError, match=r"3.png cannot be read: image file is truncated.*--skip"):
         compute(model, pictures, ["conv1"])
-    found = compute(model, pictures, ["conv1"], run=Run(skip_bad=True, batch_size=4))
+    found = compute(model, pictures, ["conv1"], run=RunConfig(skip_bad=True, batch_size=4))
     assert found.images == 48
     assert [each.source_id for each in found.skipped] == ["3.png", "20.png"]
     assert not {3, 20} & set(found.layers["conv1"].ids.flatten().tolist())
     whole = Pictures(4, bad=range(4))
     with pytest.raises(InputError, match="None of 4 images could be read"):
-        compute(model, whole, ["conv1"], run=Run(skip_bad=True))
+        compute(model, whole, ["conv1"], run=RunConfig(skip_bad=True))
     with pytest.raises(InputError, match="There is no image"):
         compute(model, Pictures(0), ["conv1"])
 
@@ -181,13 +181,15 @@ def test_out_of_memory_halves_what_runs_together_and_says_so():
 
     said = []
     pictures = Pictures()
-    found = compute(Small().eval(), pictures, LAYERS, run=Run(batch_size=16, tell=said.append))
+    found = compute(
+        Small().eval(), pictures, LAYERS, run=RunConfig(batch_size=16, tell=said.append)
+    )
     whole = compute(Exact().eval(), pictures, LAYERS)
     assert torch.equal(found.layers["conv2"].ids, whole.layers["conv2"].ids)
     assert torch.equal(found.layers["conv2"].thresholds, whole.layers["conv2"].thresholds)
     assert said == [
-        "cpu is out of memory; going on with 8 at a time.",
-        "cpu is out of memory; going on with 4 at a time.",
+        "cpu is out of memory; continuing with 8 at a time.",
+        "cpu is out of memory; continuing with 4 at a time.",
     ]
     assert found.forwards == 50
 
@@ -196,7 +198,7 @@ def test_out_of_memory_halves_what_runs_together_and_says_so():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     with pytest.raises(InputError, match="no memory for one image"):
-        compute(Tiny().eval(), pictures, LAYERS, run=Run(tell=said.append))
+        compute(Tiny().eval(), pictures, LAYERS, run=RunConfig(tell=said.append))
 
 
 def test_other_failures_of_the_network_keep_their_traceback():
@@ -233,11 +235,11 @@ def test_a_network_in_training_is_read_in_evaluation_and_left_as_it_was():
 
 
 def test_half_precision_is_tallied_in_single():
-    found = compute(Exact().eval(), Pictures(), ["conv2"], run=Run(dtype="bfloat16"))
+    found = compute(Exact().eval(), Pictures(), ["conv2"], run=RunConfig(dtype="bfloat16"))
     assert found.layers["conv2"].activations.dtype == torch.float32
     assert found.settings["dtype"] == "bfloat16"
     with pytest.raises(InputError, match="No dtype"):
-        Run(dtype="int8")
+        RunConfig(dtype="int8")
 
 
 def test_a_dead_loading_process_is_told_in_one_line():
@@ -250,7 +252,7 @@ def test_a_dead_loading_process_is_told_in_one_line():
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(place)
 
-    run = Run(workers=2, batch_size=8)
+    run = RunConfig(workers=2, batch_size=8)
     with pytest.raises(InputError, match="process that loads images"):
         compute(Exact().eval(), Killed(), ["conv1"], run=run)
 
@@ -274,7 +276,7 @@ class Interrupted(Pictures):
 
 def test_an_interrupted_pass_goes_on_where_it_was(tmp_path):
     model, pictures = Exact().eval(), Interrupted(at=33)
-    run = Run(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
+    run = RunConfig(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
     extra = {"mean": lambda _: Pooled("mean")}
     with pytest.raises(KeyboardInterrupt):
         compute(model, pictures, LAYERS, tallies=extra, run=run)
@@ -282,7 +284,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path):
     found = compute(model, pictures, LAYERS, tallies=extra, run=run)
     assert model.images == 50 - 32
     assert found.images == found.forwards == 50
-    whole = compute(model, Pictures(), LAYERS, tallies=extra, run=Run(batch_size=8))
+    whole = compute(model, Pictures(), LAYERS, tallies=extra, run=RunConfig(batch_size=8))
     for layer in LAYERS:
         one, other = found.layers[layer], whole.layers[layer]
         for name in ("ids", "activations", "maps", "thresholds"):
@@ -294,7 +296,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path):
 
 
 def test_a_checkpoint_of_something_else_is_thrown_away(tmp_path):
-    run = Run(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
+    run = RunConfig(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
     with pytest.raises(KeyboardInterrupt):
         compute(Exact().eval(), Interrupted(at=33), ["conv1"], run=run)
     other = Exact().eval()
@@ -312,7 +314,7 @@ def test_a_disk_that_fills_during_the_pass_says_so(tmp_path, monkeypatch, images
     def full(_):
         yield Path("/dev/full")
 
-    run = Run(batch_size=4, checkpoint=tmp_path / "kept", checkpoint_every=0)
+    run = RunConfig(batch_size=4, checkpoint=tmp_path / "kept", checkpoint_every=0)
     compute(Exact(), noise(8), ["conv1"], run=run)
     monkeypatch.setattr("milannotations.exemplars.checkpoint.replacing", full)
     with pytest.raises(InputError, match=r"No space is left in .*kept.*make room and run"):
@@ -322,7 +324,7 @@ def test_a_disk_that_fills_during_the_pass_says_so(tmp_path, monkeypatch, images
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    run = Run(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
+    run = RunConfig(batch_size=8, checkpoint=tmp_path / "pass", checkpoint_every=0)
     with pytest.raises(KeyboardInterrupt):
         compute(Exact().eval(), Interrupted(at=33), ["conv1"], run=run)
     kept = next((tmp_path / "pass").glob("*.pt"))

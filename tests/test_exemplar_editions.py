@@ -26,10 +26,10 @@ from milannotations import InputError, Unit, schema
 from milannotations.editions import hub, loading, resumable, shards, validation
 from milannotations.editions.configs import list_configs
 from milannotations.editions.contents import read_configs
-from milannotations.exemplars.engine import Computed, LayerExemplars, Skipped
 from milannotations.exemplars.images.sources import BadPicture
 from milannotations.exemplars.output import edition, image_buffer, npy
 from milannotations.exemplars.output.edition import write, write_npy
+from milannotations.exemplars.results import LayerExemplars, NetworkExemplars, SkippedImage
 from milannotations.published import annotations
 from milannotations.published.archive import Archive
 from milannotations.utils import contact_sheet
@@ -86,7 +86,7 @@ def layer_of(label, units=10, k=3, grid=(4, 4), images=30, kind="channel", seed=
 
 
 def computed_of(*layers, images=30, skipped=(), k=3):
-    return Computed(
+    return NetworkExemplars(
         layers={layer.layer: layer for layer in layers},
         images=images,
         skipped=tuple(skipped),
@@ -278,7 +278,11 @@ def test_faults_are_counted_and_told(tmp_path):
     below[:11] = -below[:11].abs()
     sae = changed(sae, activations=below, thresholds=torch.full((12,), -9.0))
     found = computed_of(
-        conv, sae, images=3, k=15, skipped=[Skipped(i, f"bad/{i}.jpg", "cut") for i in range(12)]
+        conv,
+        sae,
+        images=3,
+        k=15,
+        skipped=[SkippedImage(i, f"bad/{i}.jpg", "cut") for i in range(12)],
     )
     write(found, Pool(), tmp_path / "out", "x", made_from={})
     said = json.loads((tmp_path / "out" / "x" / "prepared.json").read_text())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from milannotations.exemplars import Generated, Layer, Run, compute, write_npy
+from milannotations.exemplars import Generated, Layer, RunConfig, compute, write_npy
 
 BATCH = 64
 """Of the golden networks; 32 of the ViT."""
@@ -22,7 +22,7 @@ def found_of(parity, name, k, quantile, units):
     model = golden.formula_weights(golden.Vit() if network == "vit" else golden.Cnn())
     # 2022 recorded what in-place operations left, in any network
     batch_size = 37 if "k5" in name else 32 if network == "vit" else BATCH
-    run = Run(batch_size=batch_size, read="post")
+    run = RunConfig(batch_size=batch_size, read="post")
     layers = [Layer(layer, units=units)]
     found = compute(model, golden.images(parity), layers, k=k, quantile=quantile, run=run)
     return found.layers[layer]
@@ -67,7 +67,7 @@ def spread_over_seeds(parity, thresholds):
 def test_the_folder_of_2022_is_written_to_the_byte(parity, tmp_path):
     model = golden.formula_weights(golden.Cnn())
     images = golden.images(parity)
-    found = compute(model, images, ["conv2"], run=Run(batch_size=BATCH, read="post"))
+    found = compute(model, images, ["conv2"], run=RunConfig(batch_size=BATCH, read="post"))
     theirs = golden.folder(parity / "a3_cnn.zip", "cnn/conv2")
     # the last of six digits depends on the machine that convolved: the digits are theirs here
     full = theirs["activations_full_precision.csv"]
@@ -105,7 +105,7 @@ def test_a_generator_shows_what_it_made(parity, tmp_path):
     model = golden.formula_weights(golden.Generator())
     latents = golden.latents(parity)
     images = Generated(model, torch.utils.data.TensorDataset(*latents))
-    found = compute(model, images, ["up1", "up2"], run=Run(batch_size=32, read="post"))
+    found = compute(model, images, ["up1", "up2"], run=RunConfig(batch_size=32, read="post"))
     assert found.input_size is None
     for layer, side in (("up1", 8), ("up2", 32)):
         seen = found.layers[layer]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from milannotations import exemplars
-from milannotations.exemplars import Pooled, Preprocessing, Run
+from milannotations.exemplars import Pooled, Preprocessing, RunConfig
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def test_published_labels_rank_their_own_picture_on_their_own_unit(real, picture
     )
     with open(real / "descriptions" / "invert" / "resnet18_imagenet_layer3.csv") as stream:
         labels = {int(row["neuron"]): row["concept_id"] for row in csv.DictReader(stream)}
-    run = Run(missing=loaded.missing)
+    run = RunConfig(missing=loaded.missing)
     found = exemplars.compute(
         loaded.model, pictures, ["layer3"], tallies={"mean": mean_pooled}, run=run
     )

@@ -14,7 +14,7 @@ from baselines.shared import formula_search
 from baselines.shared.probe_statistics import Probing
 from leaderboard.evaluation import file_formats
 from milannotations import InputError, Unit, schema
-from milannotations.exemplars import Preprocessing, Run, load_model
+from milannotations.exemplars import Preprocessing, RunConfig, load_model
 from milannotations.probes import Concept, ProbeItems, open_probe
 
 SIDE = 40
@@ -88,7 +88,7 @@ class Filters(torch.nn.Module):
 def filters(probe, batch_size=8, **options):
     preprocessing = Preprocessing.imagenet(SIDE)
     items = ProbeItems(probe, preprocessing, size=(SIDE, SIDE))
-    run = Run(batch_size=batch_size, device="cpu", read="post")
+    run = RunConfig(batch_size=batch_size, device="cpu", read="post")
     return Probing("filters", Filters(preprocessing), items, probe, ["units"], run=run, **options)
 
 
@@ -365,7 +365,7 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
     probe = open_probe(f"broden:{tmp_path}")
     items = ProbeItems(probe, Preprocessing.imagenet(32), size=(28, 28))
     model = Random()
-    run = Run(batch_size=3, device="cpu")
+    run = RunConfig(batch_size=3, device="cpu")
     found = netdissect.dissect(
         Probing("random", model, items, probe, ["units"], run=run), quantile
     )["units"]
@@ -455,7 +455,7 @@ def test_real_networks_detect_more_than_among_shuffled_labels(real, model, weigh
     found, kept = [], {}
     for each in (probe, *(Shuffled(probe, seed) for seed in range(5))):
         items = ProbeItems(each, loaded.preprocessing)
-        run = Run(missing=loaded.missing)
+        run = RunConfig(missing=loaded.missing)
         probing = Probing(model, loaded.model, items, each, [layer], run=run)
         probing._kept |= kept  # the pictures are the same, and so are the thresholds
         probing.thresholds()

@@ -107,7 +107,7 @@ def test_through_the_engine(made, kind):
             ["0"],
             k=1,
             tallies={"overlap": lambda _: exemplars.Overlap(thresholds, len(probe.concepts))},
-            run=exemplars.Run(batch_size=batch, device="cpu"),
+            run=exemplars.RunConfig(batch_size=batch, device="cpu"),
         )
         .layers["0"]
         .tallies["overlap"]
@@ -502,7 +502,7 @@ def test_synthetic_networks_see_concept_maps():
             ["layer1"],
             k=1,
             tallies={"overlap": lambda _: exemplars.Overlap(torch.full((136,), 0.5), 31)},
-            run=exemplars.Run(batch_size=3, device="cpu"),
+            run=exemplars.RunConfig(batch_size=3, device="cpu"),
         )
         .layers["layer1"]
         .tallies["overlap"],

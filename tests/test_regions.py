@@ -28,7 +28,7 @@ def test_it_is_counted_over_all_pictures():
     maps = torch.zeros(12, 8, 8, dtype=torch.bool)
     maps[::2, :, :5] = True
     maps[:, 0, 0] = True
-    run = exemplars.Run(batch_size=5, device="cpu")
+    run = exemplars.RunConfig(batch_size=5, device="cpu")
     computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
     (found,) = active_inside(model, Regions(pictures, maps), ["0"], computed, run).values()
     thresholds = computed.layers["0"].thresholds
@@ -43,7 +43,7 @@ def test_it_is_counted_over_all_pictures():
 def test_a_unit_that_is_active_nowhere_has_none():
     pictures = Pictures()
     pictures.images[:, 1] = 0
-    run = exemplars.Run(batch_size=5, device="cpu")
+    run = exemplars.RunConfig(batch_size=5, device="cpu")
     model = nn.Sequential(nn.ReLU())
     computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
     everywhere = torch.ones(12, 8, 8, dtype=torch.bool)

@@ -110,7 +110,7 @@ class TextImage:
         """
         import transformers
 
-        from milannotations.exemplars.engine import best_device
+        from milannotations.exemplars.device import best_device
         from milannotations.exemplars.networks.transformers import expecting
 
         where = str(name)
@@ -137,12 +137,12 @@ class TextImage:
     @cached_property
     def digest(self) -> str:
         """Of the weights, the tokenizer and what is done to pictures."""
-        from milannotations.exemplars.engine import digest
+        from milannotations.exemplars.networks.digest import network_digest
 
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
         words = inner.to_str() if inner is not None else sorted(self.tokenizer.get_vocab().items())
         pixels = {k: str(v) for k, v in self.processor.to_dict().items() if "name_or" not in k}
-        return content_key(digest(self.model), words, pixels, self.context)
+        return content_key(network_digest(self.model), words, pixels, self.context)
 
     def images(self, pictures: Iterable[Image.Image]) -> Tensor:
         """Return vectors of pictures, float32 (picture, e); see `TextImageModel.images`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from milannotations.exemplars import Layer, Run, Tally
+    from milannotations.exemplars import Layer, RunConfig, Tally
     from milannotations.probes import Concept, Probe
 
 QUANTILE = 0.995
@@ -52,7 +52,7 @@ class Probing:
         probe: Probe,
         layers: Sequence[str | Layer],
         *,
-        run: Run | None = None,
+        run: RunConfig | None = None,
         cache: Path | None = None,
     ) -> None:
         self.network, self.model, self.items, self.probe = network, model, items, probe
@@ -62,9 +62,13 @@ class Probing:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What it is of, for records: probe images with their digest, and the network."""
-        from milannotations.exemplars.engine import digest
+        from milannotations.exemplars.networks.digest import network_digest
 
-        return {"network": self.network, "model": digest(self.model), "images": self.items.source}
+        return {
+            "network": self.network,
+            "model": network_digest(self.model),
+            "images": self.items.source,
+        }
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -251,13 +255,13 @@ def of_mini(networks: Sequence[str] = ()) -> dict[str, Probing]:
 
 @cache
 def _mini(name: str) -> Probing:
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
     from milannotations.synthetic.networks import NETWORKS, network
 
     made = network(name)
     items = _mini_items()
     layers = list(NETWORKS[name])
-    return Probing(name, made, items, items.probe, layers, run=Run(batch_size=64))
+    return Probing(name, made, items, items.probe, layers, run=RunConfig(batch_size=64))
 
 
 @cache

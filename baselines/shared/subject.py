@@ -53,7 +53,7 @@ class Subject:
         Raises:
             InputError: units of several networks; no such network, weights or probe data set.
         """
-        from milannotations.exemplars import Run
+        from milannotations.exemplars import RunConfig
         from milannotations.exemplars.networks.loading import load_model
         from milannotations.exemplars.networks.preprocessing import Preprocessing
         from milannotations.probes import ProbeItems, open_probe
@@ -74,7 +74,7 @@ class Subject:
         if sampling is not None:
             probe = sampling(probe)
         items = ProbeItems(probe, preprocessing or Preprocessing.imagenet())
-        run = Run(
+        run = RunConfig(
             batch_size=self.batch_size,
             device=self.device,
             missing=loaded.missing,

@@ -93,7 +93,7 @@ def analyze(
     from leaderboard.applications.common.open_network import open_target
     from leaderboard.evaluation import predictions
     from leaderboard.record_format import application_record
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
 
     check_source(files, describe, model)
     settings = AnalyzeConfig(
@@ -130,7 +130,9 @@ def analyze(
         preprocess=preprocess,
         limit=limit,
         classes=classes,
-        run=Run(batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty()),
+        run=RunConfig(
+            batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty()
+        ),
     )
     made = analyze(
         said,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leaderboard.applications.edit.config import EditConfig
     from leaderboard.applications.edit.real_networks import Roles
     from leaderboard.applications.edit.spurious_cues import Cue
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
 
 EPILOG = examples(
     "milan edit --describe milan --seeds 5 --out edit",
@@ -108,7 +108,7 @@ def edit(
     """Delete the units that are described as text: are wrong names believed less?"""
     from leaderboard.applications.edit.config import COLORS, EditConfig
     from leaderboard.record_format import application_record
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
 
     if model is not None and images is None:
         raise InputError(
@@ -131,7 +131,7 @@ def edit(
         fine_tune=fine_tune,
         **given,
     )
-    run = Run(batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty())
+    run = RunConfig(batch_size=batch_size, device=device, seed=seed, progress=sys.stderr.isatty())
     place = Path(out)
     if not prepare:
         application_record.check_free(place, "edit")
@@ -213,7 +213,7 @@ def _real(
     files: list[str],
     network: str | None,
     settings: EditConfig,
-    run: Run,
+    run: RunConfig,
     model: str,
     weights: str | None,
     random: bool,

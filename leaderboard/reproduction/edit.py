@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from leaderboard.applications.common.ablated_accuracy import Trial
     from leaderboard.applications.edit.spurious_cues import Cue
     from leaderboard.record_format.application_record import Outcome
-    from milannotations.exemplars import Loaded, Run
+    from milannotations.exemplars import Loaded, RunConfig
 
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 METHOD = "milan"
@@ -70,7 +70,7 @@ def reproduce_edit(
     names: dict[str, str] | None = None,
     limit: int | None = None,
     cache: str | None = None,
-    run: Run | None = None,
+    run: RunConfig | None = None,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> Outcome:
     """Return what the edit comes to with the paper's settings, and write its folder.
@@ -131,7 +131,7 @@ def _edited(
     cue: Cue | None,
     names: dict[str, str] | None,
     limit: int | None,
-    run: Run | None,
+    run: RunConfig | None,
     asked: dict[str, Any],
     tell: Callable[[str], Any],
 ) -> Edit:

@@ -319,7 +319,7 @@ def _answer(job: TrainingJob) -> TrainingJob:
     from milan import encoder as encoders
     from milan.features import Features
     from milan.training import Settings, learn
-    from milannotations.exemplars.engine import best_device
+    from milannotations.exemplars.device import best_device
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # one process a core, and the same sums on every machine

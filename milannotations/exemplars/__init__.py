@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.engine import Computed, LayerExemplars, Run, compute
+    from milannotations.exemplars.engine import compute
     from milannotations.exemplars.hooks.ablation import Ablator
     from milannotations.exemplars.hooks.layers import Layer
     from milannotations.exemplars.images.latents import Generated, Latents
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from milannotations.exemplars.networks.loading import Loaded, load_model
     from milannotations.exemplars.networks.preprocessing import Preprocessing
     from milannotations.exemplars.output.edition import write, write_npy
+    from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
+    from milannotations.exemplars.run_config import RunConfig
     from milannotations.exemplars.tallies.base import Overlap, Pooled, Quantile, Tally, TopK
 
 _WHERE = {
-    "engine": ("Computed", "LayerExemplars", "Run", "compute"),
+    "engine": ("compute",),
     "hooks.ablation": ("Ablator",),
     "hooks.layers": ("Layer",),
     "images.latents": ("Generated", "Latents"),
@@ -38,23 +40,25 @@ _WHERE = {
     "networks.loading": ("Loaded", "load_model"),
     "networks.preprocessing": ("Preprocessing",),
     "output.edition": ("write", "write_npy"),
+    "results": ("LayerExemplars", "NetworkExemplars"),
+    "run_config": ("RunConfig",),
     "tallies.base": ("Overlap", "Pooled", "Quantile", "Tally", "TopK"),
 }
 
 __all__ = [
     "Ablator",
-    "Computed",
     "Generated",
     "Latents",
     "Layer",
     "LayerExemplars",
     "Loaded",
+    "NetworkExemplars",
     "Overlap",
     "Pictures",
     "Pooled",
     "Preprocessing",
     "Quantile",
-    "Run",
+    "RunConfig",
     "Tally",
     "TopK",
     "compute",

@@ -1,12 +1,13 @@
-"""A pass that can be taken up again: what each process has seen, and of which batches.
+"""Checkpoints of a pass: the state of each process, and the batches that it contains.
 
     FOLDER/
-      asked.json              what the pass is of what
-      rank-0-of-2.pt, ...     a process's tallies, and the numbers of its batches
+      asked.json              inputs and settings of the pass
+      rank-0-of-2.pt, ...     state of a process, and the numbers of its batches
+      stopped                 present once a process has reported that the pass stopped
 
-A file is replaced whole. The batches of two files never overlap, unless one holds all that the
-other holds, which is then a left-over: so files of another number of processes can be merged
-and nothing is counted twice, wherever that is interrupted.
+A file is replaced as a whole. The batches of two files never overlap, unless one file holds all
+batches of the other, which is then a leftover. Hence files that another number of processes wrote
+can be merged, and no batch is counted twice, wherever writing was interrupted.
 """
 
 from __future__ import annotations
@@ -16,25 +17,30 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from milannotations.editions.resumable import explain_full_disk
 from milannotations.errors import InputError
 from milannotations.exemplars import distributed
 from milannotations.utils.files import replacing
 
-if TYPE_CHECKING:
-    from milannotations.exemplars.engine import Pass
-
-KEPT = "What was seen up to the last checkpoint is kept: make room"
+KEPT = "The results up to the last checkpoint are kept: make room"
+"""Beginning of the advice when the disk is full during a pass."""
 
 _FILE = re.compile(r"rank-(\d+)-of-\d+\.pt")
 
 
-class StoppedError(InputError):
-    """Another process of the pass is gone, and this one was asked to stop.
+class Resumable(distributed.Mergeable, Protocol):
+    """Work that can be resumed: mergeable state, and a fingerprint of inputs and settings."""
 
-    `is_first` says whether this process is the first to say so.
+    def fingerprint(self) -> dict[str, Any]: ...
+
+
+class StoppedError(InputError):
+    """Error of a process that stops because another process of the pass is gone.
+
+    Attributes:
+        is_first: whether this process is the first to report it.
     """
 
     def __init__(self, message: str, *, is_first: bool) -> None:
@@ -43,22 +49,22 @@ class StoppedError(InputError):
 
 
 class Checkpoint:
-    """Keeps a pass in a folder; with None it keeps nothing.
+    """Checkpoint files of one process in a folder.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist; None writes nothing.
         work: the pass.
         group: this process.
-        every: seconds between two writings.
+        every: seconds between two checkpoints.
     """
 
     def __init__(
-        self, folder: Path | None, work: Pass, group: distributed.Group, every: float
+        self, folder: Path | None, work: Resumable, group: distributed.Group, every: float
     ) -> None:
         self.folder, self.work, self.group, self.every = folder, work, group, every
-        self._own: set[int] = set()
-        self._kept = time.monotonic()
-        self._merged: list[Path] = []
+        self._batches: set[int] = set()  # those that `work` contains in this process
+        self._written = time.monotonic()
+        self._merged: list[Path] = []  # files of earlier runs whose state `work` contains now
 
     @property
     def _path(self) -> Path:
@@ -66,86 +72,98 @@ class Checkpoint:
         return self.folder / f"rank-{self.group.rank}-of-{self.group.world}.pt"
 
     def load(self) -> set[int]:
-        """Take up what is there, and return the numbers of the batches done by all processes.
+        """Merge the checkpoint files into the work of the processes.
 
-        What is of another model, other images or settings is thrown away.
+        A checkpoint of another network, dataset or settings is discarded.
+
+        Returns:
+            Numbers of the batches that some process's work contains.
 
         Raises:
             InputError: a file is damaged; the disk is full.
         """
         if self.folder is None:
             return set()
-        asked = json.loads(json.dumps(self.work.asked()))
+        # through JSON, which turns tuples into lists, as in the file
+        fingerprint = json.loads(json.dumps(self.work.fingerprint()))
         with explain_full_disk(self.folder, KEPT):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.group.rank == 0 and _asked(self.folder) != asked:
+            if self.group.rank == 0 and _read_fingerprint(self.folder) != fingerprint:
                 shutil.rmtree(self.folder)
                 self.folder.mkdir()
                 with replacing(self.folder / "asked.json") as temporary:
-                    temporary.write_text(json.dumps(asked, indent=1))
+                    temporary.write_text(json.dumps(fingerprint, indent=1))
         if self.group.rank == 0:
             (self.folder / "stopped").unlink(missing_ok=True)
-        distributed.gathered(None, self.group)  # nobody reads before that
-        found = [(path, _read(path)) for path in sorted(self.folder.glob("rank-*.pt"))]
-        found.sort(key=lambda each: (-len(each[1]["batches"]), each[0].name))
-        kept: set[int] = set()
+        # barrier: no process lists the files before rank 0 has discarded the outdated ones
+        distributed.gathered(None, self.group)
+        states = [(path, _read(path)) for path in sorted(self.folder.glob("rank-*.pt"))]
+        # Largest first: a file that repeats the batches of an earlier one is a leftover of a run
+        # that merged it and stopped before it was removed. All processes decide alike.
+        states.sort(key=lambda entry: (-len(entry[1]["batches"]), entry[0].name))
+        seen: set[int] = set()
         leftovers = []
-        for path, state in found:
+        for path, state in states:
             numbers = set(state["batches"])
-            if numbers <= kept:
+            if numbers <= seen:
                 leftovers.append(path)
                 continue
-            kept |= numbers
+            seen |= numbers
+            # a file belongs to the process of its rank, or, with fewer processes now, of the
+            # remainder: each file is merged by exactly one process
             match = _FILE.fullmatch(path.name)
             if match and int(match[1]) % self.group.world == self.group.rank:
-                self._own |= numbers
-                self.work.add(state["work"])
+                self._batches |= numbers
+                self.work.merge_state(state["work"])
                 if path != self._path:
                     self._merged.append(path)
-        shares = distributed.gathered(
-            sorted(self._own), self.group
-        )  # and nobody writes before that
+        # barrier: no process writes or removes files before all have read them
+        shares = distributed.gathered(sorted(self._batches), self.group)
         for path in leftovers:
             path.unlink(missing_ok=True)
         return {number for share in shares for number in share}
 
-    def done(self, number: int) -> None:
-        """Note a batch, and write everything if it is time."""
-        self._own.add(number)
-        if self.folder is not None and time.monotonic() - self._kept >= self.every:
+    def record(self, number: int) -> None:
+        """Record that the work contains a batch, and write a checkpoint if one is due."""
+        self._batches.add(number)
+        if self.folder is not None and time.monotonic() - self._written >= self.every:
             self._write()
 
     def close(self) -> None:
-        """Write everything: the pass is over, what follows may still be interrupted."""
+        """Write a checkpoint: the pass is over, but what follows may still be interrupted."""
         if self.folder is not None:
             self._write()
 
-    def stopped(self, batches: int) -> StoppedError:
-        """Return what is to be said of a pass of so many batches that cannot go on."""
+    def stopped_error(self, batches: int) -> StoppedError:
+        """Return the error of a pass over `batches` batches that cannot continue."""
         is_first = True
         if self.folder is not None:
             try:
+                # creating a file succeeds in one process alone
                 (self.folder / "stopped").touch(exist_ok=False)
             except FileExistsError:
                 is_first = False
         return StoppedError(
-            f"Another process of the pass stopped or died, and this one ({self.group.rank} of "
-            f"{self.group.world}) stopped too, with {len(self._own):,} of {batches:,} batches "
-            "of its own seen. Run the same command again: it goes on from there.",
+            f"Another process of the pass stopped or died, so this one ({self.group.rank} of "
+            f"{self.group.world}) stopped too, after {len(self._batches):,} of {batches:,} "
+            "batches. Run the same command again to resume.",
             is_first=is_first,
         )
 
     def _write(self) -> None:
-        state = {"batches": sorted(self._own), "work": self.work.state_dict()}
+        state = {"batches": sorted(self._batches), "work": self.work.state_dict()}
         with explain_full_disk(self._path.parent, KEPT), replacing(self._path) as temporary:
             _save(state, temporary)
-        for path in self._merged:  # its batches are in this file now
+        # Only now: their batches are in this file. Interrupted in between, both files exist, and
+        # the next run recognises the older ones as leftovers.
+        for path in self._merged:
             path.unlink(missing_ok=True)
         self._merged = []
-        self._kept = time.monotonic()
+        self._written = time.monotonic()
 
 
-def _asked(folder: Path) -> Any:
+def _read_fingerprint(folder: Path) -> Any:
+    """Return the fingerprint of a folder's checkpoint; None where there is none."""
     try:
         return json.loads((folder / "asked.json").read_text())
     except (OSError, ValueError):
@@ -153,7 +171,11 @@ def _asked(folder: Path) -> Any:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    """Write a state, and raise what the system says: torch makes a RuntimeError of it."""
+    """Write a state.
+
+    Raises:
+        OSError: as from the system, such as a full disk; torch turns it into a RuntimeError.
+    """
     import torch
 
     with path.open("wb") as stream:
@@ -167,10 +189,15 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     import torch
 
     try:
-        # mapped, not read: of the files of other processes only the batches are wanted
+        # mapped, not read: of other processes' files only the numbers of batches are needed
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise InputError(

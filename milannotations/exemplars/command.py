@@ -14,7 +14,7 @@ from milannotations.utils.terminal import Json, examples, print_json, print_tabl
 
 if TYPE_CHECKING:
     from milannotations.exemplars.dry_run import Listed, Plan
-    from milannotations.exemplars.engine import Computed
+    from milannotations.exemplars.results import NetworkExemplars
 
 EPILOG = examples(
     "milan exemplars torchvision:resnet18 --random --layer layer3 layer4 --images val --out out",
@@ -118,7 +118,6 @@ def exemplars(
 ) -> None:
     """Find what excites the units of a network most, and write it as an edition."""
     from milannotations.exemplars import dry_run as planning
-    from milannotations.exemplars import engine
     from milannotations.exemplars.hooks.layers import Layer
     from milannotations.exemplars.images.batches import batches
     from milannotations.exemplars.images.latents import Generated, Latents
@@ -126,6 +125,7 @@ def exemplars(
     from milannotations.exemplars.networks import loading
     from milannotations.exemplars.networks.preprocessing import Preprocessing
     from milannotations.exemplars.output import make
+    from milannotations.exemplars.run_config import RunConfig
 
     loaded = loading.load_model(model, weights=weights, random=random)
     preprocessing = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing
@@ -162,7 +162,7 @@ def exemplars(
     if data is None or (out is None and not dry_run):
         lacking = "--images DIR" if data is None else "--out DIR"
         raise typer.BadParameter(f"give {lacking}, or --list-layers to see what there is")
-    run = engine.Run(
+    run = RunConfig(
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -237,7 +237,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     )
 
 
-def _print_made(computed: Computed, out: Path, name: str, as_json: bool) -> None:
+def _print_made(computed: NetworkExemplars, out: Path, name: str, as_json: bool) -> None:
     counts = {
         label: {
             "units": len(layer.units),

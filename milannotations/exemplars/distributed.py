@@ -1,8 +1,8 @@
-"""Processes that share a pass: `torchrun`, or any initialised process group.
+"""Process groups that share a pass: `torchrun`, or any initialised process group.
 
-Whole batches are dealt, so that what goes through the network together does not depend on how
-many processes there are; tallies do not depend on the order of merging. Hence one process and
-many give the same bits.
+Whole batches are dealt to the processes, so that which images go through the network together
+does not depend on the number of processes; tallies do not depend on the order of merging. Hence
+one process and many give the same bits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,13 @@ _stopping = threading.Event()
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place: `rank` of `world`, and among those of this host."""
+    """Index of this process.
+
+    Attributes:
+        rank: index among all processes.
+        world: number of processes.
+        local_rank: index among the processes of this host.
+    """
 
     rank: int = 0
     world: int = 1
@@ -29,17 +35,17 @@ class Group:
 
 
 class Mergeable(Protocol):
-    """Something whose state can be sent and merged."""
+    """Work whose state can be sent to another process and merged there."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def add(self, state: dict[str, Any]) -> None: ...
+    def merge_state(self, state: Mapping[str, Any]) -> None: ...
 
-    def restart(self) -> None: ...
+    def reset(self) -> None: ...
 
 
 def current() -> Group:
-    """Return this process's place in the process group; alone where there is none."""
+    """Return this process's index in the process group; the only one where there is no group."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -51,7 +57,7 @@ def current() -> Group:
 def joined() -> Iterator[Group]:
     """Join the process group that `torchrun` started, if it did, and leave it at the end.
 
-    When one process dies `torchrun` asks the others to stop; `is_stopping` says so.
+    When one process dies, `torchrun` asks the others to stop; `is_stopping` returns True then.
     """
     import torch
     import torch.distributed as dist
@@ -70,12 +76,12 @@ def joined() -> Iterator[Group]:
 
 
 def is_stopping() -> bool:
-    """Say whether this process was asked to stop."""
+    """Return whether this process was asked to stop."""
     return _stopping.is_set()
 
 
 def gathered(value: Any, group: Group) -> list[Any]:
-    """Return the values of all processes, by rank."""
+    """Return the values of all processes, by rank. Every process waits for all others."""
     if group.world == 1:
         return [value]
     import torch.distributed as dist
@@ -86,7 +92,7 @@ def gathered(value: Any, group: Group) -> list[Any]:
 
 
 def merge(work: Mergeable, group: Group) -> None:
-    """Merge what all processes have seen; afterwards all of them have all of it.
+    """Merge the states of all processes; afterwards every process has all of it.
 
     Raises:
         RuntimeError: another process is gone.
@@ -95,16 +101,20 @@ def merge(work: Mergeable, group: Group) -> None:
         return
     import torch.distributed as dist
 
+    # Step 1: rank 0 receives and merges one state after the other. States are large: a gather
+    # would hold all of them in memory at once.
     if group.rank == 0:
-        for other in range(1, group.world):  # one at a time: states are large
+        for other in range(1, group.world):
             received: list[Any] = [None]
             dist.recv_object_list(received, src=other)
-            work.add(received[0])
+            work.merge_state(received[0])
         states: list[Any] = [work.state_dict()]
     else:
         dist.send_object_list([work.state_dict()], dst=0)
         states = [None]
+    # Step 2: rank 0 sends the merged state to all. The others forget their own share first, which
+    # the merged state contains; otherwise it would be counted twice.
     dist.broadcast_object_list(states, src=0)
     if group.rank != 0:
-        work.restart()
-        work.add(states[0])
+        work.reset()
+        work.merge_state(states[0])

@@ -16,8 +16,8 @@ from milannotations.exemplars.tallies.base import Quantile, TopK
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars.engine import Run
     from milannotations.exemplars.networks.loading import Loaded
+    from milannotations.exemplars.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def plan(
     layers: Sequence[Layer],
     k: int,
     quantile: float,
-    run: Run,
+    run: RunConfig,
     quality: int | None = None,
 ) -> Plan:
     """Return what `compute` would do, from one image's run through the network.

@@ -59,7 +59,7 @@ class MiniAnalysis:
         self._measured: dict[str, dict[str, Accuracies]] = {}
 
     def _target(self, network: MiniNetwork, shown: Scenes) -> Target:
-        from milannotations.exemplars import Run
+        from milannotations.exemplars import RunConfig
 
         return Target(
             network.name,
@@ -71,7 +71,7 @@ class MiniAnalysis:
             CLASSES,
             network.source,
             shown.source,
-            Run(batch_size=BATCH, device="cpu"),
+            RunConfig(batch_size=BATCH, device="cpu"),
         )
 
     def analyze(

@@ -23,7 +23,7 @@ from milannotations.utils.cache import Cache, CacheEntry, content_key
 if TYPE_CHECKING:
     from torch import nn
 
-    from milannotations.exemplars import Ablator, Layer, Run
+    from milannotations.exemplars import Ablator, Layer, RunConfig
 
 ROLES = ("validation-clean", "validation-conflict", "test-clean", "test-conflict")
 """Pictures without what was added, and with what names another class; to choose on, to report.
@@ -82,7 +82,7 @@ class Trial:
         source: Mapping[str, Any] | None = None,
         shown: Mapping[Unit, float] | None = None,
         selectivity: Mapping[Unit, float] | None = None,
-        run: Run | None = None,
+        run: RunConfig | None = None,
         folder: Path | None = None,
     ) -> None:
         from milannotations.exemplars import Layer
@@ -197,9 +197,9 @@ class Trial:
 
     @cached_property
     def _digest(self) -> str | None:
-        from milannotations.exemplars.engine import digest
+        from milannotations.exemplars.networks.digest import network_digest
 
-        return digest(self.model)
+        return network_digest(self.model)
 
     def _kept(self, role: str) -> dict[str, list[int]]:
         if role not in self._measured:

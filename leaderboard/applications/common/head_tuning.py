@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from leaderboard.applications.common.ablated_accuracy import Labelled
-    from milannotations.exemplars import Layer, Run
+    from milannotations.exemplars import Layer, RunConfig
 
 RATE, BATCH = 1e-4, 128
 """Of the 2022 code."""
@@ -42,7 +42,7 @@ def features(
     place: str,
     shown: Labelled,
     layers: Sequence[Layer],
-    run: Run | None,
+    run: RunConfig | None,
     sets: Sequence[Mapping[str, Sequence[int]]],
 ) -> NDArray[np.float32]:
     """Return what comes to the head without each set of units: float32 (set, picture, feature)."""

@@ -56,7 +56,7 @@ SETTINGS = Settings(steps=450, batch=32, rate=4e-3, decay=1e-2)
 """Half of the steps of `milannotations.synthetic.subjects`, for several networks are needed; those
 that learn from pictures with text take all of them."""
 
-PASS = exemplars.Run(batch_size=64, device="cpu")
+PASS = exemplars.RunConfig(batch_size=64, device="cpu")
 
 EXEMPLAR_SCENES = 1024
 """Scenes that exemplars are drawn from."""
@@ -151,13 +151,13 @@ class MiniNetwork:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What it is, for a record."""
-        from milannotations.exemplars.engine import digest
+        from milannotations.exemplars.networks.digest import network_digest
 
         return {
             "kind": "subject network",
             "world": asdict(self.world),
             "seed": self.seed,
-            "sha256": digest(self.model),
+            "sha256": network_digest(self.model),
             "units": dict(zip(LAYERS, Subject.widths, strict=True)),
         }
 

@@ -14,7 +14,7 @@ from milannotations.utils.files import TextTable, check_is_file, parse_whole_num
 
 if TYPE_CHECKING:
     from leaderboard.evaluation.predictions import Predictions
-    from milannotations.exemplars import Run
+    from milannotations.exemplars import RunConfig
 
 
 def open_target(
@@ -28,7 +28,7 @@ def open_target(
     preprocess: str | None = None,
     limit: int | None = None,
     classes: str | Sequence[str] | None = None,
-    run: Run | None = None,
+    run: RunConfig | None = None,
 ) -> Target:
     """Return a network with test pictures, under the name that the predictions have for it.
 
@@ -46,7 +46,7 @@ def open_target(
         InputError: predictions of several networks; no such network, layer or picture; classes
             that the network lacks.
     """
-    from milannotations.exemplars import Preprocessing, Run, load_model, open_images
+    from milannotations.exemplars import Preprocessing, RunConfig, load_model, open_images
     from milannotations.exemplars.hooks.ablation import labels_of
 
     networks = list(dict.fromkeys(unit.network for unit in predictions.units))
@@ -58,7 +58,7 @@ def open_target(
     loaded = load_model(model, weights=weights, random=random)
     own = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing
     pictures = open_images(images, own or Preprocessing.imagenet(), limit=limit)
-    outputs, sizes = _widths(loaded.model, pictures, layers, run or Run())
+    outputs, sizes = _widths(loaded.model, pictures, layers, run or RunConfig())
     there = sorted({pictures.source_id(i).partition("/")[0] for i in range(len(pictures))})
     if classes is None:
         if len(there) < outputs:
@@ -143,7 +143,7 @@ def open_selectivity(path: str | os.PathLike[str]) -> dict[Unit, float]:
 
 
 def _widths(
-    model: Any, pictures: Any, layers: Sequence[str], run: Run
+    model: Any, pictures: Any, layers: Sequence[str], run: RunConfig
 ) -> tuple[int, dict[str, int]]:
     """Return how many outputs a network has, and how many units each layer."""
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars import Computed, Layer, Run
+    from milannotations.exemplars import Layer, NetworkExemplars, RunConfig
 
 
 class Regions:
@@ -39,8 +39,8 @@ def active_inside(
     model: nn.Module,
     pictures: Regions,
     layers: Sequence[str | Layer],
-    computed: Computed,
-    run: Run | None = None,
+    computed: NetworkExemplars,
+    run: RunConfig | None = None,
 ) -> dict[str, list[float]]:
     """Return, of each unit, which share of where it is active lies in the region.
 

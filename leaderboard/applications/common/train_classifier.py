@@ -67,7 +67,7 @@ def train(
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from milannotations.exemplars.engine import best_device
+    from milannotations.exemplars.device import best_device
     from milannotations.synthetic.training import reproducible, write_weights
 
     settings, device = settings or Training(), device or best_device()

@@ -100,7 +100,7 @@ class MiniTrials:
                 trial.pictures = {**trial.pictures, "training": shown}
 
     def _trial(self, network: MiniNetwork, shown: dict[str, Labelled]) -> Trial:
-        from milannotations.exemplars import Run
+        from milannotations.exemplars import RunConfig
 
         return Trial(
             network.name,
@@ -112,7 +112,7 @@ class MiniTrials:
             source=network.source,
             shown=self.workshop.inside(network, self.world, "text", each=True),
             selectivity=self.workshop.selectivity(network, self.world, "text"),
-            run=Run(batch_size=BATCH, device="cpu"),
+            run=RunConfig(batch_size=BATCH, device="cpu"),
             folder=self.workshop.folder,
         )
 

@@ -27,7 +27,7 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars import Computed, Layer, Loaded, Preprocessing, Run
+    from milannotations.exemplars import Layer, Loaded, NetworkExemplars, Preprocessing, RunConfig
 
 SHARES = {"validation": 0.5, "test": 0.5}
 """Of the pictures, for a network that is trained already."""
@@ -176,9 +176,9 @@ def trial_of(
     roles: Roles,
     *,
     seed: int = 0,
-    run: Run | None = None,
+    run: RunConfig | None = None,
     folder: Path | None = None,
-    computed: Computed | None = None,
+    computed: NetworkExemplars | None = None,
 ) -> Trial:
     """Return a network with the pictures of all roles, its units' selectivity measured.
 
@@ -196,7 +196,7 @@ def trial_of(
         InputError: weights that are lacking; another number of outputs than of classes.
     """
     from milannotations.exemplars import compute
-    from milannotations.exemplars.engine import Run
+    from milannotations.exemplars.run_config import RunConfig
 
     if loaded.missing:
         raise InputError(
@@ -204,7 +204,7 @@ def trial_of(
         )
     preprocessing = preprocessing_of(loaded)
     shown = Marked(roles, preprocessing)
-    run = replace(run or Run(), prefix=loaded.prefix)
+    run = replace(run or RunConfig(), prefix=loaded.prefix)
     computed = computed or compute(loaded.model, shown.images, layers, run=run)
     pictures = {
         f"{part}-{kind}": roles.labelled(f"{part}-{kind}", preprocessing)
@@ -244,8 +244,8 @@ def write_exemplars(
     roles: Roles,
     out: Path,
     *,
-    run: Run | None = None,
-) -> Computed | None:
+    run: RunConfig | None = None,
+) -> NetworkExemplars | None:
     """Write exemplars of the role `shown` as a config of an edition, to be described."""
     from milannotations.exemplars.output import make
 
@@ -283,8 +283,8 @@ def selectivity(
     model: nn.Module,
     layers: Sequence[str | Layer],
     shown: Marked,
-    computed: Computed,
-    run: Run | None = None,
+    computed: NetworkExemplars,
+    run: RunConfig | None = None,
 ) -> dict[Unit, float]:
     """Return, of each unit, which share of where it is active lies in the cue; see `regions`."""
     from leaderboard.applications.common.selectivity import Regions, active_inside
@@ -298,7 +298,7 @@ def selectivity(
     }
 
 
-def shares(name: str, shown: Marked, computed: Computed) -> dict[Unit, float]:
+def shares(name: str, shown: Marked, computed: NetworkExemplars) -> dict[Unit, float]:
     """Return, of each unit, which share of its exemplars' masks lies in the cue, each alike.
 
     Args:

@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.exemplars.engine import Run, best_device
+from milannotations.exemplars.device import best_device
 from milannotations.exemplars.hooks.layers import OUTPUTS, Layer, modules_of, pick, put, unit_axis
 from milannotations.exemplars.hooks.reader import Taps
 from milannotations.exemplars.hooks.replay import Replay
 from milannotations.exemplars.images.batches import batches
+from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ class Ablator:
         layers: Sequence[str | Layer],
         *,
         how: str = "zero",
-        run: Run | None = None,
+        run: RunConfig | None = None,
         arguments: Callable[[Any], tuple[Any, ...]] | None = None,
         given: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class Ablator:
         wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
         named = modules_of(model, wanted)
         self.model, self.dataset, self.how = model, dataset, how
-        self.run = run or Run()
+        self.run = run or RunConfig()
         self.layers = {layer.label: layer for layer in wanted}
         self.widths: dict[str, int] = {}
         self._given, self._places = given, np.arange(0)
@@ -120,7 +121,7 @@ class Ablator:
                 several times is run once.
 
         Returns:
-            A picture that could not be read, and was left out by `Run.skip_bad`, has -1.
+            A picture that could not be read, and was left out by `RunConfig.skip_bad`, has -1.
 
         Raises:
             InputError: a layer or unit that the network does not have; no class scores.

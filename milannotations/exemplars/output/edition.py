@@ -44,7 +44,7 @@ from milannotations.exemplars.output.options import check_form, check_labels, sh
 from milannotations.utils.files import write_json
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.engine import Computed, LayerExemplars
+    from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
 
 __all__ = ["check_form", "check_labels", "check_npy_place", "write", "write_npy"]
 
@@ -62,7 +62,7 @@ NAMED = 10
 
 
 def write(
-    computed: Computed,
+    computed: NetworkExemplars,
     pictures: Images,
     out: str | os.PathLike[str],
     name: str,
@@ -115,7 +115,9 @@ def write(
     return out / name
 
 
-def _fill(work: UnfinishedConfig, computed: Computed, images: Images, progress: bool) -> None:
+def _fill(
+    work: UnfinishedConfig, computed: NetworkExemplars, images: Images, progress: bool
+) -> None:
     """Write the layers that are not finished, and what lies beside the shards."""
     from tqdm import tqdm
 
@@ -217,7 +219,7 @@ def _one_thread() -> Iterator[None]:
 # ---- what lies beside
 
 
-def _describe(work: UnfinishedConfig, computed: Computed, size: tuple[int, int]) -> None:
+def _describe(work: UnfinishedConfig, computed: NetworkExemplars, size: tuple[int, int]) -> None:
     counted = write_statistics(work.whole, work.checksums)
     write_json(
         work.whole / PREPARED,
@@ -257,7 +259,7 @@ def _chosen(layer: LayerExemplars, which: Any) -> list[int]:
     return found
 
 
-def _notes(computed: Computed, masks: str) -> list[str]:
+def _notes(computed: NetworkExemplars, masks: str) -> list[str]:
     """Return what a reader of the card is to know of the exemplars, in sentences."""
     notes = []
     # with zeros around the maps, masks of a threshold below 0 begin at the pictures' edges
@@ -302,7 +304,7 @@ def _plain(asked: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _stamp(computed: Computed) -> str:
+def _stamp(computed: NetworkExemplars) -> str:
     """Return a digest of all that is written of the layers but pixels."""
     found = hashlib.sha256()
     for label, layer in computed.layers.items():

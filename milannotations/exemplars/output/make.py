@@ -14,9 +14,11 @@ from milannotations.editions.resumable import explain_full_disk, hold_lock
 from milannotations.editions.writing import check_destination
 from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import KEPT
-from milannotations.exemplars.engine import QUANTILE, Computed, K, Run, compute
+from milannotations.exemplars.engine import QUANTILE, K, compute
 from milannotations.exemplars.hooks.layers import Layer
 from milannotations.exemplars.output.options import check_form, check_labels
+from milannotations.exemplars.results import NetworkExemplars
+from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
     from milannotations.exemplars.images.latents import Generated
@@ -50,10 +52,10 @@ def make(
     k: int = K,
     quantile: float = QUANTILE,
     *,
-    run: Run | None = None,
+    run: RunConfig | None = None,
     form: Form | None = None,
     overwrite: bool = False,
-) -> Computed | None:
+) -> NetworkExemplars | None:
     """Compute exemplars and write them as the config `name` of the edition at `out`.
 
     Run again after an interruption, by a kill too, with the same arguments, it goes on and
@@ -79,7 +81,9 @@ def make(
     folder = out / f".{name}.pass"
     if not folder.exists():  # else an earlier run was interrupted, perhaps while it cleared up
         check_destination(out, name, overwrite=overwrite)
-    run = replace(run or Run(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix)
+    run = replace(
+        run or RunConfig(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix
+    )
     with (
         explain_full_disk(out, KEPT),
         hold_lock(out, f"{name}.pass") if group.rank == 0 else nullcontext(),

@@ -26,7 +26,7 @@ from milannotations.exemplars.output.image_buffer import Images, Picture, stream
 from milannotations.exemplars.output.options import check_form, check_labels, shown
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.engine import Computed, LayerExemplars
+    from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
 
 FILES = {"images.npy", "masks.npy", "ids.csv", "activations.csv", "units.npy"}
 """Of a layer."""
@@ -36,7 +36,7 @@ MASK_BYTES = 32_000_000
 
 
 def write_npy(
-    computed: Computed,
+    computed: NetworkExemplars,
     pictures: Images,
     folder: str | os.PathLike[str],
     *,
@@ -111,7 +111,7 @@ def check_npy_place(folder: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    computed: Computed,
+    computed: NetworkExemplars,
     images: Images,
     whole: Path,
     masks: str,

@@ -10,7 +10,7 @@ from milannotations.editions.shards import check_quality
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.engine import Computed
+    from milannotations.exemplars.results import NetworkExemplars
 
 MASKS = ("clamped", "2022")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
@@ -36,7 +36,7 @@ def check_labels(labels: Iterable[str]) -> None:
             )
 
 
-def shown(computed: Computed) -> list[int]:
+def shown(computed: NetworkExemplars) -> list[int]:
     """Return the ids of all exemplars of all layers, ascending, each once."""
     return sorted(
         {id_ for layer in computed.layers.values() for id_ in layer.ids.unique().tolist()}
