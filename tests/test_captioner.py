@@ -32,6 +32,7 @@ from baselines.shared import openai_client
 from baselines.shared.openai_client import cleaned, nonsense
 from milannotations import InputError, Unit, schema
 from milannotations.editions.writing import write_config
+from milannotations.utils import http as http_requests
 
 K, SIDE = 4, 48
 FAILED, ABSTAINED = Description.failed(), Description.abstained()
@@ -119,7 +120,7 @@ def server():
 def pauses(monkeypatch):
     """Collect the pauses between attempts, and take none. No key is in the environment."""
     taken = []
-    monkeypatch.setattr(openai_client, "_pause", taken.append)
+    monkeypatch.setattr(http_requests, "_pause", taken.append)
     for name in openai_client.KEYS:
         monkeypatch.delenv(name, raising=False)
     return taken

@@ -18,8 +18,11 @@ from pathlib import Path
 import pytest
 
 from milannotations import InputError
-from milannotations.published import download
-from milannotations.published.download import CHUNK, LOCK, Pin, address, fetch, pins
+from milannotations.published import resumable_download
+from milannotations.published.download import address, fetch
+from milannotations.published.lock_file import LOCK, Pin, pins, record_pin
+from milannotations.published.resumable_download import ATTEMPTS, CHUNK
+from milannotations.utils import http as http_requests
 from milannotations.utils.files import sha256
 
 NAME = "alexnet-imagenet.zip"
@@ -117,7 +120,7 @@ def server():
 def pauses(monkeypatch):
     """Collect the pauses between attempts, and take none."""
     taken = []
-    monkeypatch.setattr(download, "_pause", taken.append)
+    monkeypatch.setattr(http_requests, "_pause", taken.append)
     return taken
 
 
@@ -217,7 +220,7 @@ def test_started_anew_where_the_server_knows_no_ranges(tmp_path, server, pauses)
 
 def test_resumed_by_a_later_call(tmp_path, server, pauses):
     one = server()
-    one.script = [("close", 2 * CHUNK)] + [503] * download.ATTEMPTS
+    one.script = [("close", 2 * CHUNK)] + [503] * ATTEMPTS
     with pytest.raises(InputError, match=r"131,072 bytes are kept; run this again"):
         get(one, tmp_path)
     assert f"{NAME}.part" in names(tmp_path)
@@ -230,7 +233,7 @@ def test_resumed_by_a_later_call(tmp_path, server, pauses):
 
 def test_a_part_of_a_file_that_changed_is_not_continued(tmp_path, server, pauses):
     one = server()
-    one.script = [("close", 2 * CHUNK)] + [503] * download.ATTEMPTS
+    one.script = [("close", 2 * CHUNK)] + [503] * ATTEMPTS
     with pytest.raises(InputError):
         get(one, tmp_path)
     one.content, one.tag = a_zip(seed=1), '"two"'
@@ -416,7 +419,9 @@ def test_a_damaged_lock_file(write_file, text):
 
 def test_a_disk_without_room_is_seen_first(tmp_path, server, monkeypatch):
     one = server()
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(
+        resumable_download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})
+    )
     with pytest.raises(InputError, match=r"disk is full: .* and has 1,000"):
         get(one, tmp_path)
     assert names(tmp_path) == []
@@ -433,7 +438,9 @@ def test_a_disk_that_fills_up(tmp_path, server, monkeypatch):
 
     opened = {"ab": lambda path: Full(path, "ab")}
     with monkeypatch.context() as patch:
-        patch.setattr(download, "open", lambda path, mode: opened[mode](path), raising=False)
+        patch.setattr(
+            resumable_download, "open", lambda path, mode: opened[mode](path), raising=False
+        )
         with pytest.raises(InputError, match="disk is full"):
             get(one, tmp_path)
     assert get(one, tmp_path).read_bytes() == one.content
@@ -463,7 +470,7 @@ def test_a_file_system_without_links(tmp_path, server, monkeypatch):
     def refuse(*args):
         raise PermissionError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(download.os, "link", refuse)
+    monkeypatch.setattr(resumable_download.os, "link", refuse)
     one = server()
     assert get(one, tmp_path).read_bytes() == one.content
     assert names(tmp_path) == [NAME, LOCK]
@@ -471,7 +478,7 @@ def test_a_file_system_without_links(tmp_path, server, monkeypatch):
 
 CHILD = """
 import sys
-from milannotations.downloads import fetch
+from milannotations.published.download import fetch
 fetch("alexnet-imagenet", sys.argv[1], base=sys.argv[2], progress=False, tell=print)
 """
 
@@ -521,7 +528,7 @@ def test_a_second_process_waits_or_stops(tmp_path, server):
 
 
 def _write(lock, number):
-    download._record(Path(lock), f"{number}.zip", Pin(None, number, f"{number:064d}"))
+    record_pin(Path(lock), f"{number}.zip", Pin(None, number, f"{number:064d}"))
 
 
 def test_the_lock_file_loses_nothing_to_several_writers(tmp_path):

@@ -25,8 +25,8 @@ from leaderboard.cli import main
 from milan import Milan
 from milan.legacy import convert, pickle_reader
 from milannotations import InputError
-from milannotations.published import download
 from milannotations.published.download import MODELS, address
+from milannotations.published.lock_file import LOCK
 
 WORDS = ("a", "dog", "dogs", "of", "sky")
 V, F = len(WORDS) + 4, 1024
@@ -431,13 +431,13 @@ def test_bombs_end_soon_in_little_memory(tmp_path):
         paths.append(str(handmade(tmp_path / str(place), program)))
     code = f"""
 import resource
-from milan import published
+from milan.legacy import pickle_reader
 from milannotations import InputError
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 300_000_000,) * 2)
 for path in {paths!r}:
     try:
-        published.read(path)
+        pickle_reader.read(path)
         print("read", flush=True)
     except InputError:
         print("refused", flush=True)
@@ -821,7 +821,7 @@ def test_download_fetches_once_and_converts(run, site, save, tmp_path, monkeypat
     assert "plain http" in errors
     assert "sha256" in errors
     assert Milan.from_pretrained(tmp_path / "milan-base").config.beam == 7
-    lock = json.loads((tmp_path / "kept" / download.LOCK).read_text())
+    lock = json.loads((tmp_path / "kept" / LOCK).read_text())
     assert list(lock["archives"]) == ["milan-base.pth"]
 
     made = convert.download(  # from what is kept: nothing is asked
@@ -865,7 +865,7 @@ def test_download_says_what_is_wrong(run, site, tmp_path, monkeypatch):
 
 def test_addresses_are_the_published_ones(monkeypatch):
     monkeypatch.delenv("MILAN_MODELS_URL", raising=False)
-    assert [address(name, kind=MODELS) for name in MODELS.files] == [
+    assert [address(name, published=MODELS) for name in MODELS.files] == [
         f"http://milan.csail.mit.edu/models/milan-{name}.pth"
         for name in (
             "base",

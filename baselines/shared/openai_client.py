@@ -13,17 +13,22 @@ import logging
 import math
 import os
 import re
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
+from milannotations.utils.http import (
+    RetriesExhausted,
+    TemporaryFailure,
+    cause,
+    is_http_url,
+    retry,
+    temporary_failure,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -31,12 +36,6 @@ if TYPE_CHECKING:
 
 KEYS = ("MILAN_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first that does is taken."""
-
-LONGEST_PAUSE = 60.0
-"""Seconds: pauses between attempts are 1, 2, 4, ... and no longer than this."""
-
-LONGEST_WAIT = 600.0
-"""Seconds that a server may ask for in Retry-After; one that asks for more is left alone."""
 
 MALFORMED = 2
 """Answers in a row that may be no chat completion before the unit is given up."""
@@ -47,7 +46,6 @@ _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 """Codes of an error that are a refusal to look at these pictures."""
 
-_pause = time.sleep
 _log = logging.getLogger(__name__)
 
 
@@ -179,8 +177,10 @@ class Endpoint:
         if "prompt_logprobs" in how:
             body |= how
         body = {name: value for name, value in body.items() if value is not None}
-        failures = malformed = 0
-        while True:
+        malformed = 0
+
+        def request() -> dict[str, Any] | None:
+            nonlocal malformed
             try:
                 return self._once(body)
             except _Malformed as error:
@@ -188,22 +188,26 @@ class Endpoint:
                 if malformed >= MALFORMED:
                     _log.warning("%s: %s", self.url, error)
                     return None
-                failed: Exception = error
+                raise
             except requests.exceptions.SSLError as error:
-                raise InputError(f"{self.url}: {_short(error)}") from None
-            except (_Again, requests.RequestException) as error:
-                malformed, failed = 0, error
-            failures += 1
-            if failures >= self._attempts:
-                raise InputError(
-                    f"{self.url} gave no answer in {self._attempts} attempts ({_short(failed)}). "
-                    "Is it running, and is this its address? Answers that came are in the cache, "
-                    "if there is one (cache=FOLDER); run this again to go on."
-                ) from None
-            after = getattr(failed, "after", None)
-            pause = min(2.0 ** (failures - 1), LONGEST_PAUSE) if after is None else after
-            _log.warning("%s: %s; again in %.0f s", self.url, _short(failed), pause)
-            _pause(pause)
+                raise InputError(f"{self.url}: {cause(_struck(str(error)))}") from None
+            except (TemporaryFailure, requests.RequestException):
+                malformed = 0
+                raise
+
+        try:
+            return retry(
+                request,
+                attempts=self._attempts,
+                tell=lambda line: _log.warning("%s: %s", self.url, line),
+                redact=_struck,
+            )
+        except RetriesExhausted as error:
+            raise InputError(
+                f"{self.url} gave no answer in {self._attempts} attempts ({error}). "
+                "Is it running, and is this its address? Answers that came are in the cache, "
+                "if there is one (cache=FOLDER); run this again to go on."
+            ) from None
 
     def _once(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make one request; return a chat completion, or {"refused": ...}."""
@@ -235,13 +239,8 @@ class Endpoint:
         if code in _FILTERED:
             return {"refused": True}
         if status in _PASSING and code != "insufficient_quota":
-            after = _retry_after(response.headers.get("Retry-After"))
-            if after is not None and after > LONGEST_WAIT:
-                raise InputError(
-                    f"{self.url} is busy ({says}) and asks to be left alone for {after:,.0f} s. "
-                    "Run this again then; answers that came are in the cache, if there is one."
-                )
-            raise _Again(says, after)
+            kept = "answers that came are in the cache, if there is one."
+            raise temporary_failure(response, self.url, says, kept)
         if status in (401, 403):
             variable = next((name for name in KEYS if os.environ.get(name, "").strip()), None)
             advice = (
@@ -259,31 +258,22 @@ class Endpoint:
 _ADDRESS = "An address ends before '/chat/completions', such as http://localhost:8000/v1."
 
 
-class _Again(Exception):  # noqa: N818
-    """A request failed in a way that may pass; `after` is the pause that the server asks for."""
-
-    def __init__(self, says: str, after: float | None = None) -> None:
-        super().__init__(says)
-        self.after = after
-
-
-class _Malformed(Exception):  # noqa: N818
+class _Malformed(TemporaryFailure):
     """An answer that is no chat completion."""
 
 
 def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        parts, good = urlsplit(""), False
+        parts = urlsplit("")
     if parts.username is not None or parts.query or parts.fragment:
         # not shown: one of them may be a key
         raise InputError(
             f"The address on {parts.hostname} holds a user name or a query, which would end up in "
             f"records. The key is taken from the environment variable {' or '.join(KEYS)}."
         )
-    if not good:
+    if not is_http_url(url):
         raise InputError(f"{url!r} is no http or https address. {_ADDRESS}")
     return url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
@@ -391,25 +381,6 @@ def _tail(told: Sequence[Any], text: str) -> float | None:
         if len(spelled.strip()) > len(wanted):
             return None
     return None
-
-
-def _short(error: Exception) -> str:
-    """Return the cause at the end of a message of requests, which quotes every layer's."""
-    return _struck(str(error)).rsplit("(Caused by ", 1)[-1].rstrip(")")[-300:]
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header (seconds, or a date) asks for."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 # what to make of an answer ----------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The published models of 2022, as model folders.
 
-    from milan.conversion import convert, download
+    from milan.legacy.convert import convert, download
 
     convert("milan-base.pth", "milan-base")
     download("base", "milan-base")
@@ -24,7 +24,7 @@ from milan.model import CONFIG, WEIGHTS, Config, Milan
 from milannotations import exemplars
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks.weights import COUNTER
-from milannotations.published import download as downloads
+from milannotations.published.download import MODELS, address, fetch
 from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import check_is_file, replacing, sha256
 
@@ -129,9 +129,9 @@ def download(
     Raises:
         InputError: see `convert` and `milannotations.published.download.fetch`.
     """
-    downloads.address(name, how.get("base"), downloads.MODELS)  # before folders are made
+    address(name, how.get("base"), MODELS)  # before folders are made
     out = check_free(f"milan-{name}" if out is None else out, overwrite)
-    kept = downloads.fetch(name, Path(folder).expanduser(), kind=downloads.MODELS, **how)
+    kept = fetch(name, Path(folder).expanduser(), published=MODELS, **how)
     return convert(kept, out, encoder_weights=encoder_weights, overwrite=overwrite)
 
 
