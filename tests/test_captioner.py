@@ -617,7 +617,9 @@ def test_a_damaged_key_is_not_shown(server, one, monkeypatch, key):
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("url", ["http://me:secret@a/v1", "http://a/v1?key=secret", "a?secret"])
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@a/v1", "http://me:secret@a:b/", "http://a/v1?key=secret", "a?secret"]
+)
 def test_a_key_in_the_address_is_refused_and_not_shown(url):
     with pytest.raises(InputError, match="MILAN_API_KEY") as caught:
         captioner.create(model="m", url=url)
