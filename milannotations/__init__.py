@@ -1,4 +1,4 @@
-"""MILANNOTATIONS: units of vision networks, their exemplars, and what people wrote of them."""
+"""MILANNOTATIONS: units of vision networks, their exemplars and human descriptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LATE = {"load": "milannotations.editions.loading", "split": "milannotations.spl
 
 
 def __getattr__(name: str) -> Any:
-    # looked up late: the command line imports this package at every start
+    # resolved lazily: every start of the command line imports this package
     if name in _LATE:
         return getattr(importlib.import_module(_LATE[name]), name)
     if name == "splits":

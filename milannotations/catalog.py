@@ -1,4 +1,4 @@
-"""The seven published networks of MILANNOTATIONS (Hernandez et al. 2022, table 1)."""
+"""Catalog of the seven published networks (Hernandez et al. 2022, table 1)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from milannotations.errors import InputError, did_you_mean, some
 from milannotations.schema import Unit
 
 DESCRIPTIONS_PER_UNIT = 3
+"""Human descriptions of every published unit."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A published network: what it does, on which pictures, and its units in layer order.
+    """Published network and its annotated units.
 
-    `layers` maps the published folder name of a layer to its number of annotated
-    units (indices from 0); `display` gives a layer a name people know where the
-    folder name says nothing.
+    Attributes:
+        name: with dashes, as a config.
+        task: what the network was trained for.
+        image_source: dataset of its exemplars.
+        layers: folder name of each layer in the published archive, in order, to its number of
+            annotated units (indices from 0).
+        unit_kind: see `schema.UNIT_KINDS`.
+        display: usual names of layers whose folder name is only a number.
     """
 
     name: str
@@ -110,7 +116,7 @@ NETWORKS: dict[str, Network] = {
         ),
     )
 }
-"""Network name (with dashes) to `Network`, in the paper's order."""
+"""Published networks by name (with dashes), in the paper's order."""
 
 _BASE = tuple(NETWORKS)[:6]
 
@@ -125,7 +131,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "biggan": _BASE[4:],
     **{f"not-{left_out}": tuple(n for n in _BASE if n != left_out) for left_out in _BASE},
 }
-"""The unions that the paper trains and tests on; order is the order of concatenation."""
+"""Unions that the paper trains and tests on, in order of concatenation."""
 
 N_UNITS = 20_272
 N_DESCRIPTIONS = 60_816
@@ -139,19 +145,19 @@ def canonical(name: str) -> str:
     """Return a network or config name with dashes: `alexnet/imagenet` is `alexnet-imagenet`.
 
     Raises:
-        InputError: the name is empty or has characters that file names and globs mind.
+        InputError: the name is empty or has characters that are unsafe in file names and globs.
 
     Example:
         >>> canonical("resnet152/places365")
         'resnet152-places365'
     """
-    made = name.strip().replace("/", "-")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", made) or made.endswith(".md"):
+    dashed = name.strip().replace("/", "-")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", dashed) or dashed.endswith(".md"):
         raise InputError(
-            f"A network was named {name!r}; expected letters, digits, dots, dashes and "
+            f"{name!r} is no valid name of a network. Expected letters, digits, dots, dashes and "
             "underscores, such as resnet152-imagenet."
         )
-    return made
+    return dashed
 
 
 def _digits(name: str) -> list[str]:
@@ -159,21 +165,26 @@ def _digits(name: str) -> list[str]:
 
 
 def check_units(network: str, units: Iterable[Unit], *, unlisted: bool = False) -> None:
-    """Raise InputError where `units` contradict what was published of `network`.
+    """Raise InputError if `units` are not all published units of `network`.
 
-    A network that the catalog does not know is somebody's own and passes, unless
-    its name looks like a misspelt one. `unlisted=True` skips every check.
+    A network that is not in the catalog passes as a user's own, unless its name looks like a
+    misspelt published one.
+
+    Args:
+        network: name with dashes.
+        units: units of the network.
+        unlisted: skip every check.
     """
     if unlisted:
         return
     if network not in NETWORKS:
-        # resnet50-imagenet is nearly resnet152-imagenet, and another network
+        # compare digits: resnet50-imagenet is close to resnet152-imagenet, but another network
         alike = [known for known in NETWORKS if _digits(known) == _digits(network)]
         hint = did_you_mean(network, alike, cutoff=0.9)
         if hint:
             raise InputError(
                 f"No published network '{network}'.{hint} See: milan list networks. "
-                "(--unlisted accepts the name as it is.)"
+                "(To accept the name as it is: --unlisted)"
             )
         return
     layers = NETWORKS[network].layers

@@ -1,4 +1,4 @@
-"""The one exception that says: your input, not our bug."""
+"""The exception for errors that the user can fix, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Says what came, what was expected and what to type next.
+    """Error in the user's input. The message says what came, what was expected, what to type next.
 
-    The command line prints its message without a traceback and exits with 1.
-    Anything else that is raised is a bug and keeps its traceback.
+    The command line prints the message without a traceback and exits with status 1. Any other
+    exception is a bug and keeps its traceback.
     """
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.75) -> str:
-    """Return " Did you mean 'x'?" for the closest known name, or "".
+    """Return " Did you mean 'x'?" for the closest known name; "" if none is close.
 
     Example:
         >>> did_you_mean("resnet152-imgnet", ["resnet152-imagenet", "alexnet-imagenet"])
@@ -28,7 +28,7 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.75) -> str:
 
 
 def some(items: Iterable[object], limit: int = 5) -> str:
-    """Join the first few items for an error message, and count the rest.
+    """Join the first few items for an error message, with the number of all.
 
     Example:
         >>> some(["conv1/0", "conv1/1", "conv1/2"], limit=2)

@@ -1,7 +1,7 @@
-"""What one row of every edition holds: a unit, its exemplars and what people wrote.
+"""Schema of a row in every edition: a unit, its exemplars and its human descriptions.
 
-The features are declared here once. Builders, readers, tests and the dataset
-cards import them, so that no two shards can disagree.
+The features are declared here once. Writers, readers, tests and dataset cards import them, so
+that all shards agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = (
     "duplicate_of",
     "seen",
 )
-"""The columns of every edition, in order."""
+"""Columns of every edition, in order."""
 
 TEXT_COLUMNS = (
     "network",
@@ -42,7 +42,7 @@ TEXT_COLUMNS = (
     "duplicate_of",
     "seen",
 )
-"""What scoring words needs: no pixels are read when only these are asked for."""
+"""Columns for scoring descriptions; reading only these reads no images."""
 
 KEYS = ("network", "layer", "unit")
 """Columns that identify a row."""
@@ -51,10 +51,11 @@ SPLITS = ("train", "validation", "test")
 """Splits that a config may have, in order."""
 
 UNIT_KINDS = ("channel", "token", "sae_latent", "synthetic")
+"""Values of the column `unit_kind`."""
 
 
 class Unit(NamedTuple):
-    """The key of a row: which unit of which layer of which network.
+    """Key of a row: network, layer and index of a unit.
 
     Example:
         >>> print(Unit("resnet152-imagenet", "layer4", 7))
@@ -72,11 +73,10 @@ class Unit(NamedTuple):
 def features() -> datasets.Features:
     """Return the `datasets.Features` of every edition.
 
-    `images` are k pictures and `masks` k 1-bit pictures of the same size;
-    `activations` are k float32, strongest first; `threshold` is the activation
-    above which a mask is set. Absent exemplar lists are null, never empty;
-    `descriptions` and `annotator_ids` are empty, never null; other unknowns are
-    null.
+    `images` are k images and `masks` k 1-bit images of the same size; `activations` are k
+    float32, strongest first; `threshold` is the activation above which a mask is set. Absent
+    exemplar lists are null, never empty; `descriptions` and `annotator_ids` are empty, never
+    null; other unknown values are null.
 
     Example:
         >>> tuple(features()) == COLUMNS
@@ -107,7 +107,7 @@ def features() -> datasets.Features:
 
 
 def row(unit: Unit, **values: Any) -> dict[str, Any]:
-    """Return a complete row for `unit`; what is not given is absent in the schema's way.
+    """Return a complete row for `unit`; columns that are not given are null or empty.
 
     Raises:
         TypeError: a name in `values` that is not a column.

@@ -255,7 +255,7 @@ def test_many_columns(made):
         ((HEADER + "mini-sharp,layer1,0x10,red\n").encode(), "is not a whole number"),
         ((HEADER + "mini-sharp,layer1,-1,red\n").encode(), "is not a whole number"),
         ((HEADER + f"mini-sharp,layer1,{'9' * 40},red\n").encode(), "is not a whole number"),
-        ((HEADER + "../../etc,layer1,0,red\n").encode(), "A network was named"),
+        ((HEADER + "../../etc,layer1,0,red\n").encode(), "is no valid name of a network"),
     ],
 )
 def test_files_that_are_no_predictions(made, content, says):

@@ -154,12 +154,12 @@ def edit(path, old, new):
         ("index.csv", "dtd/002.jpg", "../label.csv", r"index.csv, line 4: no file '../label.csv'"),
         ("index.csv", "000_color0", "000_colour0", "line 2: no file 'dtd/000_colour0.png' under"),
         ("index.csv", ",24,30,", ",24,wide,", "line 3: iw 'wide' is not a whole number"),
-        ("index.csv", ",24,30,", ",24,0,", "line 3: sizes of 24 x 0"),
+        ("index.csv", ",24,30,", ",24,0,", "line 3: a size is 0 .24 x 0"),
         ("index.csv", ",301,", ",302,", "line 3: label 302 is under 'scene', but label.csv has no"),
         ("index.csv", ",301,", ",999999,", "line 3: label 999999 is under 'scene'"),
         ("index.csv", ",24,30,", ",24,30,1,", "line 3: 13 cells under 12 columns"),
-        ("label.csv", "5,wheel", "3,wheel", "label.csv, line 5: number 3 is there twice"),
-        ("label.csv", "1,black", "0,black", "label.csv, line 2: 0 is for none"),
+        ("label.csv", "5,wheel", "3,wheel", "label.csv, line 5: number 3 appears twice"),
+        ("label.csv", "1,black", "0,black", "label.csv, line 2: 0 means no label"),
         ("label.csv", "1,black", "70000,black", "label.csv, line 2: number 70,000"),
         ("label.csv", "color(10)", "colour(10)", "label.csv, line 2: .*Did you mean 'color'"),
         ("label.csv", "number,", "code,", "label.csv has no column 'number'"),
@@ -255,7 +255,7 @@ def test_coco_pictures_that_do_not_fit(made):
     with pytest.raises(InputError, match=r"30 pixels wide and 20 high; .* says 30 and 21"):
         open_probe(f"coco:{folder}").image(1)
     path.unlink()
-    with pytest.raises(InputError, match=r"lists 4 pictures; 1 are not in .*: 000000000002.jpg"):
+    with pytest.raises(InputError, match=r"lists 4 images; 1 are not in .*: 000000000002.jpg"):
         open_probe(f"coco:{folder}")
 
 
@@ -286,9 +286,12 @@ def put(name, place, field, value):
         (twice, "images has id 4 twice"),
         (put("images", 0, "height", "20"), "images.0. has height '20'; expected a whole number"),
         (put("images", 0, "height", 0), "images.0. is 30 x 0"),
-        (put("images", 2, "file_name", None), "images.2. has file_name 'None'; expected a text"),
+        (put("images", 2, "file_name", None), "images.2. has file_name 'None'; expected text"),
         (put("annotations", 1, "category_id", 9), "annotations.1. has category_id 9, which is now"),
-        (put("annotations", 1, "image_id", 9), "annotations.1. has image_id 9, which is nowhere"),
+        (
+            put("annotations", 1, "image_id", 9),
+            "annotations.1. has image_id 9, which is not listed",
+        ),
         (put("annotations", 0, "segmentation", 4), "segmentation '4'; expected polygons or run"),
     ],
 )
@@ -305,7 +308,7 @@ def test_coco_json_of_something_else(made, change, message):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"size": [20, 31], "counts": [620]}, "run lengths of .20, 31. in a picture of .20, 30"),
+        ({"size": [20, 31], "counts": [620]}, "run lengths of .20, 31. in an image of .20, 30"),
         ({"size": [20, 30], "counts": [5, 5]}, "run lengths of 10 pixels; expected 600"),
         ({"size": [20, 30]}, "counts"),
         ([["a", 1, 2, 3, 4, 5]], "could not convert"),
@@ -327,7 +330,7 @@ def test_coco_folders_of_something_else(made, tmp_path):
     folder, _ = made("coco")
     path = folder / "annotations/instances_val2017.json"
     shutil.copy(path, folder / "annotations/instances_train2017.json")
-    with pytest.raises(InputError, match=r"has several: .*Say which: coco:"):
+    with pytest.raises(InputError, match=r"has several: .*Choose one: coco:"):
         open_probe(f"coco:{folder}")
     for text, message in [("{", "is not JSON"), ("[]", "holds a list"), ("\xff", "is not JSON")]:
         path.write_bytes(text.encode("latin-1"))
@@ -392,8 +395,8 @@ def test_segments_errors(made):
         ("", "is empty"),
         ("name\ncat\n", "has columns name; expected number, name"),
         ("number,name\n", "names no concepts"),
-        ("number,name\n1,cat\n1,dog\n", "line 3: number 1 is there twice"),
-        ("number,name\n0,background\n", "line 2: 0 is for none, and is called 'background'"),
+        ("number,name\n1,cat\n1,dog\n", "line 3: number 1 appears twice"),
+        ("number,name\n0,background\n", "line 2: 0 means no label, and is called 'background'"),
         ("number,name\none,cat\n", "line 2: number 'one' is not a whole number"),
         ("number,name\n99999,cat\n", "line 2: number 99,999"),
     ]:
@@ -433,7 +436,7 @@ def test_label_maps_of_every_kind(tmp_path):
     assert base.read_labels(path).tolist() == (labels.astype(int) * 300).tolist()
     Image.fromarray(labels > 1).save(path)
     assert base.read_labels(path).tolist() == [[0, 0], [1, 1]]
-    for mode, message in [("RGBA", "is a RGBA picture"), ("RGB", "with blue in it")]:
+    for mode, message in [("RGBA", "has the mode RGBA"), ("RGB", "with blue in it")]:
         Image.new(mode, (2, 2), (1, 2, 3)).save(path)
         with pytest.raises(InputError, match=message):
             base.read_labels(path)
@@ -529,7 +532,7 @@ def test_planes_hold_what_overlaps(seed, count):
 
 def test_specs():
     for spec, message in [
-        ("brodn:x", "No probe data set 'brodn:x'. Did you mean 'broden'"),
+        ("brodn:x", "No probe dataset 'brodn:x'. Did you mean 'broden'"),
         ("broden", "no such folder. Expected broden:DIR"),
         ("coco:/nowhere/at/all", "no such folder. Expected coco:DIR"),
     ]:

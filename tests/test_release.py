@@ -244,7 +244,7 @@ def test_lossy_pictures_are_smaller_and_the_card_says_so(tmp_path):
     assert made.pictures in (tmp_path / "b" / "README.md").read_text()
     sizes = [sum(map(len, content(tmp_path / out / "made-up").values())) for out in "ab"]
     assert sizes[1] < sizes[0] / 2
-    with pytest.raises(InputError, match="expected 1 to 100"):
+    with pytest.raises(InputError, match="Expected 1 to 100"):
         prepare("made-up", path, tmp_path / "b", quality=0)
 
 
@@ -565,13 +565,13 @@ def spoilt(path, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda rows: rows[0]["images"][1].update(bytes=b"RIFF"), "a picture does not decode"),
+        (lambda rows: rows[0]["images"][1].update(bytes=b"RIFF"), "an image does not decode"),
         (lambda rows: rows[0]["masks"][1].update(bytes=None), "a mask does not decode"),
         (lambda rows: rows[0].update(masks=rows[0]["images"]), "a mask is RGB, not 1"),
         (lambda rows: rows[0]["masks"].pop(), "lists of unequal length: [2, 3]"),
         (lambda rows: rows[0].update(activations=[]), "an absent list is empty"),
         (lambda rows: rows[0].update(descriptions=None), "descriptions is null"),
-        (lambda rows: rows[0].update(unit=rows[1]["unit"]), "units that stand twice"),
+        (lambda rows: rows[0].update(unit=rows[1]["unit"]), "repeated units"),
         (lambda rows: rows.pop(), "layer conv1 has 11 units; expected 12"),
     ],
 )
@@ -600,14 +600,14 @@ def test_check_finds_files_that_are_gone_cut_or_strange(made):
     shutil.copy(folder / "train-conv1-00000.parquet", folder / "test-conv1-00000.parquet")
     findings = validation.validate(made)
     assert any("train-conv2-00000.parquet is damaged" in found for found in findings)
-    assert any("units that stand twice" in found for found in findings)
+    assert any("repeated units" in found for found in findings)
 
 
 def test_check_finds_other_columns(made):
     path = made / "made-up" / "train-conv1-00000.parquet"
     table = pyarrow.parquet.read_table(path)
     pyarrow.parquet.write_table(table.drop(["masks"]), path)
-    assert any("masks is absent" in found for found in validation.validate(made))
+    assert any("masks is missing" in found for found in validation.validate(made))
 
 
 def test_check_finds_units_on_the_wrong_side_and_beyond_the_catalog(tmp_path):
@@ -617,7 +617,7 @@ def test_check_finds_units_on_the_wrong_side_and_beyond_the_catalog(tmp_path):
     shard = tmp_path / "out" / ALEXNET / "train-conv1-00000.parquet"
     spoilt(shard, lambda rows: rows[0].update(unit=splits.within(ALEXNET).test[0].unit))
     findings = validation.validate(tmp_path / "out")
-    assert any("wrong side of the split" in found for found in findings)
+    assert any("wrong split" in found for found in findings)
 
 
 def test_the_embedded_edition_is_whole():

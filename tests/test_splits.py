@@ -14,7 +14,7 @@ import milannotations
 from milannotations import InputError, Unit, catalog, schema, splits
 from milannotations.editions.configs import EMBEDDED
 from milannotations.editions.writing import write_config
-from milannotations.splits import making, official
+from milannotations.splits import generation, official
 
 SHIPPED = json.loads((official.HOME / "v1.json").read_text())
 BASE = list(catalog.NETWORKS)[:6]
@@ -128,11 +128,11 @@ def test_the_command_makes_what_ships(tmp_path):
 
 
 def test_a_version_is_never_written_over(tmp_path):
-    making.write(tmp_path)
-    making.write(tmp_path)  # the same bytes may be
+    generation.write(tmp_path)
+    generation.write(tmp_path)  # the same bytes may be
     (tmp_path / "v1.json").write_text("{}")
     with pytest.raises(InputError, match="A version never changes"):
-        making.write(tmp_path)
+        generation.write(tmp_path)
     assert (tmp_path / "v1.json").read_text() == "{}"
 
 

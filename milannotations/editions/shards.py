@@ -1,8 +1,8 @@
-"""Parquet shards of an edition's config, and the bytes of the pictures and masks in them.
+"""Parquet shards of a config, and the encoding of their images and masks.
 
-Pictures are lossless WebP. On 120 photographs (224 px crops of ImageNet and COCO): 61 KB and
-10 ms to write; PNG takes 86 KB and 26 ms. Slower WebP saves another 4 % and takes six times
-as long. Reading takes about as long for both.
+Images are stored as lossless WebP. On 120 photographs (224 px crops of ImageNet and COCO) that
+takes 61 KB and 10 ms to write each; PNG takes 86 KB and 26 ms. Slower WebP settings save another
+4 % and take six times as long. Reading takes about as long for both.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from milannotations.errors import InputError
 from milannotations.utils.files import write_json
 
 ROWS = 4
-"""Units in a row group: what a reader of one unit must read, and what is held in memory."""
+"""Units per row group: the least that a reader of one unit reads, and what a writer holds."""
 
 SHARD_BYTES = 100_000_000
-"""Pictures and masks in a shard, about: `datasets` holds one whole when it first opens a config."""
+"""Approximate bytes of images and masks per shard; `datasets` holds one in memory on first use."""
 
 WEBP_METHOD = 1
-_PICTURES = "images.list.element.bytes"
+"""Effort of the lossless encoder, 0 (fast) to 6 (small)."""
+
+_IMAGE_BYTES = "images.list.element.bytes"
 
 
-def encode_webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
-    """Return a picture (height, width, 3) as WebP, lossless where `quality` is None."""
+def encode_webp(pixels: NDArray[np.uint8], quality: int | None) -> bytes:
+    """Encode an image (height, width, 3) as WebP, lossless if `quality` is None."""
     from PIL import Image
 
     stream = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     if quality is None:
         image.save(stream, "WEBP", lossless=True, quality=0, method=WEBP_METHOD)
     else:
@@ -46,7 +48,7 @@ def encode_webp(picture: NDArray[np.uint8], quality: int | None) -> bytes:
 
 
 def encode_png(mask: NDArray[Any]) -> bytes:
-    """Return a mask (height, width), 0 or 1 or bool, as a 1-bit PNG."""
+    """Encode a mask (height, width), bool or 0 and 1, as a 1-bit PNG."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -55,31 +57,31 @@ def encode_png(mask: NDArray[Any]) -> bytes:
 
 
 def check_quality(quality: int | None) -> None:
-    """Raise InputError unless `encode_webp` knows a quality."""
+    """Raise InputError unless `encode_webp` takes this quality."""
     if quality is not None and not 1 <= quality <= 100:
-        raise InputError(f"A quality of {quality} was asked for; expected 1 to 100.")
+        raise InputError(f"The quality {quality} is out of range. Expected 1 to 100.")
 
 
 def quality_label(quality: int | None) -> str:
-    """Return how the card calls pictures of a quality."""
+    """Return the name of an image format and quality, for cards."""
     return "lossless WebP" if quality is None else f"WebP of quality {quality} (lossy)"
 
 
 class ShardWriter:
-    """Writes the rows of one layer and split into shards.
+    """Writer of the rows of one layer and split into shards.
 
-    `images` and `masks` of a row are lists of bytes, or of futures of them, or None.
+    `images` and `masks` of a row are lists of bytes, lists of futures of bytes, or None.
 
     Args:
         folder: of the config.
-        split, layer: stand in the names of the shards.
-        rows: in a row group.
-        shard_bytes: a shard ends with the row group that reaches this.
-        once: a picture that several rows of a row group show costs its bytes once there,
-            through parquet's dictionary, and is not compressed again (which spares nothing).
+        split, layer: part of the shards' names.
+        rows: number of rows per row group.
+        shard_bytes: a shard ends with the row group that reaches this size.
+        once: store an image that several rows of a row group share once, in parquet's
+            dictionary, without compressing it again (which would save nothing).
 
     Attributes:
-        names: of the shards so far.
+        names: file names of the shards so far.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class ShardWriter:
     ) -> None:
         self.names: list[str] = []
         self._folder, self._split, self._layer = folder, split, layer
-        self._most, self._shard_bytes = rows, shard_bytes
+        self._group_rows, self._shard_bytes = rows, shard_bytes
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._writer: Any = None
@@ -104,22 +106,25 @@ class ShardWriter:
             "write_statistics": ["network", "layer", "unit"],
         }
         if once:
-            others = [name for name in _leaves() if name != _PICTURES]
-            self._options["compression"] = {_PICTURES: "none", **dict.fromkeys(others, "zstd")}
-            self._options["use_dictionary"].append(_PICTURES)
+            others = [name for name in _leaves() if name != _IMAGE_BYTES]
+            self._options["compression"] = {_IMAGE_BYTES: "none", **dict.fromkeys(others, "zstd")}
+            self._options["use_dictionary"].append(_IMAGE_BYTES)
             self._options["dictionary_pagesize_limit"] = DICTIONARY_PAGE
 
     def add(self, row: dict[str, Any]) -> None:
+        """Add a row; write a row group when there are enough."""
         self._rows.append(row)
-        if len(self._rows) == self._most:
+        if len(self._rows) == self._group_rows:
             self._flush()
 
     def finish(self) -> None:
+        """Write the rows that are left and close the last shard."""
         if self._rows:
             self._flush()
         self.close()
 
     def close(self) -> None:
+        """Close the current shard without writing the rows that are left."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -131,7 +136,7 @@ class ShardWriter:
         rows, self._rows = self._rows, []
         for row in rows:
             for column in ("images", "masks"):
-                row[column] = row[column] and [self._encoded(part) for part in row[column]]
+                row[column] = row[column] and [self._cell(part) for part in row[column]]
         arrow_schema = schema.features().arrow_schema
         if self._writer is None:
             self.names.append(shard_name(self._split, self._layer, len(self.names)))
@@ -143,45 +148,45 @@ class ShardWriter:
             self.close()
             self._bytes = 0
 
-    def _encoded(self, part: Future[bytes] | bytes) -> dict[str, Any]:
+    def _cell(self, part: Future[bytes] | bytes) -> dict[str, Any]:
         content = part if isinstance(part, bytes) else part.result()
         self._bytes += len(content)
         return {"bytes": content, "path": None}
 
 
-def write_statistics(folder: Path, sums: Mapping[str, str]) -> dict[str, Any]:
-    """Write checksums and statistics beside shards, and return the statistics.
+def write_statistics(folder: Path, checksums: Mapping[str, str]) -> dict[str, Any]:
+    """Write the checksums and statistics of a config beside its shards; return the statistics.
 
     Args:
         folder: of the config.
-        sums: the sha256 of every shard in it, in order.
+        checksums: sha256 of every shard, in order.
     """
     import pyarrow.parquet as parquet
 
     from milannotations.editions import statistics
 
     def rows() -> Iterator[tuple[str, Any]]:
-        for name in sums:
+        for name in checksums:
             table = parquet.read_table(folder / name, columns=list(statistics.COLUMNS))
             yield from ((name.split("-", 1)[0], row) for row in table.to_pylist())
 
-    counted = statistics.row_statistics(rows())
-    write_json(folder / CHECKSUMS, dict(sums))
-    write_json(folder / STATISTICS, counted)
-    return counted
+    counts = statistics.row_statistics(rows())
+    write_json(folder / CHECKSUMS, dict(checksums))
+    write_json(folder / STATISTICS, counts)
+    return counts
 
 
 def _leaves() -> list[str]:
-    """Return the columns of an edition as parquet calls them: `images.list.element.bytes`."""
+    """Return the leaf columns of an edition in parquet's notation: `images.list.element.bytes`."""
     import pyarrow as pa
 
-    def below(path: str, kind: Any) -> list[str]:
+    def leaves(path: str, kind: Any) -> list[str]:
         if pa.types.is_list(kind):
-            return below(f"{path}.list.element", kind.value_type)
+            return leaves(f"{path}.list.element", kind.value_type)
         if pa.types.is_struct(kind):
-            return [name for part in kind for name in below(f"{path}.{part.name}", part.type)]
+            return [name for part in kind for name in leaves(f"{path}.{part.name}", part.type)]
         return [path]
 
     return [
-        name for field in schema.features().arrow_schema for name in below(field.name, field.type)
+        name for field in schema.features().arrow_schema for name in leaves(field.name, field.type)
     ]

@@ -1,8 +1,8 @@
-"""Probe data sets: pictures whose every pixel says which concepts it is of.
+"""Probe datasets: images with a label map of concepts.
 
 from milannotations import probes
 
-probe = probes.open_probe("coco:path/to/coco")  # or broden:, segments:, images:DIR, mini
+probe = probes.open_probe("coco:path/to/coco")  # also broden:, segments:, images:DIR, mini
 """
 
 from milannotations.probes.base import Concept, Probe, ProbeItems, open_probe, stack_planes

@@ -1,4 +1,4 @@
-"""What a probe data set is, and how a network is shown one."""
+"""Probe dataset: its interface, its label maps, and its form as input of a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.utils.files import sha256
+from milannotations.utils.files import parse_whole_number, sha256
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int32]
 
+MAX_LABEL = 0xFFFF
+"""Largest number in a label map."""
+
 MODULES = {
     "broden": "broden",
     "coco": "coco",
@@ -28,23 +31,23 @@ MODULES = {
     "images": "folder",
     "mini": "mini",
 }
-"""What stands before the colon, and which module reads such a data set."""
+"""Module that reads a kind of probe dataset, by the prefix before the colon."""
 
 
 class Concept(NamedTuple):
-    """Something that a pixel can be of; concepts of one category never overlap in Broden."""
+    """Concept that pixels can have; in Broden, concepts of one category never overlap."""
 
     name: str
     category: str
 
 
 class Probe(Protocol):
-    """Pictures with label maps. Concepts are numbered from 1; 0 is none.
+    """Probe dataset: images with label maps. Concepts are numbered from 1; 0 is no concept.
 
     Attributes:
         name: for records.
         concepts: concept i has the number i + 1 in label maps.
-        source: what it was made of, for records, with a `sha256` of its content.
+        source: description for records, with a `sha256` of the content.
     """
 
     name: str
@@ -54,29 +57,32 @@ class Probe(Protocol):
     def __len__(self) -> int: ...
 
     def source_id(self, i: int) -> str:
-        """Return where a picture came from."""
+        """Return the id of an image, such as its file name."""
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture, RGB, whole."""
+        """Return an image, RGB, uncropped."""
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
-        """Return its label maps at a size (height, width), nearest: int32 (plane, height, width).
+        """Return the label maps of an image, resized (nearest neighbour) to (height, width).
 
-        A pixel is of the concepts that any of the planes says. There is at least one plane.
+        Returns:
+            int32 (plane, height, width), at least one plane. A pixel has the concepts of all
+            planes.
         """
 
 
 class ProbeItems:
-    """A probe as a data set for `exemplars.compute`: what the network sees, and label maps.
+    """Probe as a dataset for `exemplars.compute`: network inputs and label maps.
 
-    Pictures are squashed to the network's input, whole, so that label maps need only be resized.
-    Network Dissection did so; a crop would leave out what the labels name.
+    Images are resized to the network's input without a crop, ignoring the aspect ratio, so that
+    label maps need only be resized. Network Dissection did the same; a crop would cut off
+    labelled regions.
 
     Args:
-        probe: pictures and label maps.
-        preprocessing: the network's own: mean, deviation and side of its input are taken from it.
-        size: of label maps, (height, width).
-        side: of the network's input; None is that of `preprocessing`.
+        probe: images and label maps.
+        preprocessing: of the network; its mean, standard deviation and input side are used.
+        size: (height, width) of label maps.
+        side: of the network's input, in pixels; None takes it from `preprocessing`.
     """
 
     def __init__(
@@ -95,47 +101,53 @@ class ProbeItems:
         return len(self.probe)
 
     def source_id(self, i: int) -> str:
-        """Return where a picture came from."""
+        """Return the id of an image, such as its file name."""
         return self.probe.source_id(i)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         import torch
         from torchvision.transforms import functional as transforms
 
-        picture = self.probe.image(i).resize((self.side, self.side), resample=2)  # bilinear
-        image = transforms.normalize(transforms.to_tensor(picture), list(self.mean), list(self.std))
-        return {"image": image, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
+        image = self.probe.image(i).resize((self.side, self.side), resample=2)  # bilinear
+        tensor = transforms.normalize(transforms.to_tensor(image), list(self.mean), list(self.std))
+        return {"image": tensor, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
 
 
 def stack_planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Labels:
-    """Return label maps of concepts that may overlap: as few planes as they need, greedily.
+    """Pack masks of concepts that may overlap into few label planes, greedily.
+
+    Each mask goes into the first plane where it overlaps no other mask.
 
     Args:
-        masks: bool (height, width), by number of the concept, from 1.
+        masks: bool (height, width), by concept number (from 1).
         size: (height, width).
+
+    Returns:
+        int32 (plane, height, width), at least one plane.
 
     Example:
         >>> a, b = np.array([[True, True]]), np.array([[False, True]])
-        >>> planes({1: a, 2: b}, (1, 2)).tolist()
+        >>> stack_planes({1: a, 2: b}, (1, 2)).tolist()
         [[[1, 1]], [[0, 2]]]
     """
-    made: list[Labels] = [np.zeros(size, np.int32)]
+    planes: list[Labels] = [np.zeros(size, np.int32)]
     for number, mask in masks.items():
-        plane = next((each for each in made if not each[mask].any()), None)
+        plane = next((plane for plane in planes if not plane[mask].any()), None)
         if plane is None:
             plane = np.zeros(size, np.int32)
-            made.append(plane)
+            planes.append(plane)
         plane[mask] = number
-    return np.stack(made)
+    return np.stack(planes)
 
 
 def resize_labels(maps: Labels, size: tuple[int, int]) -> Labels:
-    """Return label maps (plane, h, w) at a size (height, width): of each centre, where it lies.
+    """Resize label maps (plane, h, w) to (height, width), by the label at each new pixel's centre.
 
     Example:
-        >>> nearest(np.arange(1, 5, dtype=np.int32).reshape(1, 1, 4), (1, 2)).tolist()
+        >>> resize_labels(np.arange(1, 5, dtype=np.int32).reshape(1, 1, 4), (1, 2)).tolist()
         [[[2, 4]]]
     """
+    # the centre of new pixel i is at (i + 1/2) * old / new; integers keep it exact
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new)
         for new, old in zip(size, maps.shape[1:], strict=True)
@@ -144,75 +156,85 @@ def resize_labels(maps: Labels, size: tuple[int, int]) -> Labels:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Return a picture, RGB, as it is stored; PIL's errors go on to who asked."""
+    """Read an image as RGB. Errors of PIL are passed on."""
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def read_labels(path: Path) -> Labels:
-    """Return a label map, int32 (height, width), of a PNG.
+    """Read a label map, int32 (height, width), from a PNG.
 
-    Palette pictures hold numbers, as grey ones of up to 16 bits do; of colours, red counts 1 and
-    green 256, as in Broden.
+    Palette images and grey images of up to 16 bits hold the numbers themselves. In colour images
+    the number is red + 256 * green, as in Broden.
 
     Raises:
-        InputError: a file that is missing, no picture, or one with blue or half-transparent parts.
+        InputError: the file is missing or no image, or it has a blue or an alpha channel.
     """
     from PIL import Image
 
     if not path.is_file():
-        raise InputError(f"No label map {path}. Expected a PNG for every picture.")
+        raise InputError(f"No label map {path}. Expected a PNG for every image.")
     try:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a label map: {error}") from None
-    mode, values = picture.mode, np.asarray(picture)
+    mode, values = image.mode, np.asarray(image)
     if mode in ("1", "P") or mode.startswith("I"):
         return values.astype(np.int32)
-    if mode == "L":  # with fewer than 8 bits, values were spread over 0-255
-        bits = path.read_bytes()[24] if picture.format == "PNG" else 8
+    if mode == "L":
+        # PIL spreads the values of 1, 2 and 4 bits over 0 to 255; the bit depth of a PNG is byte
+        # 24 of the file
+        bits = path.read_bytes()[24] if image.format == "PNG" else 8
         return values.astype(np.int32) // (255 // ((1 << min(bits, 8)) - 1))
     if mode == "RGB" and not values[..., 2].any():
         red, green = values[..., 0].astype(np.int32), values[..., 1].astype(np.int32)
         return red + 256 * green
     raise InputError(
-        f"{path} is a {mode} picture"
-        + (" with blue in it" if mode == "RGB" else "")
-        + "; expected numbers: a palette, grey of 8 or 16 bits, or red + 256 * green."
+        f"{path} has the mode {mode}"
+        + (" with a blue channel" if mode == "RGB" else "")
+        + ". Expected numbers: a palette, grey of 8 or 16 bits, or red + 256 * green."
     )
 
 
+def parse_label(text: str, where: str) -> int:
+    """Return a label number; raise InputError unless it is a whole number that PNGs can hold."""
+    number = parse_whole_number(text, where, "number")
+    if number > MAX_LABEL:
+        raise InputError(f"{where}: number {number:,} is too large; the limit is {MAX_LABEL:,}.")
+    return number
+
+
 def fingerprint(files: Iterable[Path], root: Path, listed: Iterable[Path]) -> str:
-    """Return a sha256 of the bytes of `files`, and of the names and sizes of what is `listed`.
+    """Return a sha256 over the bytes of some files and the names and sizes of others.
 
     Args:
-        files: that say what is in the data set.
-        root: names are relative to it, so that a moved folder has the same.
-        listed: pictures and label maps.
+        files: index files, digested by content.
+        root: folder that names are relative to, so that moving it does not change the digest.
+        listed: images and label maps, digested by name and size.
 
     Raises:
         InputError: a file is missing.
     """
-    found = hashlib.sha256(sha256(*files).encode())
+    digest = hashlib.sha256(sha256(*files).encode())
     for path in listed:
         try:
             size = path.stat().st_size
         except OSError:
             raise InputError(f"No such file: {path}") from None
-        found.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode())
+    return digest.hexdigest()
 
 
 def open_probe(spec: str) -> Probe:
-    """Return a probe data set by name.
+    """Open a probe dataset by name.
 
-    - `broden:DIR`: the folder of Broden (Bau et al. 2017): index.csv, label.csv, images/;
-    - `coco:DIR` or `coco:instances.json`: instances in COCO's JSON, pictures beside;
-    - `segments:DIR`: pictures, and one label map each;
-    - `images:DIR`: pictures alone, of the class that their folder names, if any;
+    - `broden:DIR`: folder of Broden (Bau et al. 2017): index.csv, label.csv, images/;
+    - `coco:DIR` or `coco:instances.json`: instances in COCO's JSON, images beside it;
+    - `segments:DIR`: images with one label map each;
+    - `images:DIR`: images alone, or in one folder per class;
     - `mini`: scenes of the mini world.
 
     Raises:
@@ -221,7 +243,7 @@ def open_probe(spec: str) -> Probe:
     kind, _, rest = spec.partition(":")
     if kind not in MODULES:
         raise InputError(
-            f"No probe data set '{spec}'.{did_you_mean(kind, MODULES)} Expected broden:DIR, "
+            f"No probe dataset '{spec}'.{did_you_mean(kind, MODULES)} Expected broden:DIR, "
             "coco:DIR, segments:DIR, images:DIR or mini."
         )
     module = importlib.import_module(f"milannotations.probes.{MODULES[kind]}")

@@ -1,15 +1,15 @@
-"""Broden, the probe data set of Network Dissection (Bau et al. 2017), as its folders lie.
+"""Broden, the probe dataset of Network Dissection (Bau et al. 2017), in its published layout.
 
     index.csv       image,split,ih,iw,sh,sw,color,object,part,material,scene,texture
     label.csv       number,name,category,frequency,coverage,syns
     category.csv    name,first,last,count,frequency
-    c_object.csv, ... dense codes within a category, which nothing here needs
-    images/         pictures of ih x iw, label maps of sh x sw
+    c_object.csv, ... dense codes within a category; not needed here
+    images/         images of ih x iw, label maps of sh x sw
 
-A category's cell in index.csv is empty, or lists label maps under images/ (PNG, the label's
-number is red + 256 * green) and numbers of labels that hold for the whole picture. A label may
-be of several categories: `object(12);part(3)`. As Network Dissection counts, it is then a
-concept of each: what a map under `object` shows is an object.
+A category's cell in index.csv is empty, or lists label maps under images/ (PNG, label number =
+red + 256 * green) and label numbers that hold for the whole image. A label may have several
+categories: `object(12);part(3)`. As in Network Dissection it is then one concept in each: a label
+in a map of the column `object` is the object.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from milannotations.probes.base import (
     Concept,
     Labels,
     fingerprint,
+    parse_label,
     read_image,
     read_labels,
     resize_labels,
@@ -35,13 +36,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
-"""Of index.csv, before those of categories."""
+"""Columns of index.csv before the categories."""
 
 
 class BrodenRow(NamedTuple):
-    """A picture: where index.csv lists it, its file, sizes (height, width), and its layers.
+    """Row of index.csv.
 
-    A layer is a category with a file of label maps, or with a label's number for all of it.
+    Attributes:
+        where: file and line, for messages.
+        path: of the image.
+        size, label_size: (height, width) of the image and of its label maps.
+        layers: (category, label map) or (category, label number for the whole image).
     """
 
     where: str
@@ -52,16 +57,16 @@ class BrodenRow(NamedTuple):
 
 
 class BrodenProbe:
-    """Broden's pictures and label maps; see `probes.Probe`.
+    """Images and label maps of Broden; see `probes.Probe`.
 
-    Concepts are in order of their labels' numbers, then as label.csv lists categories. All
-    splits are taken. Every file that index.csv names is to be there.
+    Concepts are sorted by label number, then in the order of categories in label.csv. All
+    splits are used. Every file that index.csv names must exist.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: a file that is missing or says what it should not, with file and line.
+        InputError: a file is missing or has invalid content; names file and line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +77,7 @@ class BrodenProbe:
         self.concepts, self._numbers = self._read_labels()
         self.rows = [self._row(f"{index.path}, line {line}", row) for line, row in index]
         if not self.rows:
-            raise InputError(f"{index.path} lists no pictures.")
+            raise InputError(f"{index.path} lists no images.")
         self.source: dict[str, Any] = {
             "kind": "broden",
             "pictures": len(self.rows),
@@ -92,44 +97,44 @@ class BrodenProbe:
         return len(self.rows)
 
     def source_id(self, i: int) -> str:
-        """Return the picture's file, as index.csv names it."""
+        """Return the file of an image, as in index.csv."""
         return self.rows[i].path.relative_to(self.path / "images").as_posix()
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture, RGB."""
+        """Return an image, RGB."""
         return read_image(self.rows[i].path)
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
-        """Return label maps, one plane a layer; see `probes.Probe`.
+        """Return label maps, one plane per layer; see `probes.Probe`.
 
         Raises:
-            InputError: a map of another size than index.csv says, or with a number that
-                label.csv does not give to the category.
+            InputError: a map differs in size from index.csv, or has a label that label.csv does
+                not list in that category.
         """
         row = self.rows[i]
-        made: list[Labels] = []
+        planes: list[Labels] = []
         for category, layer in row.layers:
             if isinstance(layer, Path):
-                found = read_labels(layer)
-                if found.shape != row.label_size:
+                labels = read_labels(layer)
+                if labels.shape != row.label_size:
                     raise InputError(
-                        f"{layer} is {found.shape[0]} x {found.shape[1]}; {row.where} says "
+                        f"{layer} is {labels.shape[0]} x {labels.shape[1]}; {row.where} says "
                         f"{row.label_size[0]} x {row.label_size[1]} (sh, sw)."
                     )
                 where = f"{layer} ({row.where})"
             else:
-                found, where = np.full((1, 1), layer, np.int32), row.where
-            made.append(resize_labels(self._concepts_of(found, category, where)[None], size))
-        return np.concatenate(made or [np.zeros((1, *size), np.int32)])
+                labels, where = np.full((1, 1), layer, np.int32), row.where
+            planes.append(resize_labels(self._concepts_of(labels, category, where)[None], size))
+        return np.concatenate(planes or [np.zeros((1, *size), np.int32)])
 
     def _concepts_of(self, labels: Labels, category: str, where: str) -> Labels:
-        """Return concepts' numbers, of labels' numbers in a category."""
+        """Map label numbers of a category to concept numbers."""
         known = self._numbers[category]
-        wrong = np.unique(labels)
-        wrong = wrong[(wrong >= len(known)) | (known[wrong.clip(0, len(known) - 1)] < 0)]
-        if len(wrong):
+        present = np.unique(labels)
+        unknown = present[(present >= len(known)) | (known[present.clip(0, len(known) - 1)] < 0)]
+        if len(unknown):
             raise InputError(
-                f"{where}: label {wrong[0]} is under '{category}', but label.csv has no such "
+                f"{where}: label {unknown[0]} is under '{category}', but label.csv has no such "
                 "number in that category."
             )
         return known[labels]
@@ -144,23 +149,24 @@ class BrodenProbe:
             )
 
     def _read_labels(self) -> tuple[tuple[Concept, ...], dict[str, Labels]]:
-        """Return concepts, and for each category their numbers by label: 0 for none, -1 unknown."""
+        """Return the concepts, and by category an array from label to concept number.
+
+        In the arrays 0 stands for no concept and -1 for a label that the category does not have.
+        """
         table = _table(self.path / "label.csv", ("number", "name", "category"))
         entries: dict[int, tuple[str, list[str]]] = {}
         for line, row in table:
             where = f"{table.path}, line {line}"
-            number = parse_whole_number(row["number"], where, "number")
+            number = parse_label(row["number"], where)
             if number == 0 or number in entries:
-                said = "0 is for none" if number == 0 else f"number {number} is there twice"
-                raise InputError(f"{where}: {said}; expected a number from 1, once.")
-            if number > 0xFFFF:
-                raise InputError(f"{where}: number {number:,}; label maps hold up to 65,535.")
+                problem = "0 means no label" if number == 0 else f"number {number} appears twice"
+                raise InputError(f"{where}: {problem}. Expected each number once, from 1.")
             names = [re.sub(r"\(\d+\)$", "", part).strip() for part in row["category"].split(";")]
             unknown = [name for name in names if name not in self.categories]
             if unknown:
                 raise InputError(
-                    f"{where}: category '{row['category']}'; expected some of "
-                    f"{', '.join(self.categories)}, as in index.csv, with or without a count: "
+                    f"{where}: unknown category '{row['category']}'. Expected some of "
+                    f"{', '.join(self.categories)}, as in index.csv, with or without counts: "
                     f"object(12);part(3).{did_you_mean(unknown[0], self.categories)}"
                 )
             entries[number] = row["name"].strip(), list(dict.fromkeys(names))
@@ -174,14 +180,14 @@ class BrodenProbe:
             for category in categories:
                 concepts.append(Concept(name, category))
                 numbers[category][number] = len(concepts)
-        for each in numbers.values():
-            each[0] = 0
+        for concept_of in numbers.values():
+            concept_of[0] = 0
         return tuple(concepts), numbers
 
     def _row(self, where: str, row: dict[str, str]) -> BrodenRow:
         ih, iw, sh, sw = (parse_whole_number(row[name], where, name) for name in COLUMNS[2:])
         if 0 in (ih, iw, sh, sw):
-            raise InputError(f"{where}: sizes of {ih} x {iw} and {sh} x {sw}; expected some.")
+            raise InputError(f"{where}: a size is 0 ({ih} x {iw}, {sh} x {sw}).")
         layers: list[tuple[str, Path | int]] = []
         for category in self.categories:
             for entry in filter(None, map(str.strip, row[category].split(";"))):
@@ -203,7 +209,7 @@ class BrodenProbe:
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> TextTable:
-    """Return a table that has these columns."""
+    """Return a table after checking that it has these columns."""
     table = TextTable(path)
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -215,5 +221,5 @@ def _table(path: Path, columns: tuple[str, ...]) -> TextTable:
 
 
 def open_probe(path: Path) -> BrodenProbe:
-    """Return the data set of a folder that holds index.csv, label.csv and images/."""
+    """Open a folder that holds index.csv, label.csv and images/."""
     return BrodenProbe(path)

@@ -1,4 +1,4 @@
-"""Scenes of the mini world as a probe data set: every pixel's concepts are known."""
+"""Probe dataset of scenes of the mini world, with the concepts of every pixel."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SEED = 7
-"""Of the scenes. The edition's are of 0, the encoder's of 1 and 2, the subjects' of 3, 4 and from
-1,000, the networks' of 1,000."""
+"""Random seed of the scenes. Others use 0 (the edition), 1 and 2 (the encoder), 3, 4 and 1,000 on
+(the subjects), 1,000 (the networks)."""
 
 SCENES = 512
+"""Number of scenes."""
 
 
 class MiniProbe:
-    """Scenes with their label maps, one plane a category; see `probes.Probe`.
+    """Scenes with their label maps, one plane per category; see `probes.Probe`.
 
     They are drawn once and kept, 45 kB each.
 
     Args:
-        count: of scenes.
-        seed: of the stream.
+        count: number of scenes.
+        seed: random seed of the scenes.
 
     Example:
         >>> probe = MiniProbe(2)
@@ -40,10 +41,10 @@ class MiniProbe:
 
     def __init__(self, count: int = SCENES, seed: int = SEED) -> None:
         if count < 1:
-            raise InputError(f"{count} scenes were asked for; expected at least 1.")
+            raise InputError(f"The number of scenes is {count}. Expected at least 1.")
         self.name = "mini"
         self.concepts = tuple(Concept(name, CATEGORY[name]) for name in CONCEPTS)
-        self.scenes = tuple(World().scenes(seed, count))  # drawing takes longer than any use
+        self.scenes = tuple(World().scenes(seed, count))  # drawing costs more than reading
         digest = hashlib.sha256()
         for scene in self.scenes:
             digest.update(scene.image.tobytes() + scene.labels.tobytes())
@@ -62,22 +63,22 @@ class MiniProbe:
         return self.scenes[i].source_id
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture, RGB."""
+        """Return an image, RGB."""
         from PIL import Image
 
         return Image.fromarray(self.scenes[i].image)
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
-        """Return label maps, one plane a category; see `probes.Probe`."""
+        """Return label maps, one plane per category; see `probes.Probe`."""
         return resize_labels(number_labels(self.scenes[i].labels), size)
 
 
 class ConceptItems:
-    """What a synthetic network is shown: concept maps instead of a picture, and label planes.
+    """Scenes as inputs of synthetic networks: concept maps instead of images, with label maps.
 
     Args:
         probe: the scenes.
-        size: of label maps, (height, width).
+        size: (height, width) of label maps.
 
     Example:
         >>> item = ConceptItems(MiniProbe(1))[0]
@@ -105,20 +106,20 @@ class ConceptItems:
 
 
 def items(count: int = SCENES, seed: int = SEED) -> ConceptItems:
-    """Return scenes as synthetic networks are shown them, with label planes."""
+    """Return scenes as inputs of synthetic networks, with label maps."""
     return ConceptItems(MiniProbe(count, seed))
 
 
 def open_probe() -> MiniProbe:
-    """Return the mini world's probe data set."""
+    """Open the probe dataset of the mini world."""
     return MiniProbe()
 
 
-# what is added to a category's labels from 1
-_BEFORE = np.cumsum([0, *(len(names) for names in CATEGORIES.values())])[:-1, None, None]
+# concepts before those of each category (category, 1, 1): added to its labels, which count from 1
+_OFFSETS = np.cumsum([0, *(len(names) for names in CATEGORIES.values())])[:-1, None, None]
 
 
 def number_labels(labels: Any) -> Labels:
-    """Return planes of concepts' numbers, of label maps of categories (category, h, w)."""
-    found: Labels = np.where(labels > 0, labels + _BEFORE, 0).astype(np.int32)
-    return found
+    """Return concept numbers (category, h, w) for the labels within each category."""
+    numbers: Labels = np.where(labels > 0, labels + _OFFSETS, 0).astype(np.int32)
+    return numbers

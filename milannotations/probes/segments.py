@@ -1,12 +1,12 @@
-"""Any folder of pictures with one label map each, as a probe data set.
+"""Probe dataset of a folder of images with one label map each.
 
-    images/cat.jpg      pictures
+    images/cat.jpg      images
     labels/cat.png      label maps of the same names: see `base.read_labels`
-    labels.csv          number,name and perhaps category; or
-    labels.txt          one name a line, the first for number 1
+    labels.csv          number,name and optionally category; or
+    labels.txt          one name per line, starting at number 1
 
-0 is none. A number without a name in labels.csv (`255,`) is none too: what was left out on
-purpose. Label maps of another size than their picture are stretched to it.
+0 is no concept. A number without a name in labels.csv (`255,`) is no concept either; use it for
+regions that are left out on purpose. Label maps that differ in size from their image are resized.
 """
 
 from __future__ import annotations
@@ -21,131 +21,134 @@ from milannotations.probes.base import (
     Concept,
     Labels,
     fingerprint,
+    parse_label,
     read_image,
     read_labels,
     resize_labels,
 )
-from milannotations.utils.files import TextTable, check_is_file, parse_whole_number
+from milannotations.utils.files import TextTable, check_is_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 CATEGORY = "object"
-"""Of concepts whose category is not said."""
+"""Category of concepts without one."""
 
 
 class SegmentsProbe:
-    """Pictures with one label map each; see `probes.Probe`.
+    """Images with one label map each; see `probes.Probe`.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: no pictures, names or label map; two pictures for one label map.
+        InputError: no images, names or label map; two images for one label map.
     """
 
     def __init__(self, path: Path) -> None:
         self.name, self.path = f"segments:{path.name}", path
-        named = path / "labels.csv"
-        if not named.exists():
-            named = path / "labels.txt"
-        if not named.exists():
+        names_file = path / "labels.csv"
+        if not names_file.exists():
+            names_file = path / "labels.txt"
+        if not names_file.exists():
             raise InputError(f"{path} has neither labels.csv (number,name) nor labels.txt.")
-        self.named = named
-        names = _of_csv(named) if named.suffix == ".csv" else _of_text(named)
-        self.concepts = tuple(dict.fromkeys(each for each in names.values() if each))
+        self.names_file = names_file
+        names = _read_csv(names_file) if names_file.suffix == ".csv" else _read_text(names_file)
+        self.concepts = tuple(dict.fromkeys(concept for concept in names.values() if concept))
         if not self.concepts:
-            raise InputError(f"{named} names no concepts.")
+            raise InputError(f"{names_file} names no concepts.")
+        # from label to concept number; -1 for labels without an entry
         self._numbers: Labels = np.full(max(names) + 1, -1, np.int32)
         self._numbers[0] = 0
         for number, concept in names.items():
             self._numbers[number] = self.concepts.index(concept) + 1 if concept else 0
-        self.pictures = _pictures(path / "images")
-        self.maps = [path / "labels" / f"{picture.stem}.png" for picture in self.pictures]
-        missing = [each.name for each in self.maps if not each.is_file()]
+        self.images = _list_images(path / "images")
+        self.maps = [path / "labels" / f"{image.stem}.png" for image in self.images]
+        missing = [map_.name for map_ in self.maps if not map_.is_file()]
         if missing:
             raise InputError(f"{path / 'labels'} lacks label maps: {some(missing)}.")
         self.source: dict[str, Any] = {
             "kind": "segments",
-            "pictures": len(self.pictures),
+            "pictures": len(self.images),
             "concepts": len(self.concepts),
-            "sha256": fingerprint([named], path, [*self.pictures, *self.maps]),
+            "sha256": fingerprint([names_file], path, [*self.images, *self.maps]),
         }
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def source_id(self, i: int) -> str:
-        """Return the picture's file name."""
-        return self.pictures[i].name
+        """Return the file name of an image."""
+        return self.images[i].name
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture, RGB."""
-        return read_image(self.pictures[i])
+        """Return an image, RGB."""
+        return read_image(self.images[i])
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
-        """Return its label map in one plane; see `probes.Probe`.
+        """Return the label map of an image in one plane; see `probes.Probe`.
 
         Raises:
-            InputError: no label map, or a number that has no name.
+            InputError: no label map, or a label without a name.
         """
-        found = read_labels(self.maps[i])
-        wrong = np.unique(found)
-        top = len(self._numbers) - 1
-        wrong = wrong[(wrong > top) | (wrong < 0) | (self._numbers[wrong.clip(0, top)] < 0)]
-        if len(wrong):
+        labels = read_labels(self.maps[i])
+        present, top = np.unique(labels), len(self._numbers) - 1
+        unknown = present[
+            (present > top) | (present < 0) | (self._numbers[present.clip(0, top)] < 0)
+        ]
+        if len(unknown):
+            hint = ""
+            if self.names_file.suffix == ".csv":
+                hint = f", or ignore it with a row '{unknown[0]},'"
             raise InputError(
-                f"{self.maps[i]} has label {wrong[0]}, which {self.named} does not name. Name it "
-                f"there{', or let it be none with a row' if self.named.suffix == '.csv' else ''}"
-                + (f" '{wrong[0]},'." if self.named.suffix == ".csv" else ".")
+                f"{self.maps[i]} has label {unknown[0]}, which {self.names_file} does not name. "
+                f"Name it there{hint}."
             )
-        return resize_labels(self._numbers[found][None], size)
+        return resize_labels(self._numbers[labels][None], size)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"No folder {folder}. Expected images/, labels/ and labels.csv.")
-    found = sorted(
-        each
-        for each in folder.iterdir()
-        if each.suffix.lower() in ENDINGS and not each.name.startswith(".")
+    images = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
     )
-    if not found:
-        raise InputError(f"{folder} holds no pictures ({', '.join(ENDINGS)}).")
+    if not images:
+        raise InputError(f"{folder} holds no images ({', '.join(EXTENSIONS)}).")
     stems: dict[str, Path] = {}
-    for path in found:
+    for path in images:
         other = stems.setdefault(path.stem, path)
         if other is not path:
-            raise InputError(f"{other} and {path.name} would share a label map; rename one.")
-    return found
+            raise InputError(f"{other} and {path.name} would share a label map. Rename one.")
+    return images
 
 
-def _of_csv(path: Path) -> dict[int, Concept | None]:
+def _read_csv(path: Path) -> dict[int, Concept | None]:
     table = TextTable(path)
     if not {"number", "name"} <= set(table.columns):
         raise InputError(
-            f"{path} has columns {', '.join(table.columns)}; expected number, name and perhaps "
+            f"{path} has columns {', '.join(table.columns)}; expected number, name and optionally "
             "category."
         )
-    found: dict[int, Concept | None] = {}
+    concepts: dict[int, Concept | None] = {}
     for line, row in table:
         where = f"{path}, line {line}"
-        number, name = parse_whole_number(row["number"], where, "number"), row["name"].strip()
-        if number in found:
-            raise InputError(f"{where}: number {number} is there twice.")
+        number, name = parse_label(row["number"], where), row["name"].strip()
+        if number in concepts:
+            raise InputError(f"{where}: number {number} appears twice.")
         if number == 0 and name:
-            raise InputError(f"{where}: 0 is for none, and is called '{name}' here. Leave it out.")
-        if number > 0xFFFF:
-            raise InputError(f"{where}: number {number:,}; label maps hold up to 65,535.")
+            raise InputError(f"{where}: 0 means no concept; leave out its name '{name}'.")
         category = row.get("category", "").strip() or CATEGORY
-        found[number] = Concept(name, category) if name else None
-    if not found:
+        concepts[number] = Concept(name, category) if name else None
+    if not concepts:
         raise InputError(f"{path} names no concepts.")
-    return found
+    return concepts
 
 
-def _of_text(path: Path) -> dict[int, Concept | None]:
+def _read_text(path: Path) -> dict[int, Concept | None]:
     try:
         lines = check_is_file(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -154,12 +157,13 @@ def _of_text(path: Path) -> dict[int, Concept | None]:
     while names and not names[-1]:
         names.pop()
     if "" in names:
-        raise InputError(f"{path}, line {names.index('') + 1} is empty; expected one name a line.")
+        line = names.index("") + 1
+        raise InputError(f"{path}, line {line} is empty. Expected one name per line.")
     if not names:
-        raise InputError(f"{path} is empty; expected one name a line.")
+        raise InputError(f"{path} is empty. Expected one name per line.")
     return {number: Concept(name, CATEGORY) for number, name in enumerate(names, start=1)}
 
 
 def open_probe(path: Path) -> SegmentsProbe:
-    """Return the data set of a folder that holds images/, labels/ and labels.csv."""
+    """Open a folder that holds images/, labels/ and labels.csv."""
     return SegmentsProbe(path)

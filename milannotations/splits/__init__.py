@@ -1,7 +1,7 @@
-"""Which units train and which test: fixed by hashing, the same on every machine.
+"""Train and test units, fixed by hashing: the same on every machine.
 
 `split` reads the official splits, one for every condition of Hernandez et al. 2022, from
-`v1.json`; `partition` and `within` draw by the rule that made them, for any units.
+`v1.json`. `partition` and `within` apply the rule that made them to any units.
 """
 
 from milannotations.splits.hashing import TEST_SHARE, Split, hash_order, partition, within

@@ -1,4 +1,4 @@
-"""`python -m milannotations.splits --out DIR`: write the official splits as DIR/v1.json."""
+"""Command `python -m milannotations.splits --out DIR`: write the official splits as DIR/v1.json."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 import sys
 
 from milannotations.errors import InputError
-from milannotations.splits.making import write
+from milannotations.splits.generation import write
 
 
 def main() -> None:
-    """Write the file and say where."""
+    """Write the file and print its path."""
     parser = argparse.ArgumentParser(
         prog="python -m milannotations.splits", description="Write the official splits as JSON."
     )

@@ -1,4 +1,4 @@
-"""Draw test units by hashing: the same on every machine."""
+"""Within-network splits by hashing unit ids."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from milannotations.errors import InputError, did_you_mean
 from milannotations.schema import Unit
 
 TEST_SHARE = 10
-"""One unit in ten of every layer is a test unit."""
+"""Inverse share of test units: one unit in ten of every layer."""
 
 
 class Split(NamedTuple):
-    """Unit ids to train on and to test on, each in the order of the network's units."""
+    """Train and test units, each in the order of the network's units."""
 
     train: tuple[Unit, ...]
     test: tuple[Unit, ...]
 
 
 def hash_order(unit: Unit, seed: int) -> str:
-    """Return the key that orders the units of a layer: sha256 of network/layer/unit/seed."""
+    """Return the sort key of a unit within its layer: sha256 of network/layer/unit/seed."""
     return hashlib.sha256(f"{unit}/{seed}".encode()).hexdigest()
 
 
 def partition(units: Iterable[Unit], seed: int = 0) -> Split:
-    """Return the within-network split of any units, stratified by layer.
+    """Split any units within their network, stratified by layer.
 
-    Per (network, layer) the units are ordered by `hash_order`; the first tenth,
-    rounded to the nearest whole number (ties to even), is test.
+    The units of each (network, layer) are sorted by `hash_order`; the first tenth, rounded to
+    the nearest whole number (ties to even), is the test split.
 
     Example:
         >>> split = partition([Unit("mine", "conv1", i) for i in range(20)])
@@ -54,13 +54,12 @@ def partition(units: Iterable[Unit], seed: int = 0) -> Split:
 def within(network: str, seed: int = 0) -> Split:
     """Return the official within-network split of a published network.
 
-    Seed 0 is the `train` and `test` of every edition. Source: Hernandez et al.
-    2022, section 4, "within network" (90 % / 10 % of the units); the paper's own
-    draws were never published, so these are the official ones.
+    Seed 0 is the `train` and `test` of every edition. Source: Hernandez et al. 2022, section 4,
+    "within network" (90 % / 10 % of the units). The paper's own draws were never published, so
+    these are the official ones.
 
     Raises:
-        InputError: a network that the catalog does not know (use `partition`
-            with your own units).
+        InputError: a network that is not in the catalog (use `partition` for your own units).
 
     Example:
         >>> split = within("resnet152-imagenet", seed=0)

@@ -1,13 +1,13 @@
-"""The official splits, read from the JSON beside this file and checked against its digests.
+"""Official splits, read from the JSON beside this file and checked against its digests.
 
     {"version": 1,
      "about": "...",
      "conditions": {NAME: {"train": SIDE, "test": SIDE, "n_train": N, "n_test": N,
                            "sha256": DIGEST}}}
 
-A SIDE maps networks to their units: `"all"`; `"rest"`, those that the other side does not
-hold; or their indices by layer. Units come in the order of the networks in SIDE, and within
-a network in that of the catalog. DIGEST: see `digest`.
+A SIDE maps networks to their units: `"all"`; `"rest"`, the units that are not on the other side;
+or indices by layer. Units are in the order of the networks in SIDE, and within a network in the
+order of the catalog. DIGEST: see `digest`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from milannotations.schema import Unit
 from milannotations.splits.hashing import Split
 
 VERSION = 1
-"""The official splits of today. A version never changes: new content is a new version."""
+"""Current version of the official splits. A version never changes: new content, new version."""
 
 HOME = Path(__file__).parent
+"""Folder of the files `v<VERSION>.json`."""
 
 Side = Mapping[str, Literal["all", "rest"] | Mapping[str, list[int]]]
 
 
 class Condition(NamedTuple):
-    """What an official split holds, in numbers; `digest` is that of `digest(split(name))`."""
+    """Name and size of an official split; `digest` equals `digest(split(name))`."""
 
     name: str
     n_train: int
@@ -42,13 +43,12 @@ class Condition(NamedTuple):
 
 
 def digest(split: Split) -> str:
-    """Return the sha256 of a split's unit ids, one a line: train, its units, test, its units.
+    """Return the sha256 of a split: the lines train, its units, test, its units.
 
-    Every line ends in a line feed. What `printf 'train\\nA\\ntest\\nB\\n' | sha256sum` prints.
+    Every line ends in a line feed, as in `printf 'train\\nA\\ntest\\nB\\n' | sha256sum`.
 
     Example:
-        >>> made = Split((Unit("n", "conv1", 0),), (Unit("n", "conv1", 1),))
-        >>> digest(made)[:16]
+        >>> digest(Split((Unit("n", "conv1", 0),), (Unit("n", "conv1", 1),)))[:16]
         '13aaac092603f215'
     """
     lines = ("train", *map(str, split.train), "test", *map(str, split.test))
@@ -58,7 +58,7 @@ def digest(split: Split) -> str:
 def names(version: int = VERSION) -> tuple[str, ...]:
     """Return the names of the official splits.
 
-    `within-network/NETWORK` is seed 0, `within-network/NETWORK@3` seed 3.
+    `within-network/NETWORK` has seed 0, `within-network/NETWORK@3` seed 3.
 
     Example:
         >>> names()[0], names()[30], len(names())
@@ -75,25 +75,25 @@ def conditions(version: int = VERSION) -> tuple[Condition, ...]:
         ('within-network/alexnet-imagenet', 1037, 115)
     """
     return tuple(
-        Condition(name, made["n_train"], made["n_test"], made["sha256"])
-        for name, made in _read(version).items()
+        Condition(name, entry["n_train"], entry["n_test"], entry["sha256"])
+        for name, entry in _read(version).items()
     )
 
 
 def split(name: str, version: int = VERSION) -> Split:
-    """Return the unit ids of an official split, the same for everyone.
+    """Return the train and test units of an official split.
 
-    Source: Hernandez et al. 2022, section 4, tables 2 and 3. Within a network one
-    unit in ten tests, of every layer. In all other conditions every unit of the training
-    networks trains and every unit of the others tests, as in 2022. The draws of 2022 were
-    never published, so these are the official ones.
+    Source: Hernandez et al. 2022, section 4, tables 2 and 3. Within a network one unit in ten of
+    every layer is a test unit. In all other conditions every unit of the training networks is a
+    train unit and every unit of the others a test unit, as in 2022. The draws of 2022 were never
+    published, so these are the official ones.
 
     Args:
-        name: see `names`; the slash form of networks is accepted, and `@0`.
+        name: see `names`; network names with slashes and `@0` are accepted.
         version: of the official splits.
 
     Returns:
-        `train` and `test`, tuples of `Unit`, in the order of the catalog.
+        `train` and `test`, tuples of `Unit` in the order of the catalog.
 
     Raises:
         InputError: no such split or version; the shipped file was changed.
@@ -113,27 +113,27 @@ def split(name: str, version: int = VERSION) -> Split:
 
 @cache
 def _split(name: str, version: int) -> Split:
-    written = _read(version)[name]
-    test = tuple(_units(written["test"], ()))
-    made = Split(tuple(_units(written["train"], test)), test)
-    if digest(made) != written["sha256"]:
+    entry = _read(version)[name]
+    test = tuple(_units(entry["test"], ()))
+    split = Split(tuple(_units(entry["train"], test)), test)
+    if digest(split) != entry["sha256"]:
         raise InputError(
-            f"{_path(version)} was changed: the units of {name} have the digest {digest(made)}, "
-            f"expected {written['sha256']}. Install milannotations anew."
+            f"{_path(version)} was changed: the units of {name} have the digest {digest(split)}, "
+            f"expected {entry['sha256']}. Install milannotations again."
         )
-    return made
+    return split
 
 
 def _units(side: Side, other: tuple[Unit, ...]) -> Iterator[Unit]:
-    taken = set(other)
-    for network, held in side.items():
+    others = set(other)
+    for network, members in side.items():
         units = NETWORKS[network].units()
-        if held == "all":
+        if members == "all":
             yield from units
-        elif held == "rest":
-            yield from (unit for unit in units if unit not in taken)
+        elif members == "rest":
+            yield from (unit for unit in units if unit not in others)
         else:
-            listed = {Unit(network, at, i) for at, indices in held.items() for i in indices}
+            listed = {Unit(network, layer, i) for layer, ids in members.items() for i in ids}
             yield from (unit for unit in units if unit in listed)
 
 
@@ -154,7 +154,7 @@ def _read(version: int) -> dict[str, Any]:
 
 
 def _canonical(name: str) -> str:
-    """Return a name with the slashes of networks as dashes, and without `@0`."""
+    """Return a name with dashes for the slashes of networks, and without `@0`."""
     family, slash, rest = name.strip().partition("/")
     return f"{family}{slash}{rest.replace('/', '-').removesuffix('@0')}"
 

@@ -1,4 +1,4 @@
-"""Make the official splits of today from the catalog and the hash rule."""
+"""Generation of the official splits from the catalog and the hash rule."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from milannotations.splits.official import VERSION, digest
 from milannotations.utils.files import replacing
 
 SEEDS = range(5)
+"""Seeds of the within-network splits."""
 
 ACROSS = {
     "across-network": (("alexnet", "resnet152"), ("resnet152", "alexnet")),
@@ -24,7 +25,7 @@ ACROSS = {
     "across-task": (("cls", "gen"), ("gen", "cls")),
     "across-arch": (("base", "dino_vits8-imagenet"),),
 }
-"""Family to its (train, test), each a group of the catalog or a network."""
+"""(train, test) pairs by family of conditions; each side is a catalog group or a network."""
 
 ABOUT = (
     "Conditions of Hernandez et al. 2022 (arXiv 2201.11114), tables 2 and 3. A side maps "
@@ -38,14 +39,14 @@ ABOUT = (
 )
 
 
-def conditions() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of every official split and what `v1.json` holds of it."""
+def entries() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of every official split and its entry in `v1.json`."""
     for network in GROUPS["base"]:
         for seed in SEEDS:
-            drawn = within(network, seed)
+            split = within(network, seed)
             name = f"within-network/{network}" + (f"@{seed}" if seed else "")
-            sides = {"train": {network: "rest"}, "test": {network: _by_layer(drawn.test)}}
-            yield name, {**sides, **_counts(drawn)}
+            sides = {"train": {network: "rest"}, "test": {network: _by_layer(split.test)}}
+            yield name, {**sides, **_counts(split)}
     for family, pairs in ACROSS.items():
         for train, test in pairs:
             yield f"{family}/{train}-to-{test}", _whole(_members(train), _members(test))
@@ -53,11 +54,11 @@ def conditions() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"leave-one-out/{network}", _whole(GROUPS[f"not-{network}"], (network,))
 
 
-def text() -> str:
-    """Return the official splits as JSON: ASCII, the same bytes wherever it is made."""
-    made = {"version": VERSION, "about": ABOUT, "conditions": dict(conditions())}
-    lines = json.dumps(made, indent=1)
-    # the indices of a layer on one line
+def to_json() -> str:
+    """Return the official splits as JSON: ASCII, the same bytes on every machine."""
+    content = {"version": VERSION, "about": ABOUT, "conditions": dict(entries())}
+    lines = json.dumps(content, indent=1)
+    # put the indices of a layer on one line
     return re.sub(r"\[\s+([\d,\s]+?)\s+\]", lambda at: f"[{' '.join(at[1].split())}]", lines) + "\n"
 
 
@@ -65,17 +66,17 @@ def write(out: str | os.PathLike[str]) -> Path:
     """Write the official splits as `out`/v1.json and return its path.
 
     Raises:
-        InputError: `out` has this version with other content.
+        InputError: `out` holds other content under this version.
     """
     path = Path(out) / f"v{VERSION}.json"
-    made = text().encode("ascii")
-    if path.exists() and path.read_bytes() != made:
+    content = to_json().encode("ascii")
+    if path.exists() and path.read_bytes() != content:
         raise InputError(
             f"{path} holds other splits. A version never changes: raise VERSION in "
             "milannotations/splits/official.py, or give another --out."
         )
     with replacing(path) as temporary:
-        temporary.write_bytes(made)
+        temporary.write_bytes(content)
     return path
 
 
