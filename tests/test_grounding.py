@@ -604,9 +604,9 @@ def test_simulation_is_what_running_the_network_by_hand_gives(simulated):
     (found,) = own.rows([NAMES[1]], [("net/conv/0",)])
     probing = simulated.probings["net"]
     network = probing.model
-    images = torch.stack([probing.items[i]["image"] for i in own._counted])
+    images = torch.stack([probing.items[i]["image"] for i in own._measured])
     levels = own.predicted(("net", "conv"), [(NAMES[1], 0)])[:, 0]
-    mean = simulated.layers["net", "conv"][own._fixed, 0].mean()
+    mean = simulated.layers["net", "conv"][own._fitted, 0].mean()
 
     def moved(values):
         with torch.no_grad():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.grounding.functional import Floats
+from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 

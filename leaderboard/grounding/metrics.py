@@ -1,58 +1,66 @@
-"""The metrics of activations, by name; each is all pairs of descriptions and units.
+"""Registry of the metrics of activations; each scores all pairs of descriptions and units.
 
-The headline are those that survive both sanity tests (`checks`): a wrong description cannot
-score as well as a right one by naming half of what excites a unit, or twice as much. The others
-are there for comparison with the literature, and `fails` says what they miss.
+The headline metrics pass both sanity tests (`sanity_checks`): a wrong description, which names half
+of what excites a unit or twice as much, scores lower than a right one. The others are here for
+comparison with the literature, and `fails` names the tests that they fail.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leaderboard.grounding import functional
-from leaderboard.grounding.functional import Floats, MetricFunction
+from leaderboard.grounding.functional import MetricFunction
 from leaderboard.grounding.simulation import SIMULATION, Simulation
-from leaderboard.metrics.base import Metric, MetricSpec, PairMetric, ReferenceSets, distinct
+from leaderboard.metrics.base import (
+    Floats,
+    Metric,
+    MetricSpec,
+    PairMetric,
+    ReferenceSets,
+    distinct,
+)
 from milannotations.errors import InputError, did_you_mean
+from milannotations.utils import python_file
 
 if TYPE_CHECKING:
     from leaderboard.grounding.activations import HeldOutActivations
     from leaderboard.grounding.scorers import Presences
 
 HEADLINE = ("pearson", "auprc", "f1", "iou", "cosine")
-"""What a score is made of unless something else is asked."""
+"""Default metrics of a score on activations."""
 
 SUPPLEMENT = ("auprc-above", "prevalence")
-"""What stands beside them: average precision is nothing without the concept's own share."""
+"""Metrics shown beside the headline: AUPRC cannot be read without the concept's prevalence."""
 
 ACTIVE_SHARE = 0.05
-"""Of samples in which a unit counts as active, where a metric of the literature takes a share."""
+"""Share of samples in which a unit counts as active, for metrics that need one."""
 
 EXTRA_LABELS, MISSING_LABELS = "extra labels", "missing labels"
+"""Names of the two sanity tests."""
 
 _OIKARINEN = "Oikarinen et al. 2025, Evaluating Neuron Explanations"
 
 
 @dataclass(frozen=True)
 class ActivationMetric:
-    """A metric of activations.
+    """A metric of activations: its function and what a number under its name means.
 
     Attributes:
-        name: under which it is found.
-        title: what it measures, in a line.
-        value: the function of presence and activations.
-        low, high: its range.
-        chance: what a description that says nothing has, where that is not the lowest value.
-        source: who has it, and whose implementation it agrees with.
-        fails: the sanity tests that it fails at a prevalence of .01 (`checks`).
-        takes_share: whether it is to be told in what share of samples a unit is active.
+        name: unique name.
+        title: one line on what is measured.
+        value: function of presence and activations (`leaderboard.grounding.functional`).
+        low, high: range of the values.
+        chance: value of an uninformative description, if that is not the lowest value.
+        source: publication, and the implementation that it agrees with.
+        fails: names of the sanity tests that it fails at a prevalence of .01.
+        takes_share: True if `value` takes the share of samples in which a unit is active.
     """
 
     name: str
@@ -66,12 +74,12 @@ class ActivationMetric:
     takes_share: bool = False
 
     def at(self, share: float) -> MetricFunction:
-        """Return the function, told in what share of samples a unit counts as active."""
+        """Return the function with the share of active samples bound, if it takes one."""
         return partial(self.value, share=share) if self.takes_share else self.value
 
     @property
     def spec(self) -> MetricSpec:
-        """What a number under this name means."""
+        """Specification of the metric, as every metric of the suite has one."""
         return MetricSpec(
             name=self.name,
             family="grounding",
@@ -86,6 +94,7 @@ class ActivationMetric:
 
 
 _M = ActivationMetric
+
 ACTIVATION_METRICS: tuple[ActivationMetric, ...] = (
     _M("pearson", "correlation of presence and activation", functional.pearson, -1.0, 1.0,
        "scipy.stats.pearsonr", 0.0),
@@ -130,141 +139,140 @@ ACTIVATION_METRICS: tuple[ActivationMetric, ...] = (
        functional.pearson_top_random, -1.0, 1.0, "Bills et al. 2023; scipy.stats.pearsonr", 0.0,
        (EXTRA_LABELS,)),
 )  # fmt: skip
-"""Every metric of activations: the headline, what stands beside it, and the literature's."""
+"""Every metric of activations but `simulation`: headline, supplement, and the literature's."""
 
 
 def specs() -> list[MetricSpec]:
-    """Return what every metric of activations is, `simulation` among them."""
-    return [*(kind.spec for kind in ACTIVATION_METRICS), Simulation.spec]
+    """Return the specification of every metric of activations, including `simulation`."""
+    return [*(metric.spec for metric in ACTIVATION_METRICS), Simulation.spec]
 
 
 class GroundedMetric(PairMetric):
-    """A metric of what descriptions predict and units do; its reference sets are unit keys.
+    """A metric of activations, bound to a network's activations; reference sets are unit keys.
 
     Args:
-        kind: which.
-        held: what the units did.
-        presences: in which pictures the descriptions are.
-        share: of samples in which a unit counts as active, where the metric is to be told.
+        definition: the metric.
+        held_out: activations of the units.
+        presences: presence of the descriptions in the same images.
+        share: share of samples in which a unit counts as active, if the metric takes one.
     """
 
     def __init__(
         self,
-        kind: ActivationMetric,
-        held: HeldOutActivations,
+        definition: ActivationMetric,
+        held_out: HeldOutActivations,
         presences: Presences,
         share: float = ACTIVE_SHARE,
     ) -> None:
-        self.kind, self.held, self.presences, self.share = kind, held, presences, share
-        self.spec = kind.spec
+        self.definition, self.held_out = definition, held_out
+        self.presences, self.share = presences, share
+        self.spec = definition.spec
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         """Return S, float64 (prediction, unit).
 
-        nan for a text that the scorer cannot read, and for a unit that does the same on every
-        picture, or was not seen.
+        Values are nan for a description that the scorer cannot read, for a unit whose activation
+        is the same in every image, and for a unit without activations.
         """
         texts, rows = distinct(predictions)
-        made = np.full((len(texts), len(references)), np.nan)
-        activations = self.held.of([members[0] for members in references])
-        alive = np.isfinite(activations).all(0) & (activations.max(0) > activations.min(0))
+        scores = np.full((len(texts), len(references)), np.nan)
+        activations = self.held_out.of([members[0] for members in references])
+        varying = np.isfinite(activations).all(0) & (activations.max(0) > activations.min(0))
         presence = self.presences.of(texts)
-        read = np.isfinite(presence).all(1)
-        if read.any() and alive.any():
-            found = self.kind.at(self.share)(presence[read], activations[:, alive])
-            made[np.ix_(read, alive)] = found
-        return made[rows]
+        readable = np.isfinite(presence).all(1)
+        if readable.any() and varying.any():
+            function = self.definition.at(self.share)
+            values = function(presence[readable], activations[:, varying])
+            scores[np.ix_(readable, varying)] = values
+        return scores[rows]
 
     def signature(self) -> str:
-        """Return everything that the numbers depend on but the texts."""
-        parts = [self.spec.name, self.presences.digest, self.held.digest]
-        return "|".join([*parts, f"share {self.share}"] if self.kind.takes_share else parts)
+        """Return everything but the texts that the values depend on."""
+        parts = [self.spec.name, self.presences.digest, self.held_out.digest]
+        if self.definition.takes_share:
+            parts.append(f"share {self.share}")
+        return "|".join(parts)
 
 
 def get(name: str) -> ActivationMetric:
-    """Return a metric by name, or a stranger's by the path of its file.
+    """Return a metric by name, or a third-party metric by the path of its file.
 
-    A stranger's file has a function `metric(presence, activations)`, of arrays (description,
-    sample) and (sample, unit), that returns (description, unit).
+    The file defines `metric(presence, activations)`: it takes arrays (description, sample) and
+    (sample, unit) and returns (description, unit).
 
     Raises:
-        InputError: no such metric; a file without that function.
+        InputError: unknown metric; a file without that function.
 
     Example:
         >>> get("mad").fails
         ('missing labels',)
     """
-    known = {kind.name: kind for kind in ACTIVATION_METRICS}
+    known = {metric.name: metric for metric in ACTIVATION_METRICS}
     if name in known:
         return known[name]
     if name.endswith(".py"):
-        return _of_file(Path(name))
+        return _from_file(Path(name))
     raise InputError(
-        f"No metric of activations '{name}'.{did_you_mean(name, known)} Metrics: "
-        f"{', '.join(known)} (milan score knows {SIMULATION}, too); or path/to/file.py with a "
+        f"No metric of activations '{name}'.{did_you_mean(name, known)} Available: "
+        f"{', '.join(known)} (and {SIMULATION}, in milan score only); or path/to/file.py with a "
         "function metric(presence, activations)."
     )
 
 
-def _of_file(path: Path) -> ActivationMetric:
+def _from_file(path: Path) -> ActivationMetric:
+    """Return the metric that a Python file defines; its result is checked for its shape."""
     if not path.is_file():
-        raise InputError(f"No file {path}. Expected one with metric(presence, activations).")
-    spec = importlib.util.spec_from_file_location(f"_metric_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path} cannot be run: {error!r}. Mend it, and ask again.") from error
-    function = getattr(module, "metric", None)
+        raise InputError(
+            f"No file {path}. Expected a Python file with metric(presence, activations)."
+        )
+    function = getattr(python_file.load(path), "metric", None)
     if not callable(function):
         raise InputError(
-            f"{path} has no function 'metric'. Expected metric(presence, activations): arrays "
-            "(description, sample) and (sample, unit) in, (description, unit) out."
+            f"{path} has no function 'metric'. Expected metric(presence, activations): takes "
+            "arrays (description, sample) and (sample, unit), returns (description, unit)."
         )
 
     def value(presence: Floats, activations: Floats) -> Floats:
-        try:
-            found = np.asarray(function(presence, activations), dtype=np.float64)
-        except Exception as error:
-            raise InputError(f"{path}: metric(...) raised {error!r}.") from error
+        with python_file.running(path):
+            values = np.asarray(function(presence, activations), dtype=np.float64)
         expected = (len(presence), activations.shape[1])
-        if found.shape != expected:
+        if values.shape != expected:
             raise InputError(
-                f"{path}: metric(...) returned {found.shape} of presence {presence.shape} and "
-                f"activations {activations.shape}; (description, unit) is {expected}."
+                f"{path}: metric(...) returned {values.shape} for presence {presence.shape} "
+                f"and activations {activations.shape}; expected (description, unit): {expected}."
             )
-        return found
+        return values
 
     return ActivationMetric(path.stem, f"of {path.name}", value, None, None, str(path.name))
 
 
 def build(
     names: Iterable[str],
-    held: HeldOutActivations,
+    held_out: HeldOutActivations,
     presences: Presences,
     share: float = ACTIVE_SHARE,
 ) -> dict[str, Metric]:
-    """Return metrics by name, over one scorer and one set of held-out pictures.
+    """Build metrics by name, over one scorer and one set of held-out images.
 
     Args:
-        names: of metrics; `headline` stands for those, with what stands beside them, `all` for
-            all but `simulation`, which runs the network again and again.
-        held: what the units did.
-        presences: in which pictures the descriptions are.
+        names: names of metrics; `headline` means `HEADLINE` and `SUPPLEMENT`, `all` means all but
+            `simulation`, which runs the network many times.
+        held_out: activations of the units.
+        presences: presence of the descriptions in the same images.
         share: see `GroundedMetric`.
 
     Raises:
-        InputError: an unknown name.
+        InputError: unknown metric.
     """
-    sets = {"headline": [*HEADLINE, *SUPPLEMENT], "all": [kind.name for kind in ACTIVATION_METRICS]}
-    wanted = dict.fromkeys(one for name in names for one in sets.get(name, [name]))
-    made: dict[str, Metric] = {}
-    for name in wanted:
+    sets = {
+        "headline": [*HEADLINE, *SUPPLEMENT],
+        "all": [metric.name for metric in ACTIVATION_METRICS],
+    }
+    metrics: dict[str, Metric] = {}
+    for name in dict.fromkeys(member for given in names for member in sets.get(given, [given])):
         if name == SIMULATION:
-            made[name] = Simulation(held, presences)
+            metrics[name] = Simulation(held_out, presences)
         else:
-            kind = get(name)
-            made[kind.name] = GroundedMetric(kind, held, presences, share)
-    return made
+            definition = get(name)
+            metrics[definition.name] = GroundedMetric(definition, held_out, presences, share)
+    return metrics

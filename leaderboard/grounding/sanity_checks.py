@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard import statistics
-from leaderboard.grounding.functional import Floats
 from leaderboard.grounding.metrics import EXTRA_LABELS, MISSING_LABELS, ActivationMetric
 from leaderboard.grounding.scorers import Presences
 from leaderboard.grounding.scorers.grammar import GrammarScorer
+from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError
 from milannotations.synthetic.grammar import phrase
 

@@ -189,9 +189,9 @@ class Ground:
             same_model=judge["digest"] in chose_by if accounts and is_judge else None,
             same_family=bool(chose_by) if accounts and is_judge else None,
             fails={
-                name: list(metric.kind.fails)
+                name: list(metric.definition.fails)
                 for name, metric in built.items()
-                if isinstance(metric, GroundedMetric) and metric.kind.fails
+                if isinstance(metric, GroundedMetric) and metric.definition.fails
             },
             one_picture_a_label=_one_each(self.held) and judge["scorer"] == "labels",
         )

@@ -1,12 +1,13 @@
-"""Simulation by ablation: a unit does what its description predicts; does the network notice?
+"""Simulation by ablation: replace a unit's activation by its description's prediction.
 
 A unit's activation is replaced by what its description predicts, and the network's output moves.
-It moves as far when the unit is held at its mean, and a description that says nothing does just
-that. The score is the share of this move that a prediction undoes: 1 - move / move of the mean.
+The baseline is mean ablation: the unit is held at its mean, which is what an uninformative
+description predicts. The score is the share of the baseline's output change that the prediction
+undoes: 1 - change / change under mean ablation.
 
-A description predicts a level for each picture: a straight line from presence to the unit's mean
-activation, fitted on one half of the pictures. Moves are measured on the other half, so that
-a line through noise gains nothing.
+A description predicts one level per image: a straight line from presence to the unit's mean
+activation, fitted on one half of the images. Changes are measured on the other half, so that a
+line fitted to noise gains nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.grounding.functional import Floats
-from leaderboard.metrics.base import MetricSpec, ReferenceSets, RowMetric, distinct
+from leaderboard.metrics.base import Floats, MetricSpec, ReferenceSets, RowMetric, distinct
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,25 +28,26 @@ if TYPE_CHECKING:
 SIMULATION = "simulation"
 """Name of the metric, as `milan score --metrics` takes it."""
 
-BYTES = 2**27
-"""Class scores that are held together, of a few units at a time."""
+MAX_LOGIT_BYTES = 2**27
+"""Memory for the class scores of the units that are ablated in one call."""
 
-Pair = tuple[str, int]
+Layer = tuple[str, str]
+TextAndUnit = tuple[str, int]
 
 
 class Simulation(RowMetric):
-    """`simulation`: share of what mean ablation moves that the description's prediction undoes.
+    """Share of mean ablation's output change that the description's prediction undoes.
 
-    Given pairs only: each takes a run of the network from the unit's layer on. A unit that nothing
-    depends on has no value.
+    Scored for given pairs only, because every pair takes a run of the network from the unit's
+    layer on. A unit that no output depends on has no value.
 
     Args:
-        held: networks with class scores, on whole pictures.
-        presences: in which pictures descriptions are.
-        seed: of the halves.
+        held_out: networks with class scores, on whole images.
+        presences: presence of the descriptions in the same images.
+        seed: random seed of the two halves of the images.
 
     Raises:
-        InputError: regions instead of whole pictures.
+        InputError: activations by region instead of whole images.
     """
 
     spec = MetricSpec(
@@ -61,107 +62,125 @@ class Simulation(RowMetric):
         against="activations",
     )
 
-    def __init__(self, held: HeldOutActivations, presences: Presences, seed: int = 0) -> None:
-        if held.grid is not None:
-            raise InputError("Simulation predicts whole pictures: leave --grid out.")
-        self.held, self.presences = held, presences
-        n = held.samples
+    def __init__(self, held_out: HeldOutActivations, presences: Presences, seed: int = 0) -> None:
+        if held_out.grid is not None:
+            raise InputError("The metric 'simulation' needs whole images: leave --grid out.")
+        self.held_out, self.presences = held_out, presences
+        n = held_out.samples
         shuffled = np.random.default_rng([seed, n]).permutation(n)
-        self._fixed, self._counted = np.sort(shuffled[: n // 2]), np.sort(shuffled[n // 2 :])
-        self._means: dict[tuple[tuple[str, str], int], float] = {}
-        self._whole: dict[str, NDArray[np.float32]] = {}
+        self._fitted, self._measured = np.sort(shuffled[: n // 2]), np.sort(shuffled[n // 2 :])
+        self._mean_changes: dict[tuple[Layer, int], float] = {}
+        self._unchanged_logits: dict[str, NDArray[np.float32]] = {}
 
     def defined(self, predictions: Sequence[str], references: ReferenceSets) -> NDArray[np.bool_]:
-        """Return which texts can be read, of units that something depends on."""
-        self.presences.of(list(dict.fromkeys(predictions)))  # at once
-        found = np.zeros(len(predictions), dtype=bool)
+        """Return which descriptions are readable and of units that the output depends on."""
+        self.presences.of(list(dict.fromkeys(predictions)))  # one call for all texts
+        defined = np.zeros(len(predictions), dtype=bool)
         units = [self._unit(members[0]) for members in references]
-        for layer in self.held.layers:
-            places = [
-                place
-                for place, (own, _) in enumerate(units)
-                if own == layer and self.presences.readable(predictions[place])
+        for layer in self.held_out.layers:
+            indices = [
+                i
+                for i, (unit_layer, _) in enumerate(units)
+                if unit_layer == layer and self.presences.readable(predictions[i])
             ]
-            found[places] = self._at_mean(layer, [units[place][1] for place in places]) > 0
-        return found
+            changes = self._mean_ablation_changes(layer, [units[i][1] for i in indices])
+            defined[indices] = changes > 0
+        return defined
 
-    def _unit(self, key: str) -> tuple[tuple[str, str] | None, int]:
-        """Return layer and index of a unit by key; no layer of one that was not seen."""
+    def _unit(self, key: str) -> tuple[Layer | None, int]:
+        """Return layer and index of a unit by key; the layer is None if it was not probed."""
         head, _, index = key.rpartition("/")
-        layer = next((each for each in self.held.layers if "/".join(each) == head), None)
+        layer = next((layer for layer in self.held_out.layers if "/".join(layer) == head), None)
         return layer, int(index)
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        """Return a value for each prediction and its own unit; nan where there is none."""
-        asked = [(text, members[0]) for text, members in zip(predictions, references, strict=True)]
-        pairs, at = distinct(asked)
-        found = np.full(len(pairs), np.nan)
-        by_layer: dict[tuple[str, str], list[int]] = {}
-        self.presences.of(list(dict.fromkeys(predictions)))  # at once
-        for place, (text, key) in enumerate(pairs):
+        """Return one value per prediction and its own unit; nan if there is none."""
+        keys = [members[0] for members in references]
+        pairs, rows = distinct(list(zip(predictions, keys, strict=True)))
+        values = np.full(len(pairs), np.nan)
+        by_layer: dict[Layer, list[int]] = {}
+        self.presences.of(list(dict.fromkeys(predictions)))  # one call for all texts
+        for i, (text, key) in enumerate(pairs):
             layer, _ = self._unit(key)
             if layer is not None and self.presences.readable(text):
-                by_layer.setdefault(layer, []).append(place)
-        for layer, places in by_layer.items():
-            own = [(pairs[i][0], self._unit(pairs[i][1])[1]) for i in places]
-            found[places] = self._layer(layer, own)
-        return found[at]
+                by_layer.setdefault(layer, []).append(i)
+        for layer, indices in by_layer.items():
+            members = [(pairs[i][0], self._unit(pairs[i][1])[1]) for i in indices]
+            values[indices] = self._layer_values(layer, members)
+        return values[rows]
 
-    def predicted(self, layer: tuple[str, str], pairs: Sequence[Pair]) -> Floats:
-        """Return what descriptions predict of units: float64 (picture that counts, pair).
+    def predicted(self, layer: Layer, pairs: Sequence[TextAndUnit]) -> Floats:
+        """Predict units' activations from descriptions by least squares.
 
         Args:
             layer: network and layer.
-            pairs: text and index of a unit.
+            pairs: description and index of a unit.
+
+        Returns:
+            Predicted levels on the measured half, float64 (image, pair).
         """
         presence = self.presences.of([text for text, _ in pairs])
-        activations = self.held.layers[layer][:, [unit for _, unit in pairs]]
-        x, y = presence[:, self._fixed], activations[self._fixed].T
+        activations = self.held_out.layers[layer][:, [unit for _, unit in pairs]]
+        x, y = presence[:, self._fitted], activations[self._fitted].T
         x_mean, y_mean = x.mean(1, keepdims=True), y.mean(1, keepdims=True)
-        spread = ((x - x_mean) ** 2).sum(1, keepdims=True)
-        together = ((x - x_mean) * (y - y_mean)).sum(1, keepdims=True)
-        slope = np.divide(together, spread, out=np.zeros_like(spread), where=spread > 1e-12)
-        made: Floats = (y_mean + slope * (presence[:, self._counted] - x_mean)).T
-        return made
+        variation = ((x - x_mean) ** 2).sum(1, keepdims=True)
+        covariation = ((x - x_mean) * (y - y_mean)).sum(1, keepdims=True)
+        # Constant presence has slope 0: it predicts the mean, which is mean ablation exactly.
+        slope = np.divide(
+            covariation, variation, out=np.zeros_like(variation), where=variation > 1e-12
+        )
+        levels: Floats = (y_mean + slope * (presence[:, self._measured] - x_mean)).T
+        return levels
 
-    def _layer(self, layer: tuple[str, str], pairs: Sequence[Pair]) -> Floats:
-        """Return values of pairs of a layer, a round of runs for pairs of different units."""
-        found = np.full(len(pairs), np.nan)
+    def _layer_values(self, layer: Layer, pairs: Sequence[TextAndUnit]) -> Floats:
+        """Return the values of pairs of one layer, in rounds of pairs with different units.
+
+        The ablator takes one level per unit, so the k-th description of every unit goes into the
+        k-th round.
+        """
+        values = np.full(len(pairs), np.nan)
         predicted = self.predicted(layer, pairs)
         rounds: list[list[int]] = []
-        met: dict[int, int] = {}
-        for place, (_, unit) in enumerate(pairs):
-            number = met[unit] = met.get(unit, -1) + 1
+        last_round: dict[int, int] = {}
+        for i, (_, unit) in enumerate(pairs):
+            number = last_round[unit] = last_round.get(unit, -1) + 1
             if number == len(rounds):
                 rounds.append([])
-            rounds[number].append(place)
-        for places in rounds:
-            units = [pairs[i][1] for i in places]
+            rounds[number].append(i)
+        for indices in rounds:
+            units = [pairs[i][1] for i in indices]
             levels = self._mean_levels(layer)
-            levels[:, units] = predicted[:, places]
-            moved = self._moves(layer, levels, units)
-            base = self._at_mean(layer, units)
-            found[places] = np.where(base > 0, 1 - moved / np.where(base > 0, base, 1), np.nan)
-        return found
+            levels[:, units] = predicted[:, indices]
+            changes = self._changes(layer, levels, units)
+            baseline = self._mean_ablation_changes(layer, units)
+            shares = 1 - changes / np.where(baseline > 0, baseline, 1)
+            values[indices] = np.where(baseline > 0, shares, np.nan)
+        return values
 
-    def _mean_levels(self, layer: tuple[str, str]) -> Floats:
-        means = self.held.layers[layer][self._fixed].mean(0)
-        return np.repeat(means[None], len(self._counted), axis=0)
+    def _mean_levels(self, layer: Layer) -> Floats:
+        """Return each unit's mean on the fitted half, for every measured image: (image, unit)."""
+        means = self.held_out.layers[layer][self._fitted].mean(0)
+        return np.repeat(means[None], len(self._measured), axis=0)
 
-    def _at_mean(self, layer: tuple[str, str], units: Sequence[int]) -> Floats:
-        """Return how far the output moves when each of these units is held at its mean: (unit,)."""
-        new = [unit for unit in dict.fromkeys(units) if (layer, unit) not in self._means]
+    def _mean_ablation_changes(self, layer: Layer, units: Sequence[int]) -> Floats:
+        """Return the output change under mean ablation of each unit: (unit,)."""
+        new = [u for u in dict.fromkeys(units) if (layer, u) not in self._mean_changes]
         if new:
-            moved = self._moves(layer, self._mean_levels(layer), new)
-            self._means.update(
-                ((layer, unit), float(m)) for unit, m in zip(new, moved, strict=True)
+            changes = self._changes(layer, self._mean_levels(layer), new)
+            self._mean_changes.update(
+                ((layer, unit), float(change)) for unit, change in zip(new, changes, strict=True)
             )
-        return np.array([self._means[layer, unit] for unit in units])
+        return np.array([self._mean_changes[layer, unit] for unit in units])
 
-    def _moves(self, layer: tuple[str, str], levels: Floats, units: Sequence[int]) -> Floats:
-        """Return how far the output moves, unit by unit: a mean over pictures, (unit,).
+    def _changes(self, layer: Layer, levels: Floats, units: Sequence[int]) -> Floats:
+        """Return the output change when each unit alone is set to its levels: (unit,).
 
-        The Euclidean distance of class scores.
+        The change is the Euclidean distance of class scores, averaged over images.
+
+        Args:
+            layer: network and layer.
+            levels: activations to set, (image, unit of the layer).
+            units: indices of the units, one run each.
         """
         import torch
         from torch.utils.data import Subset
@@ -169,27 +188,29 @@ class Simulation(RowMetric):
         from milannotations.exemplars import Ablator
 
         network, label = layer
-        probing = self.held.probings[network]
+        probing = self.held_out.probings[network]
         items: Any = probing.items
-        chosen = [each for each in probing.layers if str(each) == label]
+        hooked = [candidate for candidate in probing.layers if str(candidate) == label]
         ablator = Ablator(
             probing.model,
-            Subset(items, self._counted.tolist()),
-            chosen or [label],
+            Subset(items, self._measured.tolist()),
+            hooked or [label],
             run=probing.run,
             arguments=getattr(items, "arguments", None),
             given={label: torch.from_numpy(levels).float()},
         )
-        if network not in self._whole:
-            self._whole[network] = ablator.logits([{}])[0]
-        whole = self._whole[network]
-        step = max(1, BYTES // max(1, whole.nbytes))
-        found = list[Floats]()
+        if network not in self._unchanged_logits:
+            self._unchanged_logits[network] = ablator.logits([{}])[0]
+        unchanged = self._unchanged_logits[network]
+        # The ablator returns the class scores of all its units at once: pass a few at a time.
+        step = max(1, MAX_LOGIT_BYTES // max(1, unchanged.nbytes))
+        changes = list[Floats]()
         for start in range(0, len(units), step):
-            part = ablator.logits([{label: [unit]} for unit in units[start : start + step]])
-            found.append(np.linalg.norm((part - whole).astype(np.float64), axis=2).mean(1))
-        return np.concatenate(found)
+            logits = ablator.logits([{label: [unit]} for unit in units[start : start + step]])
+            distances = np.linalg.norm((logits - unchanged).astype(np.float64), axis=2)
+            changes.append(distances.mean(1))
+        return np.concatenate(changes)
 
     def signature(self) -> str:
-        """Return everything that the numbers depend on but the texts."""
-        return "|".join([SIMULATION, self.presences.digest, self.held.digest])
+        """Return everything but the texts that the values depend on."""
+        return "|".join([SIMULATION, self.presences.digest, self.held_out.digest])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding.functional import Floats
+from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError
 from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import Meaning, parse

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.shared.concept_formulas import readable
-from leaderboard.grounding.functional import Floats
+from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError, some
 from milannotations.utils.files import check_is_file
 

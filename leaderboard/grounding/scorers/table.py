@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leaderboard.grounding.functional import Floats
+from leaderboard.metrics.base import Floats
 from leaderboard.metrics.text import normalise
 from milannotations.errors import InputError, some
 from milannotations.utils.files import check_is_file, sha256
