@@ -121,12 +121,12 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
     else:
         screen = console()
         screen.print(
-            sanity_table.verdicts(verdicts, screen.width),
+            sanity_table.verdict_table(verdicts, screen.width),
             "",
-            sanity_table.rankings(rankings),
+            sanity_table.ranking_table(rankings),
             "",
         )
-        screen.print(*sanity_table.explained(verdicts), sep="\n", style="dim")
+        screen.print(*sanity_table.verdict_notes(verdicts), sep="\n", style="dim")
     low = [each for each in verdicts if each.prevalence <= sanity_checks.RARE_PREVALENCE]
     if any(each.verdict != "pass" for each in low):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What a person reads of a score in activations, and of tests of metrics."""
+"""Header and notes of a grounded score, for the console and the pages of the leaderboard."""
 
 from __future__ import annotations
 
@@ -9,44 +9,54 @@ if TYPE_CHECKING:
 
 
 def head(record: Record) -> str:
-    """Return what was scored, and on what, in a line."""
-    grounding, said = record.grounding, record.predictions
+    """Return one line on what was scored, and on which images."""
+    grounding, predictions = record.grounding, record.predictions
     assert grounding is not None
-    of = f", {grounding.grid} x {grounding.grid} regions each" if grounding.grid else ""
+    grid = f", {grounding.grid} x {grounding.grid} regions each" if grounding.grid else ""
     return (
         f"{record.method} on the activations of {', '.join(grounding.networks)}: "
-        f"{said.n_ok:,} of {record.edition.n_units:,} units described, {said.n_distinct:,} "
-        f"distinct; {grounding.images['count']:,} pictures{of}; judged by {judge(grounding)}"
+        f"{predictions.n_ok:,} of {record.edition.n_units:,} units described, "
+        f"{predictions.n_distinct:,} distinct; {grounding.images['count']:,} images{grid}; "
+        f"judged by {judge(grounding)}"
     )
 
 
 def judge(grounding: Grounding) -> str:
-    """Return what said in which pictures a description holds, in few words."""
+    """Return a short name of the scorer that judged presence in images."""
     parts = (grounding.scorer.get(part) for part in ("scorer", "model", "file"))
     return " ".join(str(part) for part in parts if part)
 
 
 def notes(record: Record) -> list[str]:
-    """Return what to know about the score, a line each."""
+    """Return the caveats of a grounded score, one line each."""
     grounding = record.grounding
     assert grounding is not None
-    made = []
+    lines = []
     if grounding.n_unreadable:
-        made.append(
+        lines.append(
             f"The scorer cannot read the descriptions of {grounding.n_unreadable:,} units: they "
-            "count as failures (all units) and are not in the score."
+            "count as failures in the column 'all units' and are left out of the score."
         )
-    said = {True: "Held out", False: "NOT HELD OUT", None: "Not known to be held out"}
-    made.append(f"{said[grounding.held_out]}: {' '.join(grounding.why)}")
+    verdicts = {
+        True: "Held out",
+        False: "Not held out, so the score is optimistic",
+        None: "Not known to be held out",
+    }
+    lines.append(f"{verdicts[grounding.held_out]}: {' '.join(grounding.why)}")
     if grounding.same_model:
-        made.append("THE JUDGE IS THE MODEL THAT THE METHOD CHOSE BY: it agrees with itself.")
+        lines.append(
+            "Self-judged: the scorer is the model by which the method chose its descriptions."
+        )
     elif grounding.same_family:
-        made.append("The judge is a text-image model, as the one that the method chose by.")
+        lines.append(
+            "The scorer is a text-image model, like the one by which the method chose its "
+            "descriptions."
+        )
     if grounding.one_picture_a_label:
-        made.append(
-            "A label has one picture: means over units can be read, and no ranking of units."
+        lines.append(
+            "Each label has one image: read means over units only, and no ranking of units."
         )
     failing = [f"{name} ({', '.join(tests)})" for name, tests in grounding.fails.items()]
     if failing:
-        made.append(f"Fails a sanity test, and is shown to compare: {'; '.join(failing)}.")
-    return made
+        lines.append(f"Fails a sanity test, shown for comparison: {'; '.join(failing)}.")
+    return lines

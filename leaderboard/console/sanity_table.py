@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from leaderboard.grounding.sanity_checks import SanityVerdict, TruthRanking
 
 
-def verdicts(found: Sequence[SanityVerdict], width: int = 200) -> Any:
-    """Return a rich table of sanity tests: a metric and a test a row, a prevalence a column.
+def verdict_table(verdicts: Sequence[SanityVerdict], width: int = 200) -> Any:
+    """Return a rich table of sanity tests: one row per metric and test, one column per prevalence.
 
-    In a cell: verdict, mean drop, share of units that fell.
+    A cell holds the verdict, the mean drop, and the share of units whose score fell.
     """
     from rich.table import Table
 
-    prevalences = sorted({each.prevalence for each in found})
+    prevalences = sorted({verdict.prevalence for verdict in verdicts})
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("metric")
     table.add_column("test")
     for prevalence in prevalences:
         table.add_column(f"at {short(prevalence, 3)}")
     pad = 11 if width >= 110 else 4
-    cells = {(each.metric, each.test, each.prevalence): each for each in found}
-    for metric, test in dict.fromkeys((each.metric, each.test) for each in found):
+    cells = {(v.metric, v.test, v.prevalence): v for v in verdicts}
+    for metric, test in dict.fromkeys((v.metric, v.test) for v in verdicts):
         row = [cells[metric, test, prevalence] for prevalence in prevalences]
         table.add_row(
             metric,
@@ -38,8 +38,8 @@ def verdicts(found: Sequence[SanityVerdict], width: int = 200) -> Any:
     return table
 
 
-def rankings(found: Sequence[TruthRanking]) -> Any:
-    """Return a rich table of how metrics tell truths apart, a metric a row."""
+def ranking_table(rankings: Sequence[TruthRanking]) -> Any:
+    """Return a rich table of how well metrics separate truths, one row per metric."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -48,10 +48,10 @@ def rankings(found: Sequence[TruthRanking]) -> Any:
         "best of\nall truths", "two senses:\nboth named", "one named", "units",
     ):  # fmt: skip
         table.add_column(title, justify="left" if title == "metric" else "right")
-    for each in found:
-        both, one = each.half or (None, None)
-        cells = (each.auc, each.first, each.truth, each.best, both, one)
-        table.add_row(each.metric, *map(digits, cells), f"{each.units:,}")
+    for ranking in rankings:
+        both, one = ranking.half or (None, None)
+        values = (ranking.auc, ranking.first, ranking.truth, ranking.best, both, one)
+        table.add_row(ranking.metric, *map(digits, values), f"{ranking.units:,}")
     return table
 
 
@@ -62,47 +62,50 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
     "precision": (MISSING_LABELS,),
     "mad": (MISSING_LABELS,),
 }
-"""Tests that a metric fails by Oikarinen et al. 2025."""
+"""Tests that each metric fails according to Oikarinen et al. 2025."""
 
 PUBLISHED_EITHER = ("accuracy", "balanced-accuracy", "auroc", "spearman", "pearson-top-random")
-"""Metrics that fail one or both by the same paper; which is not known here."""
+"""Metrics that fail at least one test in the same paper; which one is not known here."""
 
-_EXPLAINED = (
-    "Drop: mean over units of what the score falls by, as a share of the metric's range (where it "
-    "has no bounds, over right, wrong and random labels); fell: units whose score falls by more "
-    "than .001 of it. A test is passed where more than 90 % fall; where the mean drop is below "
-    ".005, the metric is insensitive, which is no pass.",
+_LEGEND = (
+    "Drop: mean decrease of the score over units, as a share of the metric's range (for a metric "
+    "without bounds, the range over right, wrong and random labels). Fell: units whose score "
+    "decreases by more than .001 of the range. A test is passed if more than 90 % of units fall; "
+    "with a mean drop below .005, the metric is insensitive, which is not a pass.",
     "SYNTHETIC: planted units of the mini world, scenes drawn with and without the concept.",
 )
 
 
-def explained(found: Sequence[SanityVerdict]) -> list[str]:
-    """Return what to know about sanity tests, and where they differ from what was published."""
-    lines = list(_EXPLAINED)
-    for each in found:
-        published = PUBLISHED.get(each.metric)
-        if published is None or (each.test in published) == (each.verdict != "pass"):
+def verdict_notes(verdicts: Sequence[SanityVerdict]) -> list[str]:
+    """Return the legend of the table of sanity tests, and differences from published verdicts."""
+    lines = list(_LEGEND)
+    for verdict in verdicts:
+        published = PUBLISHED.get(verdict.metric)
+        if published is None or (verdict.test in published) == (verdict.verdict != "pass"):
             continue
-        at = f"{each.metric}, {each.test}, at {short(each.prevalence, 3)}"
-        said = "fails" if each.test in published else "passes"
-        lines.append(f"Differs: {at}: {each.verdict}; published: {said}. {_why(each)}")
-    for name in dict.fromkeys(each.metric for each in found if each.metric not in PUBLISHED):
-        lines += _unpublished(name, [each for each in found if each.metric == name])
+        cell = f"{verdict.metric}, {verdict.test}, at {short(verdict.prevalence, 3)}"
+        expected = "fails" if verdict.test in published else "passes"
+        lines.append(
+            f"Differs: {cell}: {verdict.verdict}; published: {expected}. {_explanation(verdict)}"
+        )
+    for name in dict.fromkeys(v.metric for v in verdicts if v.metric not in PUBLISHED):
+        lines += _unpublished_notes(name, [v for v in verdicts if v.metric == name])
     return lines
 
 
-def _unpublished(name: str, found: Sequence[SanityVerdict]) -> list[str]:
-    """Return what differs of a metric of which it is not known which test it fails, if any."""
-    low = [each for each in found if each.prevalence <= RARE_PREVALENCE]
-    passes = all(each.verdict == "pass" for each in low)
-    if name in PUBLISHED_EITHER and low and passes:
+def _unpublished_notes(name: str, verdicts: Sequence[SanityVerdict]) -> list[str]:
+    """Return what differs for a metric whose published verdict per test is not known, if any."""
+    rare = [v for v in verdicts if v.prevalence <= RARE_PREVALENCE]
+    passes = all(v.verdict == "pass" for v in rare)
+    if name in PUBLISHED_EITHER and rare and passes:
         return [
-            f"Differs: {name} passes both up to {short(RARE_PREVALENCE, 3)}; published: it does "
-            "not. Units here fire in few samples without their concept; the paper's were noisier."
+            f"Differs: {name} passes both tests up to {short(RARE_PREVALENCE, 3)}; published: it "
+            "does not. Units here fire in few samples without their concept; the paper's were "
+            "noisier."
         ]
-    missed = {each.test for each in low if each.verdict != "pass"}
-    high = [each for each in found if each.prevalence > RARE_PREVALENCE and each.test in missed]
-    if high and all(each.verdict == "pass" for each in high):
+    failed = {v.test for v in rare if v.verdict != "pass"}
+    common = [v for v in verdicts if v.prevalence > RARE_PREVALENCE and v.test in failed]
+    if common and all(v.verdict == "pass" for v in common):
         return [
             f"At higher prevalence {name} passes what it fails up to "
             f"{short(RARE_PREVALENCE, 3)}: so many labels are wrong there that it notices."
@@ -110,15 +113,16 @@ def _unpublished(name: str, found: Sequence[SanityVerdict]) -> list[str]:
     return []
 
 
-def _why(each: SanityVerdict) -> str:
-    if each.prevalence <= RARE_PREVALENCE:
+def _explanation(verdict: SanityVerdict) -> str:
+    """Return why a verdict can differ from the published one."""
+    if verdict.prevalence <= RARE_PREVALENCE:
         return "Units here are noisier, or cleaner, than the classifier outputs of the paper."
-    if each.test == MISSING_LABELS:
+    if verdict.test == MISSING_LABELS:
         return (
-            "A common concept's missing labels are a sizeable part of the samples without it, "
+            "The missing labels of a common concept are a large part of the samples without it, "
             "which then look active."
         )
     return (
-        "A common concept's extra labels are a sizeable part of the samples without it, and leave "
-        "few that are right."
+        "The extra labels of a common concept are a large part of the samples without it and "
+        "leave few samples that are right."
     )

@@ -1,12 +1,12 @@
-"""Scores grounded in activations, and tests of the metrics themselves.
+"""Grounded scores: how well descriptions predict activations; and tests of such metrics.
 
     from leaderboard import grounding
-    from leaderboard.grounding import held
+    from leaderboard.grounding.activations import probe_mini
 
-    grounding.score("mine.csv", held.of_mini(), "grammar", references="mini", split="test")
+    grounding.score("mine.csv", probe_mini(), "grammar", references="mini", split="test")
 
-A scorer says in which held-out pictures a description holds, a metric how well that goes with what
-the unit does there, and everything else is as for words: `leaderboard.score`.
+A scorer tells in which held-out images a description holds; a metric compares that with the unit's
+activations there. Everything else is shared with scores against words: `leaderboard.score`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["score"]
 
 
 def __getattr__(name: str) -> Any:
-    # listing commands must not wait for numpy and pydantic
+    # `milan --help` imports this package and must not wait for numpy and pydantic.
     if name in __all__:
         from leaderboard.grounding import scoring
 

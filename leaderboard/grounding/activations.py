@@ -1,8 +1,8 @@
-"""What units did on pictures that played no part in choosing their exemplars.
+"""Activations of units on held-out images: images that no exemplar was chosen from.
 
-Activations are those of the exemplar engine's tallies, of one pass over the pictures
-(`baselines.Probing`), kept by content where a cache is given: any number of descriptions, metrics
-and methods costs no further pass.
+Activations are read with the exemplar engine's tallies in one pass over the images
+(`baselines.Probing`). With a cache they are stored under the digest of their content, so further
+descriptions, metrics and methods need no other pass.
 """
 
 from __future__ import annotations
@@ -31,48 +31,50 @@ if TYPE_CHECKING:
     from milannotations.probes.base import Labels
 
 MIN_IMAGES = 20
-"""Pictures that a score takes; fewer say nothing of when a unit fires."""
+"""Fewest held-out images for a score."""
+
+Layer = tuple[str, str]
 
 
 class ProbeSubset:
-    """Some pictures of a probe data set, themselves a probe data set.
+    """A subset of the images of a probe dataset; itself a probe dataset.
 
     Args:
-        probe: all of them.
-        places: which, ascending.
-        chosen: how they were chosen, for records.
+        probe: the whole probe dataset.
+        indices: indices of the images, ascending.
+        sampling: how the images were chosen, for records.
     """
 
-    def __init__(self, probe: Probe, places: Sequence[int], chosen: Mapping[str, Any]) -> None:
-        self.whole, self.places = probe, list(places)
+    def __init__(self, probe: Probe, indices: Sequence[int], sampling: Mapping[str, Any]) -> None:
+        self.whole, self.indices = probe, list(indices)
         self.name, self.concepts = probe.name, probe.concepts
-        listed = hashlib.sha256(" ".join(map(str, self.places)).encode()).hexdigest()
-        self.source = {**probe.source, "sample": {**chosen, "places": listed}}
+        digest = hashlib.sha256(" ".join(map(str, self.indices)).encode()).hexdigest()
+        self.source = {**probe.source, "sample": {**sampling, "places": digest}}
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def source_id(self, i: int) -> str:
-        """Return where a picture came from."""
-        return self.whole.source_id(self.places[i])
+        """Return the source id of an image."""
+        return self.whole.source_id(self.indices[i])
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture, RGB, whole."""
-        return self.whole.image(self.places[i])
+        """Return an image, RGB, uncropped."""
+        return self.whole.image(self.indices[i])
 
     def labels(self, i: int, size: tuple[int, int]) -> Labels:
-        """Return label maps; see `probes.Probe`."""
-        return self.whole.labels(self.places[i], size)
+        """Return the label maps of an image; see `probes.Probe`."""
+        return self.whole.labels(self.indices[i], size)
 
 
 @dataclass(frozen=True)
 class ImageSampling:
-    """Which pictures of a probe data set are looked at.
+    """Choice of held-out images from a probe dataset.
 
     Attributes:
-        limit: how many, drawn uniformly; None takes all of them.
-        seed: of the draw.
-        without: source ids of pictures that are left out: exemplars of the units.
+        limit: number of images, drawn uniformly; None takes all of them.
+        seed: random seed of the draw.
+        without: source ids of images to leave out: exemplars of the units.
     """
 
     limit: int | None = None
@@ -80,119 +82,126 @@ class ImageSampling:
     without: Collection[str] = field(default=frozenset(), repr=False)
 
     def __call__(self, probe: Probe) -> Probe:
-        """Return the pictures that are looked at.
+        """Return the chosen images as a probe dataset.
 
         Raises:
-            InputError: fewer than `MIN_IMAGES`.
+            InputError: fewer than `MIN_IMAGES` images are left.
         """
         without = set(self.without)
-        left = [i for i in range(len(probe)) if not without or probe.source_id(i) not in without]
-        taken_out = len(probe) - len(left)
-        if self.limit is not None and self.limit < len(left):
-            draw = np.random.default_rng([self.seed, len(left), self.limit])
-            left = [left[i] for i in np.sort(draw.permutation(len(left))[: self.limit])]
-        if len(left) < MIN_IMAGES:
-            beside = f", {taken_out:,} of them exemplars that were left out" if taken_out else ""
+        indices = [i for i in range(len(probe)) if not without or probe.source_id(i) not in without]
+        n_left_out = len(probe) - len(indices)
+        if self.limit is not None and self.limit < len(indices):
+            rng = np.random.default_rng([self.seed, len(indices), self.limit])
+            indices = [indices[i] for i in np.sort(rng.permutation(len(indices))[: self.limit])]
+        if len(indices) < MIN_IMAGES:
+            beside = f", {n_left_out:,} of them exemplars that were left out" if n_left_out else ""
             raise InputError(
-                f"{len(left):,} held-out pictures of {probe.name} ({len(probe):,} pictures"
-                f"{beside}); expected at least {MIN_IMAGES}. Give other pictures: --images DIR, or "
-                "keep the exemplars, which the record then says: --keep-exemplars."
+                f"Only {len(indices):,} held-out images of {probe.name} ({len(probe):,} images"
+                f"{beside}); expected at least {MIN_IMAGES}. Give other images with --images DIR, "
+                "or keep the exemplars with --keep-exemplars (the record then says so)."
             )
-        if len(left) == len(probe):
+        if len(indices) == len(probe):
             return probe
-        how = {"pictures": len(left), "seed": self.seed, "exemplars_left_out": taken_out}
-        return ProbeSubset(probe, left, how)
+        # The keys are part of the record and of the digest of the activations.
+        sampling = {"pictures": len(indices), "seed": self.seed, "exemplars_left_out": n_left_out}
+        return ProbeSubset(probe, indices, sampling)
 
 
 class HeldOutActivations:
-    """Activations of networks on one set of pictures, whole or by region.
+    """Activations of one or more networks on one set of images, per image or per region.
 
     Args:
-        probings: networks on the pictures, by name. All are shown the same ones.
-        grid: regions a side; None takes pictures whole, with mean activations.
-        pool: of whole pictures: `mean` or `max` over positions.
+        probings: networks on the images, by name; all see the same images.
+        grid: regions per side; None pools whole images.
+        pool: pooling over positions of a whole image: `mean` or `max`.
 
     Raises:
-        InputError: networks on different pictures.
+        InputError: the networks see different images.
     """
 
     def __init__(
         self, probings: Mapping[str, Probing], *, grid: int | None = None, pool: str = "mean"
     ) -> None:
-        digests = {json.dumps(each.probe.source, sort_keys=True) for each in probings.values()}
-        if len(digests) != 1:
+        sources = {
+            json.dumps(probing.probe.source, sort_keys=True) for probing in probings.values()
+        }
+        if len(sources) != 1:
             raise InputError(
-                f"{len(probings)} networks were shown {len(digests)} sets of pictures; expected "
-                "one that all are shown, so that a description is looked for once."
+                f"{len(probings)} networks were shown {len(sources)} sets of images; expected one "
+                "set for all networks."
             )
         self.probings, self.grid, self.pool = dict(probings), grid, pool
 
     @property
     def probe(self) -> Probe:
-        """The pictures, with what is known of them."""
+        """Probe dataset with the images and their labels."""
         return next(iter(self.probings.values())).probe
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """What label maps of the pictures tell."""
+        """Concepts in the label maps of the images."""
         return next(iter(self.probings.values())).concepts
 
     @property
     def samples(self) -> int:
-        """Pictures, or regions of all pictures."""
+        """Number of images, or of regions of all images."""
         return len(self.probe) * (1 if self.grid is None else self.grid**2)
 
     @cached_property
-    def layers(self) -> dict[tuple[str, str], Floats]:
+    def layers(self) -> dict[Layer, Floats]:
         """Activations by network and layer: float64 (sample, unit)."""
-        found: dict[tuple[str, str], Floats] = {}
+        activations: dict[Layer, Floats] = {}
         for network, probing in self.probings.items():
             for label, values in _read(probing, self.grid, self.pool).items():
-                found[network, label] = values.astype(np.float64)
-        return found
+                activations[network, label] = values.astype(np.float64)
+        return activations
 
     def covers(self, units: Sequence[Unit]) -> NDArray[np.bool_]:
-        """Return which units are among those that were seen: bool (unit,)."""
-        sizes = {key: values.shape[1] for key, values in self.layers.items()}
+        """Return which units have activations: bool (unit,)."""
+        sizes = {layer: values.shape[1] for layer, values in self.layers.items()}
         return np.array([unit.unit < sizes.get(unit[:2], 0) for unit in units], dtype=bool)
 
     def of(self, keys: Sequence[str]) -> Floats:
-        """Return activations of units by key: float64 (sample, unit), nan of those not seen.
+        """Return activations of units by key.
 
         Args:
             keys: `network/layer/unit`, as `str(Unit)` writes them.
+
+        Returns:
+            float64 (sample, unit); nan for units without activations.
         """
-        found = np.full((self.samples, len(keys)), np.nan)
-        places: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        activations = np.full((self.samples, len(keys)), np.nan)
+        # Group the columns by layer, so that each layer is indexed once.
+        by_layer: dict[Layer, list[tuple[int, int]]] = {}
         for column, key in enumerate(keys):
             head, _, index = key.rpartition("/")
-            known = self._named.get(head)
-            if known is not None and int(index) < self.layers[known].shape[1]:
-                places.setdefault(known, []).append((column, int(index)))
-        for layer, pairs in places.items():
-            columns, indices = zip(*pairs, strict=True)
-            found[:, list(columns)] = self.layers[layer][:, list(indices)]
-        return found
+            layer = self._layer_of_head.get(head)
+            if layer is not None and int(index) < self.layers[layer].shape[1]:
+                by_layer.setdefault(layer, []).append((column, int(index)))
+        for layer, pairs in by_layer.items():
+            columns, units = zip(*pairs, strict=True)
+            activations[:, list(columns)] = self.layers[layer][:, list(units)]
+        return activations
 
     @cached_property
-    def _named(self) -> dict[str, tuple[str, str]]:
+    def _layer_of_head(self) -> dict[str, Layer]:
+        """Layer by the head of a unit's key: network names may hold slashes as well."""
         return {f"{network}/{layer}": (network, layer) for network, layer in self.layers}
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """Pictures and networks, for records."""
+        """Images, networks and pooling, for records."""
         return {
             "images": {**self.probe.source, "count": len(self.probe)},
-            "networks": {name: each.source["model"] for name, each in self.probings.items()},
+            "networks": {name: probing.source["model"] for name, probing in self.probings.items()},
             "grid": self.grid,
             "pool": "cells" if self.grid is not None else self.pool,
         }
 
     @cached_property
     def digest(self) -> str:
-        """Of networks and pictures: equal ones, equal activations."""
-        made = json.dumps(self.source, sort_keys=True)
-        return hashlib.sha256(made.encode()).hexdigest()[:24]
+        """Digest of `source`: equal digests, equal activations."""
+        return hashlib.sha256(json.dumps(self.source, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _read(probing: Probing, grid: int | None, pool: str) -> dict[str, NDArray[np.float32]]:
@@ -202,27 +211,29 @@ def _read(probing: Probing, grid: int | None, pool: str) -> dict[str, NDArray[np
     from milannotations.exemplars.tallies.grid_pooled import Cells
 
     side = grid
-    tallied = probing.tallied(f"cells {side}", lambda _: Cells(side))
+    results = probing.tallied(f"cells {side}", lambda _: Cells(side))
+    # (image, unit, cell) -> (image, cell, unit) -> (image * cell, unit)
     return {
-        label: found.values.movedim(1, 2).flatten(0, 1).numpy() for label, found in tallied.items()
+        label: result.values.movedim(1, 2).flatten(0, 1).numpy()
+        for label, result in results.items()
     }
 
 
 def exemplar_source_ids(
     edition: str | os.PathLike[str], config: str | None = None
 ) -> frozenset[str]:
-    """Return the source ids of all exemplars of an edition; none where it has no pictures.
+    """Return the source ids of all exemplars of an edition; empty if it has no images.
 
     Raises:
-        InputError: no such edition or config.
+        InputError: unknown edition or config.
     """
     from milannotations.editions import loading
     from milannotations.editions.configs import pick_config
 
     config = pick_config(edition, config)
-    loaded = loading.load(edition, config, columns=["source_ids"], streaming=True)
-    rows = (row["source_ids"] for part in loaded.values() for row in part)
-    return frozenset(each for row in rows if row is not None for each in row)
+    splits = loading.load(edition, config, columns=["source_ids"], streaming=True)
+    rows = (row["source_ids"] for split in splits.values() for row in split)
+    return frozenset(source_id for row in rows if row is not None for source_id in row)
 
 
 def probe_subject(
@@ -232,30 +243,30 @@ def probe_subject(
     *,
     grid: int | None = None,
 ) -> HeldOutActivations:
-    """Return what the units of a network did on held-out pictures.
+    """Read the activations of a network's units on held-out images.
 
     Args:
-        subject: the network, and the pictures.
-        units: whose layers are looked at.
-        sampling: chooses among the pictures.
+        subject: the network and the images.
+        units: units whose layers are read.
+        sampling: chooses held-out images, such as `ImageSampling`.
         grid: see `HeldOutActivations`.
 
     Raises:
-        InputError: as `Subject.probings`; too few pictures.
+        InputError: as `Subject.probings`; too few images.
     """
     return HeldOutActivations(subject.probings(units, sampling), grid=grid)
 
 
 def probe_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldOutActivations:
-    """Return the networks of the mini world on scenes that no exemplar is of.
+    """Read the activations of the mini networks on scenes that no exemplar was chosen from.
 
     Args:
         grid: see `HeldOutActivations`.
-        networks: those alone.
+        networks: names of networks; all of them if empty.
 
     Raises:
-        InputError: no such network.
+        InputError: unknown network.
     """
-    from baselines.shared.probe_statistics import of_mini as probings
+    from baselines.shared.probe_statistics import of_mini
 
-    return HeldOutActivations(probings(list(networks)), grid=grid)
+    return HeldOutActivations(of_mini(list(networks)), grid=grid)

@@ -1,9 +1,9 @@
-"""How well a metric agrees with people who rated descriptions of the same unit.
+"""Agreement of metrics with human ratings of descriptions of the same unit.
 
-The published file (Bai et al. 2024, Describe-and-Dissect) has a unit a row, several labels of it
-and two people's ratings of each, from 1 to 5: columns `NAME Label`, `NAME E1 Rating`,
-`NAME E2 Rating`. What a unit's labels share is compared, never units: of two labels of a unit that
-people rated differently, does the metric prefer the one that they did?
+The published file (Bai et al. 2024, Describe-and-Dissect) has one row per unit, several labels of
+the unit, and two humans' ratings of each label from 1 to 5: columns `NAME Label`,
+`NAME E1 Rating` and `NAME E2 Rating`. Labels are compared within a unit, never between units: of
+two labels that humans rated differently, does the metric prefer the same one?
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.files import check_is_file
 
-LABEL, RATERS = " Label", (" E1 Rating", " E2 Rating")
+LABEL_SUFFIX = " Label"
+RATING_SUFFIXES = (" E1 Rating", " E2 Rating")
 
 
 @dataclass(frozen=True)
 class RatedUnit:
-    """Labels of a unit and what people gave each: ratings[label][rater]."""
+    """Labels of a unit with their ratings: `ratings[label][rater]`."""
 
     unit: Unit
     ratings: Mapping[str, tuple[float, ...]]
@@ -37,14 +38,14 @@ class RatedUnit:
 
 @dataclass(frozen=True)
 class RatingAgreement:
-    """Of pairs of labels that were rated differently, how often the preference is the same.
+    """Share of label pairs on which a metric and human ratings have the same preference.
 
     Attributes:
-        metric: its name.
-        share: of pairs, ties half; mean over units.
-        low, high: of its interval, over units.
-        people: the same of one rater with the other.
-        n_pairs, n_units: how many were compared.
+        metric: name of the metric.
+        share: share of pairs of labels with different ratings, ties half; mean over units.
+        low, high: ends of the 95 % bootstrap interval over units.
+        people: the same share for one rater against the other.
+        n_pairs, n_units: pairs and units compared.
         n_unreadable: labels that the scorer could not read.
     """
 
@@ -62,68 +63,66 @@ class RatingAgreement:
 
 
 def read_ratings(path: str | Path, network: str, layer: str = "layer{}") -> list[RatedUnit]:
-    """Return rated labels of units; those that nobody rated are left out.
+    """Read rated labels of units; labels without ratings are left out.
 
     Args:
-        path: the file.
-        network: whose units they are.
-        layer: what the column `Layer` is put into.
+        path: CSV file in the layout of Describe-and-Dissect.
+        network: name of the network of all units.
+        layer: format of a layer's name, filled with the column `Layer`.
 
     Raises:
         InputError: no such file, other columns, a rating that is no number.
     """
     with check_is_file(path).open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
-        names = [
-            name.removesuffix(LABEL) for name in reader.fieldnames or () if name.endswith(LABEL)
-        ]
-        short = {name: _rated_as(name, reader.fieldnames or ()) for name in names}
-        if not names or not {"Layer", "Unit"} <= set(reader.fieldnames or ()):
+        columns = reader.fieldnames or ()
+        names = [c.removesuffix(LABEL_SUFFIX) for c in columns if c.endswith(LABEL_SUFFIX)]
+        rated_names = {name: _rated_name(name, columns) for name in names}
+        if not names or not {"Layer", "Unit"} <= set(columns):
             raise InputError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ())[:200]}; expected "
-                "Layer, Unit, and 'NAME Label', 'NAME E1 Rating', 'NAME E2 Rating' of each label."
+                f"{path} has the columns {', '.join(columns)[:200]}; expected "
+                "Layer, Unit, and 'NAME Label', 'NAME E1 Rating', 'NAME E2 Rating' for each label."
             )
-        found = []
+        units = []
         for row in reader:
             ratings: dict[str, tuple[float, ...]] = {}
             for name in names:
-                label = normalise(row[name + LABEL] or "")
-                given = [row.get(short[name] + rater) or "" for rater in RATERS]
-                if label and all(given):
-                    ratings[label] = tuple(_number(one, path) for one in given)
-            found.append(
-                RatedUnit(Unit(network, layer.format(row["Layer"]), int(row["Unit"])), ratings)
-            )
-    return found
+                label = normalise(row[name + LABEL_SUFFIX] or "")
+                cells = [row.get(rated_names[name] + suffix) or "" for suffix in RATING_SUFFIXES]
+                if label and all(cells):
+                    ratings[label] = tuple(_number(cell, path) for cell in cells)
+            unit = Unit(network, layer.format(row["Layer"]), int(row["Unit"]))
+            units.append(RatedUnit(unit, ratings))
+    return units
 
 
 def rating_agreement(
     metric: GroundedMetric, rated: Sequence[RatedUnit], seed: int = 0
 ) -> RatingAgreement:
-    """Return how well a metric agrees with people on which of a unit's labels is better.
+    """Compute how often a metric and human ratings prefer the same label of a unit.
 
     Args:
-        metric: of the network's activations.
-        rated: labels of its units.
-        seed: of the interval's draws.
+        metric: metric of the network's activations.
+        rated: rated labels of the network's units.
+        seed: random seed of the interval.
     """
-    shares, people = list[float](), list[float]()
-    pairs = unreadable = 0
-    for each in rated:
-        labels = list(each.ratings)
-        scores = metric.pairs(labels, [(str(each.unit),)])[:, 0] if labels else np.empty(0)
-        unreadable += int(np.isnan(scores).sum())
-        means = [float(np.mean(each.ratings[label])) for label in labels]
-        same = [
-            _alike(scores[i] - scores[j], means[i] - means[j])
+    shares, human_shares = list[float](), list[float]()
+    n_pairs = n_unreadable = 0
+    for member in rated:
+        labels = list(member.ratings)
+        scores = metric.pairs(labels, [(str(member.unit),)])[:, 0] if labels else np.empty(0)
+        n_unreadable += int(np.isnan(scores).sum())
+        means = [float(np.mean(member.ratings[label])) for label in labels]
+        agreements = [
+            _agreement(scores[i] - scores[j], means[i] - means[j])
             for i, j in combinations(range(len(labels)), 2)
             if means[i] != means[j] and np.isfinite(scores[i] - scores[j])
         ]
-        if same:
-            shares.append(float(np.mean(same)))
-            pairs += len(same)
-        if own := _between_raters(each):
-            people.append(float(np.mean(own)))
+        if agreements:
+            shares.append(float(np.mean(agreements)))
+            n_pairs += len(agreements)
+        if between_raters := _between_raters(member):
+            human_shares.append(float(np.mean(between_raters)))
     low = high = None
     if shares:
         weights = statistics.bootstrap_weights(len(shares), 1000, seed)
@@ -135,31 +134,31 @@ def rating_agreement(
         float(np.mean(shares)) if shares else None,
         low,
         high,
-        float(np.mean(people)) if people else None,
-        pairs,
+        float(np.mean(human_shares)) if human_shares else None,
+        n_pairs,
         len(shares),
-        unreadable,
+        n_unreadable,
     )
 
 
-def _between_raters(each: RatedUnit) -> list[float]:
-    """Return, of pairs that the first rater rated differently, how alike the second did."""
-    given = list(each.ratings.values())
+def _between_raters(rated: RatedUnit) -> list[float]:
+    """Return the second rater's agreement on each pair that the first rater rated differently."""
     return [
-        _alike(one[1] - other[1], one[0] - other[0])
-        for one, other in combinations(given, 2)
+        _agreement(one[1] - other[1], one[0] - other[0])
+        for one, other in combinations(rated.ratings.values(), 2)
         if one[0] != other[0]
     ]
 
 
-def _alike(one: float, other: float) -> float:
-    return 0.5 if one == 0 else float((one > 0) == (other > 0))
+def _agreement(difference: float, reference: float) -> float:
+    """Return 1 if two differences have the same sign, 0 if not, .5 if the first is 0."""
+    return 0.5 if difference == 0 else float((difference > 0) == (reference > 0))
 
 
-def _rated_as(name: str, columns: Sequence[str]) -> str:
-    """Return the name that ratings have: `Mean Caption Label` is rated as `Mean Caption`."""
+def _rated_name(name: str, columns: Sequence[str]) -> str:
+    """Return the name in the rating columns: `Mean Caption Label` is rated as `Mean Caption`."""
     for candidate in (name, name.rpartition(" ")[0]):
-        if candidate + RATERS[0] in columns:
+        if candidate + RATING_SUFFIXES[0] in columns:
             return candidate
     return name
 
@@ -168,4 +167,4 @@ def _number(text: str, path: str | Path) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{path}: the rating {text[:40]!r} is no number.") from None
+        raise InputError(f"{path}: rating {text[:40]!r} is no number; expected 1 to 5.") from None

@@ -225,7 +225,7 @@ def _from_file(path: Path) -> ActivationMetric:
         raise InputError(
             f"No file {path}. Expected a Python file with metric(presence, activations)."
         )
-    function = getattr(python_file.load(path), "metric", None)
+    function = getattr(python_file.load_module(path), "metric", None)
     if not callable(function):
         raise InputError(
             f"{path} has no function 'metric'. Expected metric(presence, activations): takes "
@@ -233,7 +233,7 @@ def _from_file(path: Path) -> ActivationMetric:
         )
 
     def value(presence: Floats, activations: Floats) -> Floats:
-        with python_file.running(path):
+        with python_file.run_user_code(path):
             values = np.asarray(function(presence, activations), dtype=np.float64)
         expected = (len(presence), activations.shape[1])
         if values.shape != expected:

@@ -1,12 +1,13 @@
-"""Does a metric notice that a description is wrong? Two sanity tests and a ranking.
+"""Sanity tests of metrics: does a metric notice that a description is wrong?
 
-Oikarinen et al. 2025, section 4: of a unit with a right concept, half of the concept's labels are
-taken away (*missing labels*: too narrow a description), or as many are added at random (*extra
-labels*: too wide a one). A metric passes where its score falls for more than nine units of ten. Of
-a unit whose truth is known, the truth should score above other truths.
+Oikarinen et al. 2025, section 4. A unit has a right concept; half of the concept's labels are
+removed (*missing labels*: the description is too narrow), or as many are added at random (*extra
+labels*: it is too wide). A metric passes if its score falls for more than nine in ten units.
 
-Units are those of the mini world. How often a concept is in the pictures decides much, so scenes
-are drawn anew, with and without the concept, until it has the prevalence that is asked for.
+`rank_truths` tests the opposite direction: a unit's known truth should score above other truths.
+
+The units are those of the mini world. Verdicts depend on how common a concept is, so scenes are
+redrawn, with and without the concept, until it has a given prevalence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from leaderboard import statistics
 from leaderboard.grounding.metrics import EXTRA_LABELS, MISSING_LABELS, ActivationMetric
-from leaderboard.grounding.scorers import Presences
+from leaderboard.grounding.scorers.base import Presences
 from leaderboard.grounding.scorers.grammar import GrammarScorer
 from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError
@@ -34,84 +35,91 @@ PREVALENCES = (0.001, 0.01, 0.1, 0.3)
 """Shares of samples with the concept."""
 
 RARE_PREVALENCE = 0.01
-"""Up to this prevalence, concepts are as rare as in photographs, and verdicts are published."""
+"""Highest prevalence at which concepts are as rare as in photographs; `fails` is for this range."""
 
-SAMPLES, POSITIVES = 2_000, 4
-"""Samples of a unit, or as many as have this many with the concept."""
+MIN_SAMPLES = 2_000
+"""Samples per unit, or more, until `MIN_POSITIVES` of them have the concept."""
+
+MIN_POSITIVES = 4
+"""Fewest samples with the concept."""
 
 DRAWS = 5
-"""Labels are taken away, and added, so often, and the scores averaged."""
+"""Repetitions of each random change of the labels; scores are averaged."""
 
-FALLS = 0.001
-"""A fall counts from this share of the metric's range on, as in the code of the paper."""
+MIN_DROP = 0.001
+"""Smallest fall that counts, as a share of the metric's range; from the code of the paper."""
 
-INSENSITIVE = 0.005
-"""A metric whose mean drop is a smaller share of its range hardly notices."""
+MIN_MEAN_DROP = 0.005
+"""Mean drop, as a share of the metric's range, below which a metric is insensitive."""
 
-ENOUGH = 0.9
-"""The share of units whose score is to fall."""
+PASSING_SHARE = 0.9
+"""Share of units that must be exceeded by those whose score falls."""
 
-FEWEST = 4
-"""Scenes with a unit's concept, and without, that a unit takes to be tested on."""
+MIN_SCENES = 4
+"""Fewest scenes with the concept, and without it, for a unit to be tested."""
 
 
 @dataclass(frozen=True)
 class UnitPool:
-    """Units whose concept is known, on scenes.
+    """Units with a known concept, on scenes.
 
     Attributes:
         activations: float64 (scene, unit).
-        presence: whether the concept is there: bool (unit, scene).
+        presence: presence of each unit's concept, bool (unit, scene).
     """
 
     activations: Floats
     presence: NDArray[np.bool_]
 
     @classmethod
-    def of_mini(cls, held: HeldOutActivations) -> UnitPool:
-        """Return the planted units that mean something, with scenes enough of both kinds.
+    def of_mini(cls, held_out: HeldOutActivations) -> UnitPool:
+        """Return the planted units with a meaning and with enough scenes of both kinds.
 
         Args:
-            held: networks of the mini world, on whole pictures.
+            held_out: activations of the mini networks, on whole images.
         """
-        units = [each for each in _planted(held) if each.formula.means_something]
-        presences = Presences(GrammarScorer(), held.probe)
-        there = presences.of([phrase(each.formula) for each in units]) > 0
-        count = there.sum(1)
-        enough = (count >= FEWEST) & (there.shape[1] - count >= FEWEST)
-        activations = held.of([str(each.unit) for each in units])
-        return cls(activations[:, enough], there[enough])
+        units = [planted for planted in _planted(held_out) if planted.formula.means_something]
+        presences = Presences(GrammarScorer(), held_out.probe)
+        presence = presences.of([phrase(planted.formula) for planted in units]) > 0
+        count = presence.sum(1)
+        enough = (count >= MIN_SCENES) & (presence.shape[1] - count >= MIN_SCENES)
+        activations = held_out.of([str(planted.unit) for planted in units])
+        return cls(activations[:, enough], presence[enough])
 
     def drawn(self, prevalence: float, seed: int) -> tuple[NDArray[np.bool_], Floats]:
-        """Return samples in which every unit's concept has the same places and this prevalence.
+        """Draw samples with a given prevalence of every unit's concept.
+
+        Each unit's own scenes are drawn with replacement, so that the samples with the concept are
+        the same rows for every unit.
 
         Returns:
-            Labels, bool (sample,), the same of all units, and activations, (sample, unit).
+            Labels, bool (sample,), the same for all units; activations, float64 (sample, unit).
         """
-        n = max(SAMPLES, round(POSITIVES / prevalence))
+        n = max(MIN_SAMPLES, round(MIN_POSITIVES / prevalence))
         k = round(prevalence * n)
-        draw = np.random.default_rng([seed, n, k])
-        made = np.empty((n, self.activations.shape[1]))
-        for unit, there in enumerate(self.presence):
-            own = self.activations[:, unit]
-            made[:k, unit] = draw.choice(own[there], k)
-            made[k:, unit] = draw.choice(own[~there], n - k)
-        return np.arange(n) < k, made
+        rng = np.random.default_rng([seed, n, k])
+        activations = np.empty((n, self.activations.shape[1]))
+        for unit, presence in enumerate(self.presence):
+            values = self.activations[:, unit]
+            activations[:k, unit] = rng.choice(values[presence], k)
+            activations[k:, unit] = rng.choice(values[~presence], n - k)
+        return np.arange(n) < k, activations
 
 
 @dataclass(frozen=True)
 class SanityVerdict:
-    """What a metric did in one test at one prevalence.
+    """Result of one metric in one sanity test at one prevalence.
 
     Attributes:
-        metric, test: their names.
+        metric: name of the metric.
+        test: name of the sanity test.
         prevalence: share of samples with the concept.
         score: mean over units, with the right labels.
         fell: share of units whose score fell.
-        drop: mean drop, as a share of the metric's range: its bounds or, where it has none, what
-            right, wrong and random labels have.
-        verdict: `pass`, `FAIL`, or `insensitive`, which is no pass.
-        units: how many.
+        drop: mean drop, as a share of the metric's range. The range is given by the metric's bounds
+            or, if it has none, by the scores of right, wrong and random labels.
+        verdict: `pass`, `FAIL`, or `insensitive`, which is not a pass.
+        units: number of units.
     """
 
     metric: str
@@ -128,85 +136,102 @@ class SanityVerdict:
 
 
 def run_sanity_tests(
-    kind: ActivationMetric,
+    metric: ActivationMetric,
     pool: UnitPool,
     prevalences: Sequence[float] = PREVALENCES,
     seed: int = 0,
 ) -> list[SanityVerdict]:
-    """Return what a metric does when labels are missing, and when there are too many.
+    """Run both sanity tests on a metric, at each prevalence.
 
-    A metric that is told in what share of samples a unit is active is told the prevalence.
+    A metric that takes the share of active samples is given the prevalence.
 
     Args:
-        kind: the metric.
-        pool: units whose concept is known.
-        prevalences: shares of samples with the concept, up to a half.
-        seed: of all draws.
+        metric: the metric.
+        pool: units with a known concept.
+        prevalences: shares of samples with the concept, above 0 and up to .5.
+        seed: random seed of all draws.
 
     Raises:
-        InputError: no units; a prevalence out of range; a metric that gives no finite numbers.
+        InputError: no units; a prevalence out of range; values of the metric that are not finite.
     """
     if not len(pool.presence):
-        raise InputError("There is no unit to test a metric on.")
-    made = []
+        raise InputError(
+            "No unit can be tested: none has enough scenes with and without its concept. Test "
+            "other networks: --network NAME."
+        )
+    verdicts = []
     for prevalence in prevalences:
         if not 0 < prevalence <= 0.5:
-            raise InputError(f"Prevalence {prevalence}; a share above 0, up to .5, was expected.")
+            raise InputError(
+                f"Prevalence {prevalence} is out of range; expected above 0, up to .5."
+            )
         labels, activations = pool.drawn(prevalence, seed)
-        draw = np.random.default_rng([seed, len(labels), 1])
+        rng = np.random.default_rng([seed, len(labels), 1])
         right = labels.astype(np.float64)
-        missing = np.stack([_without_half(labels, draw) for _ in range(DRAWS)])
-        extra = np.stack([_doubled(labels, draw) for _ in range(DRAWS)])
-        random = np.stack([draw.permutation(right) for _ in range(DRAWS)])
-        found = kind.at(prevalence)(np.vstack([right, missing, extra, random]), activations)
-        if not np.isfinite(found).all():
-            raise InputError(f"The metric '{kind.name}' gave numbers that are not finite.")
-        width = float(found.max() - found.min()) or 1.0
-        if kind.low is not None and kind.high is not None:
-            width = kind.high - kind.low
-        for test, rows in (
-            (MISSING_LABELS, found[1 : 1 + DRAWS]),
-            (EXTRA_LABELS, found[1 + DRAWS :][:DRAWS]),
-        ):
-            drop = (found[0] - rows.mean(0)) / width
-            fell = float((drop > FALLS).mean())
-            verdict = "FAIL" if fell <= ENOUGH else "pass"
-            if verdict == "pass" and drop.mean() < INSENSITIVE:
+        missing = np.stack([_halve(labels, rng) for _ in range(DRAWS)])
+        extra = np.stack([_double(labels, rng) for _ in range(DRAWS)])
+        random = np.stack([rng.permutation(right) for _ in range(DRAWS)])
+        # One call for all label rows: 0 is right, then DRAWS rows each of missing, extra, random.
+        scores = metric.at(prevalence)(np.vstack([right, missing, extra, random]), activations)
+        if not np.isfinite(scores).all():
+            raise InputError(f"The metric '{metric.name}' returned values that are not finite.")
+        width = float(scores.max() - scores.min()) or 1.0
+        if metric.low is not None and metric.high is not None:
+            width = metric.high - metric.low
+        changed = {
+            MISSING_LABELS: scores[1 : 1 + DRAWS],
+            EXTRA_LABELS: scores[1 + DRAWS : 1 + 2 * DRAWS],
+        }
+        for test, rows in changed.items():
+            drop = (scores[0] - rows.mean(0)) / width
+            fell = float((drop > MIN_DROP).mean())
+            verdict = "FAIL" if fell <= PASSING_SHARE else "pass"
+            if verdict == "pass" and drop.mean() < MIN_MEAN_DROP:
                 verdict = "insensitive"
-            made.append(
+            verdicts.append(
                 SanityVerdict(
-                    kind.name, test, prevalence, float(found[0].mean()), fell,
-                    float(drop.mean()), verdict, len(drop),
+                    metric=metric.name,
+                    test=test,
+                    prevalence=prevalence,
+                    score=float(scores[0].mean()),
+                    fell=fell,
+                    drop=float(drop.mean()),
+                    verdict=verdict,
+                    units=len(drop),
                 )
-            )  # fmt: skip
-    return made
+            )
+    return verdicts
 
 
-def _without_half(labels: NDArray[np.bool_], draw: np.random.Generator) -> Floats:
-    places = np.flatnonzero(labels)
-    made = labels.astype(np.float64)
-    made[draw.permutation(places)[: len(places) // 2]] = 0
-    return made
+def _halve(labels: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """Return labels with a random half of the positives removed."""
+    positives = np.flatnonzero(labels)
+    halved = labels.astype(np.float64)
+    halved[rng.permutation(positives)[: len(positives) // 2]] = 0
+    return halved
 
 
-def _doubled(labels: NDArray[np.bool_], draw: np.random.Generator) -> Floats:
-    made = labels.astype(np.float64)
-    others = draw.permutation(np.flatnonzero(~labels))
-    made[others[: int(labels.sum())]] = 1
-    return made
+def _double(labels: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """Return labels with as many random positives added as there are."""
+    doubled = labels.astype(np.float64)
+    negatives = rng.permutation(np.flatnonzero(~labels))
+    doubled[negatives[: int(labels.sum())]] = 1
+    return doubled
 
 
 @dataclass(frozen=True)
 class TruthRanking:
-    """How well a metric tells the truth of a unit from others' truths.
+    """How well a metric separates the truth of a unit from the truths of other units.
 
     Attributes:
-        metric: its name.
-        auc: chance that the truth scores above another truth of the layer, ties half.
+        metric: name of the metric.
+        auc: probability that the truth scores above another truth of the layer, ties half.
         first: share of units whose truth scores highest of all, ties split.
-        truth, best: means of the truth's score, and of the highest of any truth of the layer.
-        half: means over polysemantic units of the whole truth, and of each sense alone.
-        units, polysemantic: how many.
+        truth: mean score of the truth.
+        best: mean of the highest score of any truth of the layer.
+        half: for polysemantic units, the mean score of the whole truth and of one sense alone;
+            None without such units.
+        units, polysemantic: number of units, and of polysemantic units.
     """
 
     metric: str
@@ -223,53 +248,65 @@ class TruthRanking:
 
 
 def rank_truths(
-    kind: ActivationMetric, held: HeldOutActivations, share: float = 0.05
+    metric: ActivationMetric, held_out: HeldOutActivations, share: float = 0.05
 ) -> TruthRanking:
-    """Return how well a metric tells truths apart, of the planted units of the mini world.
+    """Rank the truth of each planted unit of the mini world among the truths of its layer.
 
-    Candidates of a unit are the distinct truths of its layer, said in plain words.
+    Candidates are the distinct truths of the layer, in plain words.
 
     Args:
-        kind: the metric.
-        held: networks of the mini world.
-        share: of samples in which a unit is active, for metrics that are to be told.
+        metric: the metric.
+        held_out: activations of the mini networks.
+        share: share of samples in which a unit is active, for metrics that take one.
     """
-    presences = Presences(GrammarScorer(), held.probe, held.grid)
-    value = kind.at(share)
+    presences = Presences(GrammarScorer(), held_out.probe, held_out.grid)
+    function = metric.at(share)
     aucs, firsts, truths, bests = list[Floats](), list[Floats](), list[Floats](), list[Floats]()
     whole, half = list[float](), list[float]()
-    for key in held.layers:
+    for layer in held_out.layers:
         units = [
-            each for each in _planted(held) if each.unit[:2] == key and each.formula.means_something
+            planted
+            for planted in _planted(held_out)
+            if planted.unit[:2] == layer and planted.formula.means_something
         ]
-        activations = held.of([str(each.unit) for each in units])
-        alive = activations.max(0) > activations.min(0)
-        units = [each for each, lives in zip(units, alive, strict=True) if lives]
-        activations = activations[:, alive]
-        phrases = list(dict.fromkeys(phrase(each.formula) for each in units))
-        own = np.array([phrases.index(phrase(each.formula)) for each in units])
-        scores = value(presences.of(phrases), activations)
-        rows = np.arange(len(units))
-        aucs.append(statistics.retrieval_auc(scores.T)[rows, own])
-        firsts.append(statistics.best_of_all(scores.T)[rows, own])
-        truths.append(scores[own, rows])
+        activations = held_out.of([str(planted.unit) for planted in units])
+        varying = activations.max(0) > activations.min(0)
+        units = [planted for planted, varies in zip(units, varying, strict=True) if varies]
+        activations = activations[:, varying]
+        candidates = list(dict.fromkeys(phrase(planted.formula) for planted in units))
+        truth_of = np.array([candidates.index(phrase(planted.formula)) for planted in units])
+        scores = function(presences.of(candidates), activations)  # (candidate, unit)
+        columns = np.arange(len(units))
+        aucs.append(statistics.retrieval_auc(scores.T)[columns, truth_of])
+        firsts.append(statistics.best_of_all(scores.T)[columns, truth_of])
+        truths.append(scores[truth_of, columns])
         bests.append(scores.max(0))
-        for column, each in enumerate(units):
-            if len(each.formula.senses) > 1:
-                senses = presences.of([phrase(sense) for sense in each.formula.senses])
-                half.append(float(value(senses, activations[:, [column]]).mean()))
-                whole.append(float(scores[own[column], column]))
+        for column, planted in enumerate(units):
+            if len(planted.formula.senses) > 1:
+                senses = presences.of([phrase(sense) for sense in planted.formula.senses])
+                half.append(float(function(senses, activations[:, [column]]).mean()))
+                whole.append(float(scores[truth_of[column], column]))
     auc, first, truth, best = (
         float(np.concatenate(part).mean()) for part in (aucs, firsts, truths, bests)
     )
     both = (float(np.mean(whole)), float(np.mean(half))) if half else None
-    n = sum(map(len, truths))
-    return TruthRanking(kind.name, auc, first, truth, best, both, n, len(half))
+    return TruthRanking(
+        metric=metric.name,
+        auc=auc,
+        first=first,
+        truth=truth,
+        best=best,
+        half=both,
+        units=sum(map(len, truths)),
+        polysemantic=len(half),
+    )
 
 
-def _planted(held: HeldOutActivations) -> list[Planted]:
-    """Return the planted units of the layers that were looked at, duplicates left out."""
+def _planted(held_out: HeldOutActivations) -> list[Planted]:
+    """Return the planted units of the probed layers, without duplicates."""
     from milannotations.synthetic.networks import plan
 
-    layers = set(held.layers)
-    return [each for each in plan() if each.unit[:2] in layers and each.duplicate_of is None]
+    layers = set(held_out.layers)
+    return [
+        planted for planted in plan() if planted.unit[:2] in layers and planted.duplicate_of is None
+    ]

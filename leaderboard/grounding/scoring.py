@@ -1,8 +1,8 @@
-"""Score descriptions by what units do: does a description predict when the unit fires?
+"""Score descriptions by activations: does a description predict when the unit fires?
 
-The metrics go through what scores words (`leaderboard.score`): lift is above the layer's
-descriptions shuffled, failures count, intervals are over units, and the floors, and one person
-where people described the units, are held against the same activations.
+The metrics go through the same evaluation as metrics of words (`leaderboard.score`): lift is over
+the layer's descriptions shuffled, failures count, intervals are over units. The floors and, if
+humans described the units, the leave-one-out human are scored against the same activations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def score(
     predictions: Any,
-    held: HeldOutActivations,
+    held_out: HeldOutActivations,
     scorer: Scorer | str,
     metrics: str | Sequence[str] = ("headline",),
     *,
@@ -48,38 +48,38 @@ def score(
     exemplars_seen: bool | None = None,
     progress: bool = False,
 ) -> Score:
-    """Score one method's descriptions by what units do on held-out pictures.
+    """Score one method's descriptions by the units' activations on held-out images.
 
     Args:
-        predictions: as of `leaderboard.score`.
-        held: what the units did (`held.of_subject`, `held.of_mini`).
-        scorer: in which pictures descriptions hold, or its name (`scorers.open_scorer`).
-        metrics: names, or `headline`, or `all`.
-        references: an edition with the units, for people's descriptions beside and the truth of
-            synthetic units; None scores every unit of the layers that are described.
+        predictions: as for `leaderboard.score`.
+        held_out: activations of the units (`activations.probe_subject`, `probe_mini`).
+        scorer: scorer of presence in images, or its name (`scorers.open_scorer`).
+        metrics: names of metrics, or `headline`, or `all`.
+        references: an edition with the units, for human descriptions and for the truth of synthetic
+            units; None scores every unit of the described layers.
         config, network, layers, split, allow_missing, method, settings, accounts, beside, progress:
-            as of `leaderboard.score`.
-        exemplars_seen: whether exemplars of the units are among the pictures, if it is known.
+            as for `leaderboard.score`.
+        exemplars_seen: True if exemplars of the units are among the images; None if unknown.
 
     Returns:
         A `Score`, whose record is of the kind `grounding`.
 
     Raises:
-        InputError: anything that the caller can mend, with what to do.
+        InputError: an error in the input; the message says what to change.
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
-    presences = Presences(scorer, held.probe, held.grid)
-    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    presences = Presences(scorer, held_out.probe, held_out.grid)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
     if references is None:
-        if network is None and len(held.probings) == 1:
-            network = next(iter(held.probings))
+        if network is None and len(held_out.probings) == 1:
+            network = next(iter(held_out.probings))
         predictions = scoring.read_predictions(predictions, None, network, layers)
-        references = _units(held, predictions)
+        references = _references_without_texts(held_out, predictions)
     return scoring.score(
         predictions,
         references,
-        build(asked, held, presences),
+        build(names, held_out, presences),
         network=network,
         config=config,
         layers=layers,
@@ -89,24 +89,23 @@ def score(
         settings=settings,
         beside=beside,
         accounts=accounts,
-        ground=Ground(held, presences, exemplars_seen),
+        ground=Ground(held_out, presences, exemplars_seen),
         progress=progress,
     )
 
 
-def _units(held: HeldOutActivations, said: Predictions) -> References:
-    """Return all units of the layers that are described, of which nobody said anything."""
-    described = dict.fromkeys((unit.network, unit.layer) for unit in said.units)
-    sizes = {key: values.shape[1] for key, values in held.layers.items()}
-    lacking = [
-        f"{network}/{layer}" for network, layer in described if (network, layer) not in sizes
-    ]
-    if lacking:
+def _references_without_texts(held_out: HeldOutActivations, predictions: Predictions) -> References:
+    """Return all units of the described layers, without any human description."""
+    described = dict.fromkeys((unit.network, unit.layer) for unit in predictions.units)
+    sizes = {layer: values.shape[1] for layer, values in held_out.layers.items()}
+    missing = ["/".join(layer) for layer in described if layer not in sizes]
+    if missing:
         raise InputError(
-            f"The predictions are of {', '.join(lacking)}; activations are of "
-            f"{', '.join('/'.join(key) for key in sizes)}. Say which: --network, --layer."
+            f"The predictions are of {', '.join(missing)}; activations are of "
+            f"{', '.join('/'.join(layer) for layer in sizes)}. Name the layer of the predictions: "
+            "--network, --layer."
         )
-    units = [Unit(*key, index) for key in described for index in range(sizes[key])]
+    units = [Unit(*layer, index) for layer in described for index in range(sizes[layer])]
     n = len(units)
     networks = "+".join(dict.fromkeys(unit.network for unit in units))
     return References(
@@ -116,45 +115,47 @@ def _units(held: HeldOutActivations, said: Predictions) -> References:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a score in activations is made of, as `leaderboard.score` asks for it.
+    """Activations and presences behind a grounded score, as `leaderboard.score` asks for them.
 
     Attributes:
-        held: what the units did.
-        presences: in which pictures the descriptions are.
-        exemplars_seen: whether exemplars of the units are among the pictures; None if unknown.
+        held_out: activations of the units.
+        presences: presence of descriptions in the same images.
+        exemplars_seen: True if exemplars of the units are among the images; None if unknown.
     """
 
-    held: HeldOutActivations
+    held_out: HeldOutActivations
     presences: Presences
     exemplars_seen: bool | None = None
 
     def covers(self, units: Sequence[Unit]) -> Mask:
-        """Return which units were seen."""
-        return self.held.covers(units)
+        """Return which units have activations: bool (unit,)."""
+        return self.held_out.covers(units)
 
     def floors(
         self, known: References, answers: Answers, constants: Sequence[str]
     ) -> dict[str, Answers]:
-        """Return the answers of the floors: the commonest that the scorer reads.
+        """Return the descriptions of the floors: the most common ones that the scorer can read.
 
-        They are people's, or, where nobody described the units, the method's own.
+        They are taken from the human descriptions or, if there are none, from the method's own.
 
         Raises:
-            InputError: the scorer can read none.
+            InputError: the scorer can read none of them.
         """
         texts: Sequence[Sequence[str]] = known.texts
         if not any(texts):
             texts = [() if text is None else (text,) for text in answers]
-        self.presences.of([text for text in dict.fromkeys(answers) if text is not None])  # at once
+        # One call for all texts: models embed them in batches.
+        self.presences.of([text for text in dict.fromkeys(answers) if text is not None])
         readable = self.presences.readable
-        made = scoring.floors(known, list(filter(readable, constants)), texts, readable)
-        if made[FLOOR][0] is None:
-            shown = next((text for text in answers if text is not None), "")
+        floors = scoring.floors(known, list(filter(readable, constants)), texts, readable)
+        if floors[FLOOR][0] is None:
+            example = next((text for text in answers if text is not None), "")
             raise InputError(
                 f"The scorer '{self.presences.scorer.source['scorer']}' can read none of the "
-                f"descriptions (such as '{shown[:60]}'). Take another, or another lexicon."
+                f"descriptions (such as '{example[:60]}'). Use another one, or another lexicon: "
+                "--scorer."
             )
-        return made
+        return floors
 
     def entry(
         self,
@@ -164,77 +165,78 @@ class Ground:
         accounts: Sequence[Mapping[str, Any]],
         built: Mapping[str, Metric],
     ) -> Grounding:
-        """Return what a record says of it."""
-        said = [text for text, wanted in zip(answers, scope, strict=True) if wanted]
-        described = [text for text in said if text is not None]
-        unreadable = sum(not self.presences.readable(text) for text in described)
-        held_out, why = self._held_out(accounts)
-        source, judge = self.held.source, self.presences.scorer.source
-        chose_by = [
-            own["text_image_model"]
-            for each in accounts
-            for own in each.get("chosen_on", {}).values()
-            if "text_image_model" in own
+        """Return the `grounding` entry of a record."""
+        in_scope = [text for text, inside in zip(answers, scope, strict=True) if inside]
+        described = [text for text in in_scope if text is not None]
+        n_unreadable = sum(not self.presences.readable(text) for text in described)
+        is_held_out, reasons = self._held_out(accounts)
+        source, judge = self.held_out.source, self.presences.scorer.source
+        # Digests of the text-image models by which methods chose their descriptions.
+        chosen_by = [
+            choice["text_image_model"]
+            for account in accounts
+            for choice in account.get("chosen_on", {}).values()
+            if "text_image_model" in choice
         ]
-        is_judge = judge["scorer"] == "clip"
+        known_judge = bool(accounts) and judge["scorer"] == "clip"
         return Grounding(
             scorer=dict(judge),
             images=source["images"],
             networks=source["networks"],
-            grid=self.held.grid,
-            n_unreadable=unreadable,
-            coverage=1 - unreadable / len(described) if described else None,
-            held_out=held_out,
-            why=why,
-            same_model=judge["digest"] in chose_by if accounts and is_judge else None,
-            same_family=bool(chose_by) if accounts and is_judge else None,
+            grid=self.held_out.grid,
+            n_unreadable=n_unreadable,
+            coverage=1 - n_unreadable / len(described) if described else None,
+            held_out=is_held_out,
+            why=reasons,
+            same_model=judge["digest"] in chosen_by if known_judge else None,
+            same_family=bool(chosen_by) if known_judge else None,
             fails={
                 name: list(metric.definition.fails)
                 for name, metric in built.items()
                 if isinstance(metric, GroundedMetric) and metric.definition.fails
             },
-            one_picture_a_label=_one_each(self.held) and judge["scorer"] == "labels",
+            one_picture_a_label=_one_image_per_label(self.held_out) and judge["scorer"] == "labels",
         )
 
     def _held_out(self, accounts: Sequence[Mapping[str, Any]]) -> tuple[bool | None, list[str]]:
-        """Return whether pictures played no part in what is scored, and what that goes by."""
-        own = self.held.source["images"]["sha256"]
-        chosen = {
-            network: made
-            for each in accounts
-            for network, made in each.get("chosen_on", {}).items()
+        """Return whether the images are held out (None if unknown), and the reasons."""
+        digest = self.held_out.source["images"]["sha256"]
+        choices = {
+            network: choice
+            for account in accounts
+            for network, choice in account.get("chosen_on", {}).items()
         }
-        same = [n for n, made in chosen.items() if _digest_of(made) == own]
-        why = []
+        same = [network for network, choice in choices.items() if _image_digest(choice) == digest]
+        reasons = []
         if same:
-            why.append(f"The method chose on these pictures ({', '.join(same)}).")
-        elif chosen:
-            why.append("The method chose on other pictures, by their digest.")
+            reasons.append(f"Descriptions were chosen on these same images ({', '.join(same)}).")
+        elif choices:
+            reasons.append("Descriptions were chosen on other images, according to their digest.")
         elif accounts:
-            why.append("The method chose on no probe pictures, by its account.")
+            reasons.append("The method chose on no probe images, according to its account.")
         else:
-            why.append("There is no account of how the answers were made.")
+            reasons.append("No account says how the descriptions were made.")
         if self.exemplars_seen is None:
-            why.append("It is not known which pictures the exemplars are.")
+            reasons.append("The source ids of the exemplars are unknown.")
         elif self.exemplars_seen:
-            why.append("Exemplars of the units are among these pictures.")
+            reasons.append("Exemplars of the units are among these images.")
         else:
-            why.append("No exemplar of the units is among these pictures.")
+            reasons.append("No exemplar of the units is among these images.")
         if same or self.exemplars_seen:
-            return False, why
-        return (True if accounts and self.exemplars_seen is False else None), why
+            return False, reasons
+        return (True if accounts and self.exemplars_seen is False else None), reasons
 
 
-def _digest_of(chosen: Mapping[str, Any]) -> str | None:
-    """Return the digest of the pictures that an account says a method chose on."""
-    images = chosen.get("images") or {}
-    found = (images.get("probe") or images).get("sha256")
-    return None if found is None else str(found)
+def _image_digest(choice: Mapping[str, Any]) -> str | None:
+    """Return the digest of the images that a method chose on, from its account."""
+    images = choice.get("images") or {}
+    digest = (images.get("probe") or images).get("sha256")
+    return None if digest is None else str(digest)
 
 
-def _one_each(held: HeldOutActivations) -> bool:
-    """Say whether pictures are of classes, and no class has two."""
-    concepts = held.probe.concepts
+def _one_image_per_label(held_out: HeldOutActivations) -> bool:
+    """Return True if labels are classes of whole images and no class has two images."""
+    concepts = held_out.probe.concepts
     if not concepts or any(concept.category != "class" for concept in concepts):
         return False
-    return len(held.probe) <= len(concepts)
+    return len(held_out.probe) <= len(concepts)

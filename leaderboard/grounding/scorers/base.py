@@ -1,4 +1,4 @@
-"""The interface of a scorer, and its presences in one set of images."""
+"""Interface of a scorer, and the presences that it gives in one set of images."""
 
 from __future__ import annotations
 
@@ -17,75 +17,77 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """Says in which pictures descriptions hold.
+    """Interface of a scorer: presence of descriptions in images.
 
     Attributes:
-        source: what it is, for records, with a `digest`.
-        has_regions: whether it says where in a picture, too.
+        source: description of the scorer for records, with its name in `scorer` and a `digest`.
+        has_regions: True if it can tell where in an image a description holds.
     """
 
     source: dict[str, Any]
     has_regions: bool
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
-        """Return presence in whole pictures (text, image), or by cell (text, image * cell).
+        """Return the presence of descriptions in images, or in cells of a grid.
 
         Args:
-            texts: descriptions, normalised.
-            probe: the pictures.
-            grid: cells a side, row by row; None for whole pictures.
+            texts: normalised descriptions.
+            probe: the images.
+            grid: cells per side, numbered row by row; None for whole images.
 
         Returns:
-            float64 from 0 to 1; a row of nan for a text that cannot be read.
+            float64 from 0 to 1, (text, image) or (text, image * cell); a row of nan for a text
+            that cannot be read.
         """
 
 
 class Presences:
-    """Presences of a scorer in one set of pictures, each text looked for once.
+    """Presences of one scorer in one set of images; each text is scored once.
 
     Args:
-        scorer: which.
-        probe: the pictures.
-        grid: cells a side; None for whole pictures.
+        scorer: the scorer.
+        probe: the images.
+        grid: cells per side; None for whole images.
 
     Raises:
-        InputError: regions of a scorer that sees whole pictures alone.
+        InputError: a grid for a scorer without regions.
     """
 
     def __init__(self, scorer: Scorer, probe: Probe, grid: int | None = None) -> None:
         if grid is not None and not scorer.has_regions:
             raise InputError(
-                f"The scorer '{scorer.source['scorer']}' says what is in a picture and not where. "
-                "Leave --grid out, or take grammar, or labels of a probe data set with maps."
+                f"The scorer '{scorer.source['scorer']}' tells what is in an image, not where. "
+                "Leave --grid out, or use --scorer grammar or labels with images that have label "
+                "maps."
             )
         self.scorer, self.probe, self.grid = scorer, probe, grid
         self._known: dict[str, Floats] = {}
 
     def of(self, texts: Sequence[str]) -> Floats:
-        """Return presence, float64 (text, sample); a row of nan for a text that cannot be read.
+        """Return the presence of texts, float64 (text, sample); a row of nan if unreadable.
 
         Raises:
-            InputError: the scorer gives something else than numbers from 0 to 1.
+            InputError: the scorer returned values outside 0 to 1.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            found = self.scorer.presence(new, self.probe, self.grid)
-            known = found[np.isfinite(found)]
-            if known.size and not 0 <= known.min() <= known.max() <= 1:
+            presence = self.scorer.presence(new, self.probe, self.grid)
+            finite = presence[np.isfinite(presence)]
+            if finite.size and not 0 <= finite.min() <= finite.max() <= 1:
                 raise InputError(
-                    f"The scorer '{self.scorer.source['scorer']}' gave presences from "
-                    f"{known.min():.4g} to {known.max():.4g}; expected 0 to 1."
+                    f"The scorer '{self.scorer.source['scorer']}' returned presences from "
+                    f"{finite.min():.4g} to {finite.max():.4g}; expected 0 to 1."
                 )
-            self._known.update(zip(new, found, strict=True))
+            self._known.update(zip(new, presence, strict=True))
         samples = len(self.probe) * (1 if self.grid is None else self.grid**2)
         return np.stack([self._known[text] for text in texts]) if texts else np.empty((0, samples))
 
     def readable(self, text: str) -> bool:
-        """Say whether the scorer can read a text."""
+        """Return True if the scorer can read a text."""
         return bool(np.isfinite(self.of([text])).all())
 
     @cached_property
     def digest(self) -> str:
-        """Of the scorer: equal ones, equal presences in equal pictures."""
-        made = repr(sorted(self.scorer.source.items()))
-        return hashlib.sha256(made.encode()).hexdigest()[:24]
+        """Digest of the scorer: equal digests, equal presences in equal images."""
+        source = repr(sorted(self.scorer.source.items()))
+        return hashlib.sha256(source.encode()).hexdigest()[:24]

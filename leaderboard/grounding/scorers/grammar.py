@@ -1,6 +1,6 @@
-"""The mini world's grammar: a description is read as a formula, and scenes are known to the pixel.
+"""Scorer of the mini world: parses a description into a formula and evaluates it on scenes.
 
-Label maps and the scene graph say the same things of a scene; maps are what is looked at.
+Scenes are annotated by label maps and by scene graphs, which agree; this module reads the maps.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from milannotations.synthetic.scenes import Scene
 
 BATCH = 64
-"""Scenes whose maps are looked at together."""
+"""Scenes whose concept maps are in memory at once."""
 
 
 class GrammarScorer:
-    """Says where a description holds, of scenes of the mini world.
+    """Presence of descriptions in scenes of the mini world.
 
-    A description is read whole or not at all: one with a word that the grammar does not know, or
-    that says that there is nothing to describe, is not read.
+    A description is read as a whole or not at all: a description with a word that the grammar does
+    not know, or that says that there is nothing to describe, is unreadable.
     """
 
     has_regions = True
@@ -41,40 +41,44 @@ class GrammarScorer:
         self.source = {"scorer": "grammar", "digest": "mini"}
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
-        """Return presence; see `Scorer.presence`. A cell counts by the share that is covered.
+        """Return presence; see `Scorer.presence`. In a cell, it is the share of pixels covered.
 
         Raises:
-            InputError: pictures that are no scenes of the mini world.
+            InputError: the images are no scenes of the mini world, or the grid does not divide
+                them.
         """
         import torch
         from torch.nn.functional import avg_pool2d
 
         scenes = _scenes(probe)
         if grid is not None and SIZE % grid:
-            raise InputError(f"A grid of {grid} does not divide scenes of {SIZE} pixels a side.")
+            raise InputError(
+                f"--grid {grid} does not divide scenes of {SIZE} pixels per side. Give a divisor "
+                f"of {SIZE}."
+            )
         meanings = [parse(text) for text in texts]
         cells = 1 if grid is None else grid**2
-        found = np.full((len(texts), len(scenes) * cells), np.nan)
-        wanted = [i for i, meaning in enumerate(meanings) if _read(meaning)]
+        presence = np.full((len(texts), len(scenes) * cells), np.nan)
+        readable = [i for i, meaning in enumerate(meanings) if _is_readable(meaning)]
         for start in range(0, len(scenes), BATCH):
-            part = scenes[start : start + BATCH]
-            maps = torch.from_numpy(np.stack([scene.concepts for scene in part]))
-            columns = slice(start * cells, (start + len(part)) * cells)
-            for i in wanted:
+            batch = scenes[start : start + BATCH]
+            maps = torch.from_numpy(np.stack([scene.concepts for scene in batch]))
+            columns = slice(start * cells, (start + len(batch)) * cells)
+            for i in readable:
                 region = regions(meanings[i], maps)
                 if grid is None:
-                    found[i, columns] = region.flatten(1).any(1).numpy()
+                    presence[i, columns] = region.flatten(1).any(1).numpy()
                 else:
                     shares = avg_pool2d(region[:, None].float(), region.shape[-1] // grid)
-                    found[i, columns] = shares.flatten().numpy()
-        return found
+                    presence[i, columns] = shares.flatten().numpy()
+        return presence
 
 
 def regions(meaning: Meaning, maps: Tensor) -> Tensor:
-    """Return where a meaning holds.
+    """Return the region in which a meaning holds.
 
     Args:
-        meaning: that was read whole.
+        meaning: meaning of a readable description.
         maps: concept maps, bool (scene, concept, h, w).
 
     Returns:
@@ -91,38 +95,41 @@ def regions(meaning: Meaning, maps: Tensor) -> Tensor:
 
     concepts = sorted(meaning.concepts)
     if meaning.operator == "NEAR":
-        of = [Formula("NEAR", pair).regions(maps) for pair in combinations(concepts, 2)]
+        parts = [Formula("NEAR", pair).regions(maps) for pair in combinations(concepts, 2)]
     else:
-        of = [Formula("IS", (concept,)).regions(maps) for concept in concepts]
-    both = meaning.operator == "AND"
-    found = torch.stack(of).all(0) if both else torch.stack(of).any(0)
+        parts = [Formula("IS", (concept,)).regions(maps) for concept in concepts]
+    stacked = torch.stack(parts)
+    region = stacked.all(0) if meaning.operator == "AND" else stacked.any(0)
     for place in sorted(meaning.places):
         halves = [Formula(place, (concept,)).regions(maps) for concept in concepts]
-        found = found & torch.stack(halves).any(0)
-    return found
+        region = region & torch.stack(halves).any(0)
+    return region
 
 
-def _read(meaning: Meaning) -> bool:
+def _is_readable(meaning: Meaning) -> bool:
     return bool(meaning.concepts) and not meaning.unknown
 
 
 def _scenes(probe: Probe) -> list[Scene]:
-    whole, places = getattr(probe, "whole", probe), getattr(probe, "places", None)
+    """Return the scenes of a probe dataset or of a subset of one (`ProbeSubset`)."""
+    whole, indices = getattr(probe, "whole", probe), getattr(probe, "indices", None)
     scenes = getattr(whole, "scenes", None)
     if scenes is None:
         raise InputError(
-            f"The scorer 'grammar' reads scenes of the mini world, and {probe.name} are others. "
-            "Take labels[:LEXICON], clip:MODEL or table:FILE."
+            f"The scorer 'grammar' reads scenes of the mini world only; {probe.name} has other "
+            "images. Use --scorer labels[:LEXICON], clip:MODEL or table:FILE."
         )
-    return list(scenes) if places is None else [scenes[i] for i in places]
+    return list(scenes) if indices is None else [scenes[i] for i in indices]
 
 
-def create(said: str = "", *, cache: str | None = None) -> GrammarScorer:
-    """Return the scorer.
+def create(argument: str = "", *, cache: str | None = None) -> GrammarScorer:
+    """Create the scorer.
 
     Raises:
-        InputError: something is said behind the name.
+        InputError: an argument after the name.
     """
-    if said:
-        raise InputError(f"The scorer 'grammar' takes nothing behind it; got '{said}'.")
+    if argument:
+        raise InputError(
+            f"The scorer 'grammar' takes no argument; got '{argument}'. Use --scorer grammar."
+        )
     return GrammarScorer()

@@ -1,8 +1,8 @@
-"""Presences that were made elsewhere, so that any judge can be used.
+"""Scorer that reads presences computed elsewhere, so that any judge can be used.
 
-A CSV or parquet with the columns `description`, `image` and `presence`, a row for each pair:
-what a language model, a person or a detector said. `image` is a picture's source id, its path
-in the folder; a description that is not in the table cannot be read.
+A CSV or parquet file with the columns `description`, `image` and `presence`, one row per pair, from
+a language model, a human or a detector. `image` is the source id of an image: its path in the
+folder. A description that is not in the table is unreadable.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ COLUMNS = ("description", "image", "presence")
 
 
 class TableScorer:
-    """Looks presences up.
+    """Presence of descriptions in whole images, looked up in a table.
 
     Args:
-        frame: a DataFrame with `COLUMNS`.
-        name, digest: of its file.
+        frame: DataFrame with the columns `COLUMNS`.
+        name: file name of the table.
+        digest: sha256 of the file.
 
     Raises:
-        InputError: a pair twice; a presence that is no number from 0 to 1.
+        InputError: a pair that occurs twice; a presence that is no number from 0 to 1.
     """
 
     has_regions = False
@@ -43,55 +44,58 @@ class TableScorer:
     def __init__(self, frame: pd.DataFrame, name: str, digest: str) -> None:
         self.source = {"scorer": "table", "file": name, "digest": digest}
         values = frame["presence"].to_numpy(dtype=np.float64, na_value=np.nan)
-        if not ((values >= 0) & (values <= 1)).all():
-            wrong = int(np.flatnonzero(~((values >= 0) & (values <= 1)))[0])
-            raise InputError(
-                f"{name}: presence {values[wrong]} in row {wrong + 2}; expected 0 to 1."
-            )
+        valid = (values >= 0) & (values <= 1)
+        if not valid.all():
+            row = int(np.flatnonzero(~valid)[0])
+            # Row 1 of the file is its header.
+            raise InputError(f"{name}: presence {values[row]} in row {row + 2}; expected 0 to 1.")
         keyed = frame.assign(
             description=[normalise(str(text)) for text in frame["description"]],
             image=frame["image"].astype(str),
         )
-        if keyed.duplicated(["description", "image"]).any():
-            twice = keyed[keyed.duplicated(["description", "image"])].iloc[0]
-            raise InputError(f"{name} has '{twice.description}' in {twice.image} twice.")
+        duplicated = keyed.duplicated(["description", "image"])
+        if duplicated.any():
+            pair = keyed[duplicated].iloc[0]
+            raise InputError(
+                f"{name} has '{pair.description}' in {pair.image} twice; expected one row per pair."
+            )
         self._table = keyed.pivot_table(index="description", columns="image", values="presence")
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
-        """Return presence in whole pictures; see `Scorer.presence`.
+        """Return presence in whole images; see `Scorer.presence`.
 
         Raises:
-            InputError: a picture that the table does not have for a description that it has.
+            InputError: an image that the table lacks.
         """
         images = [probe.source_id(i) for i in range(len(probe))]
-        lacking = [image for image in images if image not in self._table.columns]
-        if lacking:
+        missing = [image for image in images if image not in self._table.columns]
+        if missing:
             raise InputError(
-                f"{self.source['file']} lacks {len(lacking):,} of {len(images):,} pictures: "
-                f"{some(lacking)}. Expected their source ids in the column image."
+                f"{self.source['file']} lacks {len(missing):,} of {len(images):,} images: "
+                f"{some(missing)}. Expected their source ids in the column image."
             )
-        found = self._table.reindex(index=list(texts), columns=images).to_numpy(np.float64)
-        known = [text in self._table.index for text in texts]
-        for text, row in zip(np.array(texts)[known], found[known], strict=True):
+        presence = self._table.reindex(index=list(texts), columns=images).to_numpy(np.float64)
+        readable = [text in self._table.index for text in texts]
+        for text, row in zip(np.array(texts)[readable], presence[readable], strict=True):
             if np.isnan(row).any():
                 raise InputError(
                     f"{self.source['file']} has '{text}' in {np.isfinite(row).sum():,} of "
-                    f"{len(images):,} pictures; lacking {some(np.array(images)[np.isnan(row)])}."
+                    f"{len(images):,} images; missing {some(np.array(images)[np.isnan(row)])}."
                 )
-        return found
+        return presence
 
 
-def create(said: str = "", *, cache: str | None = None) -> TableScorer:
-    """Return the scorer of a file.
+def create(argument: str = "", *, cache: str | None = None) -> TableScorer:
+    """Create the scorer from a file.
 
     Raises:
         InputError: no such file, other columns; as `TableScorer`.
     """
     import pandas as pd
 
-    if not said:
-        raise InputError("The scorer 'table' needs a file: table:FILE, CSV or parquet.")
-    path = check_is_file(Path(said).expanduser())
+    if not argument:
+        raise InputError("The scorer 'table' needs a file: --scorer table:FILE, CSV or parquet.")
+    path = check_is_file(Path(argument).expanduser())
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     if not set(COLUMNS) <= set(frame.columns):
         raise InputError(

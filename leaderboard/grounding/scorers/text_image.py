@@ -1,8 +1,9 @@
-"""A CLIP or SigLIP as judge: how well a description fits a picture.
+"""Scorer that uses a CLIP or SigLIP model: how well a description matches an image.
 
-SigLIP was trained to say whether a text and a picture belong together, and its probability is
-taken as it is. CLIP only compares texts: the description is held against a text that says nothing,
-and its share of the two is taken. Neither depends on what other descriptions there are.
+SigLIP was trained to predict whether a text and an image belong together, so its probability is
+used unchanged. CLIP only compares texts with each other: the description competes with an
+uninformative text, and the description's softmax share is used. Neither value depends on the other
+descriptions.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
     from baselines.shared.clip import TextImageModel
     from milannotations.probes import Probe
 
-TEMPLATE, NOTHING = "a photo of {}", "a photo"
-"""What a description is put into, and what it is held against."""
+TEMPLATE = "a photo of {}"
+"""Prompt that a description is put into."""
+
+UNINFORMATIVE = "a photo"
+"""Text that a description competes with under CLIP."""
 
 
 class TextImageScorer:
-    """Says how well descriptions fit whole pictures; texts and pictures are embedded once.
+    """Match of descriptions with whole images; texts and images are embedded once.
 
     Args:
-        model: embeds both (`baselines.shared.clip`).
-        name: for records.
+        model: embeds texts and images (`baselines.shared.clip`).
+        name: name of the model, for records.
     """
 
     has_regions = False
@@ -37,9 +41,9 @@ class TextImageScorer:
 
     def __init__(self, model: TextImageModel, name: str) -> None:
         self._model = model
-        inner = getattr(model, "model", None)
-        scale = getattr(inner, "logit_scale", None)
-        bias = getattr(inner, "logit_bias", None)
+        network = getattr(model, "model", None)
+        scale = getattr(network, "logit_scale", None)
+        bias = getattr(network, "logit_bias", None)  # SigLIP only
         self._scale = 100.0 if scale is None else float(scale.detach().exp())
         self._bias = None if bias is None else float(bias.detach())
         self.source = {
@@ -47,36 +51,38 @@ class TextImageScorer:
             "model": name,
             "digest": model.digest,
             "template": TEMPLATE,
-            "against": None if self._bias is not None else NOTHING,
+            "against": None if self._bias is not None else UNINFORMATIVE,
         }
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
-        """Return presence in whole pictures; see `Scorer.presence`."""
-        pictures = self._model.images(probe.image(i) for i in range(len(probe)))
-        said = [TEMPLATE.format(text) for text in texts]
-        against = [NOTHING] if self._bias is None else []
-        vectors = self._model.texts([*said, *against])
-        similar = (vectors @ pictures.T).double().numpy()
+        """Return presence in whole images; see `Scorer.presence`."""
+        image_vectors = self._model.images(probe.image(i) for i in range(len(probe)))
+        prompts = [TEMPLATE.format(text) for text in texts]
+        competitors = [UNINFORMATIVE] if self._bias is None else []
+        text_vectors = self._model.texts([*prompts, *competitors])
+        similarities = (text_vectors @ image_vectors.T).double().numpy()
         if self._bias is None:
-            logits = self._scale * (similar[:-1] - similar[-1:])
+            # A softmax over two logits is the sigmoid of their difference.
+            logits = self._scale * (similarities[:-1] - similarities[-1:])
         else:
-            logits = self._scale * similar + self._bias
-        # a sigmoid that overflows nowhere
-        found: Floats = np.exp(-np.logaddexp(0.0, -logits))
-        return found
+            logits = self._scale * similarities + self._bias
+        # The sigmoid, in a form that does not overflow.
+        presence: Floats = np.exp(-np.logaddexp(0.0, -logits))
+        return presence
 
 
-def create(said: str = "", *, cache: str | None = None) -> TextImageScorer:
-    """Return the scorer of a folder, or of a name on the hub.
+def create(argument: str = "", *, cache: str | None = None) -> TextImageScorer:
+    """Create the scorer from a folder, or from a name on the hub.
 
     Raises:
-        InputError: no model said; as `TextImage.load`.
+        InputError: no model; as `TextImage.load`.
     """
     from baselines.shared.clip import USUAL, TextImage
 
-    if not said:
+    if not argument:
         raise InputError(
-            f"The scorer 'clip' needs a model: clip:DIR of a CLIP or SigLIP, or clip:{USUAL}."
+            "The scorer 'clip' needs a model: --scorer clip:DIR with a folder of CLIP or SigLIP, "
+            f"or clip:{USUAL}."
         )
-    folder = Path(said).expanduser()
-    return TextImageScorer(TextImage.load(said, cache=cache), folder.name or said)
+    folder = Path(argument).expanduser()
+    return TextImageScorer(TextImage.load(argument, cache=cache), folder.name or argument)
