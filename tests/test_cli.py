@@ -285,7 +285,7 @@ def test_a_damaged_or_foreign_edition_is_said(milan, tmp_path):
     )
     before = card.read_text()
     status, _, err = milan(*new, str(card.parent))
-    assert (status, "not made here" in err) == (1, True)
+    assert (status, "was not made by this package" in err) == (1, True)
     assert card.read_text() == before
 
 

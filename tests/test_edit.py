@@ -354,11 +354,11 @@ def test_the_command_from_exemplars_to_record(world):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["said.csv", "--model", "net.py:net"], "Add --images"),
-        (["said.csv", "--images", "images"], "Add --model"),
-        ([], "Descriptions are needed"),
+        (["said.csv", "--model", "net.py:net"], "needs --images"),
+        (["said.csv", "--images", "images"], "add --model"),
+        ([], "No descriptions"),
         (["said.csv", "--describe", "milan"], "expected one of them"),
-        (["said.csv", "--model", "net.py:net", "--images", "images"], "Which layers"),
+        (["said.csv", "--model", "net.py:net", "--images", "images"], "No layers"),
     ],
 )
 def test_half_a_command_says_what_is_missing(words, said, tmp_path, monkeypatch):

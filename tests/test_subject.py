@@ -128,7 +128,7 @@ def test_pictures_of_which_nothing_is_known(place):
     [
         (["--subject", FACTORY], "add --probe PROBE"),
         (["--probe", "mini"], "add --subject MODEL"),
-        (["--cache", "x"], "are of a subject"),
+        (["--cache", "x"], "belong to a network"),
         ([], "Give both: --subject MODEL"),
         (["--subject", FACTORY, "--probe", "coco:nowhere"], "no such folder"),
         (["--set", "quantil=.9"], "has no option 'quantil'"),

@@ -1,4 +1,4 @@
-"""`milan check`: does a method keep the contract; does a metric notice wrong descriptions?"""
+"""`milan check`: tests of a method, and of the metrics themselves."""
 
 from __future__ import annotations
 
@@ -6,28 +6,53 @@ from typing import Annotated, Any
 
 import typer
 
+from leaderboard.cli.network import DeviceOptions
 from leaderboard.cli.options import (
+    Cache,
     Json,
-    Options,
+    MethodOptions,
+    OptionsOf,
     console,
     examples,
-    options_of,
+    method_options,
     print_json,
     print_table,
+    progress_wanted,
+    with_options,
 )
-from leaderboard.cli.subject import Cache, Device, Random, Weights
+from leaderboard.grounding.score_files import GroundOptions
+from milannotations.exemplars.options import NetworkOptions
 
-EPILOG = examples(
-    "milan check nearest",
-    "milan check path/to/my_method.py --json",
-    "milan check captioner --model NAME --set url=http://localhost:8000/v1",
-    "milan check --metric pearson path/to/my_metric.py",
-    "milan check --metric f1 --ratings ratings.csv --ground torchvision:resnet50@DEFAULT "
-    "--images val --scorer clip:MODEL",
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "milan check nearest",
+        "milan check path/to/my_method.py --json",
+        "milan check captioner --model NAME --set url=http://localhost:8000/v1",
+        "milan check --metric pearson path/to/my_metric.py",
+        "milan check --metric f1 --ratings ratings.csv --ground torchvision:resnet50@DEFAULT "
+        "--images val --scorer clip:MODEL",
+    )
 )
-
-
+@with_options
 def check(
+    ground_options: Annotated[
+        GroundOptions,
+        OptionsOf(
+            GroundOptions,
+            only=("images", "scorer"),
+            help={
+                "images": "With --ratings: held-out images, a folder or broden:DIR, coco:DIR, "
+                "segments:DIR.",
+                "scorer": "With --ratings: labels[:LEXICON], clip:MODEL or table:FILE "
+                "(default: labels).",
+            },
+        ),
+    ],
+    opening: Annotated[NetworkOptions, OptionsOf(NetworkOptions)],
+    device: Annotated[dict[str, Any], DeviceOptions],
     method: Annotated[
         str | None,
         typer.Argument(help="Name of a method (milan list methods), or path/to/file.py."),
@@ -35,52 +60,52 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="Folder or name of the method's model, if it has one.")
     ] = None,
-    set_: Options = None,
+    set_: MethodOptions = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="Test metrics of activations instead: names, all, or path/to/file.py with "
+            help="Grounded metrics to test instead: names, all, or path/to/file.py with "
             "metric(presence, activations)."
         ),
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="With --metric: networks of the mini world whose units are taken."),
+        typer.Option(help="With --metric: networks of the mini world whose units are used."),
     ] = None,
     ratings: Annotated[
         str | None,
-        typer.Option(help="With --metric and --ground: people's ratings of descriptions, a CSV."),
+        typer.Option(help="With --metric and --ground: CSV of human ratings of descriptions."),
     ] = None,
     ground: Annotated[
-        str | None, typer.Option(help="With --ratings: the network that was rated.")
+        str | None, typer.Option(help="With --ratings: the network whose units were rated.")
     ] = None,
-    images: Annotated[str | None, typer.Option(help="With --ratings: held-out pictures.")] = None,
-    scorer: Annotated[
-        str, typer.Option(help="With --ratings: labels[:LEXICON], clip:MODEL, table:FILE.")
-    ] = "labels",
-    weights: Weights = None,
-    random: Random = False,
-    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Random seed of every draw.", min=0)] = 0,
     cache: Cache = None,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    """Check that a method keeps the contract, or that a metric notices wrong descriptions."""
+    """Check that a method works, or that a metric notices wrong descriptions."""
     if (method is None) == (metric is None):
         raise typer.BadParameter("give either a method, or --metric NAME")
     if (ratings is None) != (ground is None) or (ratings and metric is None):
         raise typer.BadParameter("--metric NAME --ratings FILE --ground MODEL go together")
-    if metric is not None and ratings is not None:
-        subject = {"weights": weights, "random": random, "device": device, "cache": cache}
-        _rated(metric, ratings, str(ground), images, scorer, subject, seed, as_json)
-        return
-    if metric is not None:
-        _metrics(metric, network or [], seed, as_json)
-        return
+    if method is not None:
+        _check_method(method, model, set_, seed, as_json)
+    elif ratings is not None:
+        _check_against_ratings(
+            _metric_specs(metric or []), ratings, str(ground), ground_options, opening, seed,
+            as_json, cache=cache, **device,
+        )  # fmt: skip
+    else:
+        _check_metrics(_metric_specs(metric or []), network or [], seed, as_json)
+
+
+def _check_method(
+    method: str, model: str | None, given: list[str] | None, seed: int, as_json: bool
+) -> None:
     from baselines.framework import conformance
 
-    assert method is not None
-    results = conformance.check(method, options_of(method, model=model, given=set_), seed=seed)
+    options = method_options(method, model=model, given=given)
+    results = conformance.check(method, options, seed=seed)
     if as_json:
         print_json([{"name": r.name, "ok": r.passed, "says": r.message} for r in results])
     else:
@@ -92,15 +117,15 @@ def check(
         raise typer.Exit(1)
 
 
-def _kinds(names: list[str]) -> list[Any]:
+def _metric_specs(names: list[str]) -> list[Any]:
     from leaderboard.grounding.metrics import ACTIVATION_METRICS, get
 
     every = [kind.name for kind in ACTIVATION_METRICS if kind.name != "prevalence"]
-    return [get(name) for asked in names for name in (every if asked == "all" else [asked])]
+    expanded = [name for given in names for name in (every if given == "all" else [given])]
+    return [get(name) for name in expanded]
 
 
-def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) -> None:
-    kinds = _kinds(names)  # before minutes are spent
+def _check_metrics(kinds: list[Any], networks: list[str], seed: int, as_json: bool) -> None:
     from leaderboard.console import sanity_table
     from leaderboard.grounding import sanity_checks
     from leaderboard.grounding.activations import probe_mini
@@ -108,66 +133,67 @@ def _metrics(names: list[str], networks: list[str], seed: int, as_json: bool) ->
     held = probe_mini(networks=networks)
     pool = sanity_checks.UnitPool.of_mini(held)
     verdicts = [
-        each for kind in kinds for each in sanity_checks.run_sanity_tests(kind, pool, seed=seed)
+        verdict
+        for kind in kinds
+        for verdict in sanity_checks.run_sanity_tests(kind, pool, seed=seed)
     ]
     rankings = [sanity_checks.rank_truths(kind, held) for kind in kinds]
     if as_json:
         print_json(
             {
-                "sanity": [each.to_dict() for each in verdicts],
-                "ranking": [each.to_dict() for each in rankings],
+                "sanity": [verdict.to_dict() for verdict in verdicts],
+                "ranking": [ranking.to_dict() for ranking in rankings],
             }
         )
     else:
         screen = console()
-        screen.print(
-            sanity_table.verdict_table(verdicts, screen.width),
-            "",
-            sanity_table.ranking_table(rankings),
-            "",
-        )
-        screen.print(*sanity_table.verdict_notes(verdicts), sep="\n", style="dim")
-    low = [each for each in verdicts if each.prevalence <= sanity_checks.RARE_PREVALENCE]
-    if any(each.verdict != "pass" for each in low):
+        screen.print(sanity_table.verdicts(verdicts, screen.width), "")
+        screen.print(sanity_table.rankings(rankings), "")
+        screen.print(*sanity_table.explained(verdicts), sep="\n", style="dim")
+    low = [verdict for verdict in verdicts if verdict.prevalence <= sanity_checks.RARE_PREVALENCE]
+    if any(verdict.verdict != "pass" for verdict in low):
         raise typer.Exit(1)
 
 
-def _rated(
-    names: list[str],
+def _check_against_ratings(
+    kinds: list[Any],
     ratings: str,
     model: str,
-    images: str | None,
-    scorer: str,
-    subject: dict[str, Any],
+    options: GroundOptions,
+    opening: NetworkOptions,
     seed: int,
     as_json: bool,
+    *,
+    cache: str | None,
+    device: str | None = None,
 ) -> None:
-    kinds = _kinds(names)
-    from leaderboard.cli.ground import held_of
+    from leaderboard.console.cells import digits
     from leaderboard.grounding import human_ratings
     from leaderboard.grounding.metrics import GroundedMetric
+    from leaderboard.grounding.score_files import open_held_out
     from leaderboard.grounding.scorers import Presences, open_scorer
 
     rated = human_ratings.read_ratings(ratings, model)
-    made = open_scorer(scorer, cache=subject["cache"])
-    held = held_of(model, [each.unit for each in rated], images, seed=seed, **subject)
-    presences = Presences(made, held.probe)
-    found = [
+    scorer = open_scorer(options.scorer or "labels", cache=cache)
+    held = open_held_out(
+        model, [rating.unit for rating in rated], options, opening, seed=seed, device=device,
+        cache=cache, progress=progress_wanted(),
+    )  # fmt: skip
+    presences = Presences(scorer, held.probe)
+    agreements = [
         human_ratings.rating_agreement(GroundedMetric(kind, held, presences), rated, seed)
         for kind in kinds
     ]
     if as_json:
-        print_json([each.to_dict() for each in found])
+        print_json([agreement.to_dict() for agreement in agreements])
         return
-    from leaderboard.console.cells import digits
-
     print_table(
-        ("metric", "prefers as people", "95 %", "one person as another", "pairs", "units"),
+        ("metric", "agrees with humans", "95 %", "one human with another", "pairs", "units"),
         [
             (
-                each.metric, digits(each.share), f"{digits(each.low)}..{digits(each.high)}",
-                digits(each.people), f"{each.n_pairs:,}", f"{each.n_units:,}",
+                a.metric, digits(a.share), f"{digits(a.low)} to {digits(a.high)}",
+                digits(a.people), f"{a.n_pairs:,}", f"{a.n_units:,}",
             )
-            for each in found
+            for a in agreements
         ],
     )  # fmt: skip

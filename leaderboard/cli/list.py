@@ -1,4 +1,4 @@
-"""`milan list`: what the suite knows."""
+"""`milan list`: methods, metrics, tracks, networks, editions, splits and tasks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from leaderboard.cli.options import Json, examples, print_json, print_table
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="List what the suite knows.",
+    help="List methods, metrics, tracks, networks, editions, splits and tasks.",
     epilog=examples("milan list metrics", "milan list networks --json"),
 )
 
 
 @app.command("metrics", epilog=examples("milan list metrics", "milan list metrics --json"))
 def list_metrics(as_json: Json = False) -> None:
-    """List the metrics that scores can be asked for."""
+    """List the metrics of words, and the metrics of activations (--ground)."""
     from leaderboard import metrics
     from leaderboard.grounding import metrics as grounded
 
@@ -24,20 +24,20 @@ def list_metrics(as_json: Json = False) -> None:
         print_json([spec.to_dict() for spec in (*specs, *grounded.specs())])
         return
     print_table(
-        ("name", "what it says", "better", "source"),
+        ("metric", "measures", "better", "source"),
         [(spec.name, spec.title, spec.direction or "-", spec.source) for spec in specs],
     )
     print(
-        "\nA score against all references, instead of matched ones, ends in -allref.\n"
-        f"Sets: {', '.join(metrics.SETS)}. A model stands behind @: "
+        "\nA name that ends in -allref scores against all references instead of matched ones.\n"
+        f"Sets: {', '.join(metrics.SETS)}. A text model is named after @: "
         "bertscore@path/to/folder:LAYER, embedding@path/to/folder.\n"
-        "As modules: evaluate.load(leaderboard.metrics.path(NAME)).\n\n"
-        "By what units do, with --ground MODEL (sets: headline, all):"
+        "As modules of evaluate: evaluate.load(leaderboard.metrics.path(NAME)).\n\n"
+        "On the network's activations, with --ground MODEL (sets: headline, all):"
     )
     tested = [kind for kind in grounded.ACTIVATION_METRICS if kind.name != "prevalence"]
     fails = {kind.name: ", ".join(kind.fails) or "none" for kind in tested}
     print_table(
-        ("name", "what it says", "fails (milan check --metric)", "source"),
+        ("metric", "measures", "fails (milan check --metric)", "source"),
         [(s.name, s.title, fails.get(s.name, "not tested"), s.source) for s in grounded.specs()],
     )
 
@@ -96,28 +96,28 @@ def list_editions(as_json: Json = False) -> None:
     """List the editions that ship with the package, their configs and splits."""
     from milannotations.editions.configs import EMBEDDED, list_configs
 
-    found = {name: list_configs(name) for name in EMBEDDED}
+    listed = {name: list_configs(name) for name in EMBEDDED}
     if as_json:
-        print_json(found)
+        print_json(listed)
         return
     print_table(
         ("edition", "config", "splits"),
         [
             (name, config, " ".join(splits))
-            for name, configs in found.items()
+            for name, configs in listed.items()
             for config, splits in configs.items()
         ],
     )
-    print("\nmini is synthetic: its units were planted and its annotators are simulated.")
-    print("Any folder made by 'milan data annotations' is an edition too.")
+    print("\nmini is synthetic: its units are planted and its annotators simulated.")
+    print("Folders that milan exemplars and milan data write are editions too.")
 
 
 @app.command("splits", epilog=examples("milan list splits", "milan list splits --json"))
 def list_splits(as_json: Json = False) -> None:
-    """List the official splits: which units train and which test."""
+    """List the official splits: train and test units of the paper's conditions."""
     from milannotations import splits
 
-    found = splits.conditions()
+    listed = splits.conditions()
     if as_json:
         print_json(
             [
@@ -128,7 +128,7 @@ def list_splits(as_json: Json = False) -> None:
                     "test": split.n_test,
                     "digest": split.digest,
                 }
-                for split in found
+                for split in listed
             ]
         )
         return
@@ -136,26 +136,26 @@ def list_splits(as_json: Json = False) -> None:
         ("split", "train", "test", "sha256"),
         [
             (split.name, f"{split.n_train:,}", f"{split.n_test:,}", split.digest[:12])
-            for split in found
+            for split in listed
         ],
     )
     print(
-        f"\nUnits of version {splits.VERSION}; the whole digests: --json. @1 to @4 are other seeds."
+        f"\nUnits of version {splits.VERSION}; whole digests: --json. @1 to @4 are other seeds."
         "\nIn Python: milannotations.split(NAME), milannotations.load(EDITION, condition=NAME)."
     )
 
 
 @app.command("tracks", epilog=examples("milan list tracks", "milan list tracks --json"))
 def list_tracks(as_json: Json = False) -> None:
-    """List the tracks of the board: what may stand in one table."""
+    """List the tracks of the leaderboard: what may stand in one table."""
     from leaderboard.ranking import tracks
 
-    found = tracks.all_tracks()
+    listed = tracks.all_tracks()
     if as_json:
-        print_json([track.to_dict() for track in found])
+        print_json([track.to_dict() for track in listed])
         return
     print_table(
-        ("track", "what is asked", "units", "ranked by"),
+        ("track", "condition", "units", "ranked by"),
         [
             (
                 track.key,
@@ -163,12 +163,12 @@ def list_tracks(as_json: Json = False) -> None:
                 "-" if track.n_units is None else f"{track.n_units:,}",
                 track.ranked_by or "the application's number",
             )
-            for track in found
+            for track in listed
         ],
     )
     print(
-        "\nScores compare only within a version (behind @). Tracks of mini are synthetic.\n"
-        "To stand on one: milan submit new NAME --track TRACK, or milan run --track mini."
+        "\nScores compare only within one version (after @). Tracks of mini are synthetic.\n"
+        "To enter one: milan submit new NAME --track TRACK, or milan run --track mini."
     )
 
 
@@ -182,23 +182,23 @@ def list_methods(as_json: Json = False) -> None:
         print_json([spec.to_dict() for spec in specs])
         return
     print_table(
-        ("method", "kind", "what it says", "needs", "source"),
+        ("method", "kind", "describes a unit by", "needs", "source"),
         [
             (spec.name, spec.kind, spec.title, ", ".join(spec.requires) or "-", spec.paper or "-")
             for spec in specs
         ],
     )
-    print("\nA method of your own: milan describe EDITION --method path/to/file.py")
+    print("\nYour own method: milan describe EDITION --method path/to/file.py")
 
 
 @app.command("tasks", epilog=examples("milan list tasks", "milan list tasks --json"))
 def list_tasks(as_json: Json = False) -> None:
-    """List the tasks that put descriptions to work."""
+    """List the applications of descriptions."""
     from leaderboard.applications import TASKS
 
     if as_json:
         print_json(TASKS)
         return
-    print_table(("task", "what it is"), list(TASKS.items()))
-    print("\nFor every method, on the mini world: milan run --tasks all. Of your own networks:")
+    print_table(("task", "question"), list(TASKS.items()))
+    print("\nEvery method on the mini world: milan run --tasks all. Your own networks:")
     print("milan analyze, milan audit, milan edit.")

@@ -1,4 +1,4 @@
-"""`milan submit`: from a file of predictions to a row of the board."""
+"""`milan submit`: a submission, made, checked and scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from leaderboard.cli.options import Json, console, examples, print_json, print_table
+from leaderboard import submission
+from leaderboard.cli.options import (
+    Json,
+    OptionsOf,
+    Overwrite,
+    console,
+    examples,
+    print_json,
+    print_table,
+    progress_wanted,
+    with_options,
+)
+from leaderboard.evaluation.score_config import ScoreConfig
+from leaderboard.ranking import tracks
 from milannotations.errors import InputError
 
 HOME = "leaderboard/submissions"
@@ -22,25 +35,25 @@ app = typer.Typer(
     ),
 )
 
-_ASKED = {
-    "version": "Version (it moves whenever the answers move)",
-    "title": "What it does, in a line",
-    "authors": "Authors, with commas between",
-    "contact": "Whom to ask",
+QUESTIONS = {
+    "version": "Version (a new one whenever the descriptions change)",
+    "title": "What the method does, in one line",
+    "authors": "Authors, separated by commas",
+    "contact": "Contact",
     "licence": "Licence",
     "command": "Exact command that made the predictions",
-    "saw_test_units": "Has it learned from any unit that the track tests? (yes or no)",
-    "hardware": "What it ran on",
-    "cost": "What that took (time, money)",
+    "saw_test_units": "Did the method learn from any test unit of the track? (yes or no)",
+    "hardware": "Hardware",
+    "cost": "Cost (time, money)",
 }
-"""What a form must have, and how it is asked for."""
+"""Required fields of the form, and the question that asks for each on a terminal."""
 
-Data = Annotated[
+EditionFolders = Annotated[
     list[str] | None,
     typer.Option(
         "--data",
         metavar="EDITION=FOLDER",
-        help="Where an edition that does not ship lies: release=FOLDER, or =annotations.csv.",
+        help="Folder of an edition that does not ship: release=FOLDER, or =annotations.csv.",
     ),
 ]
 Folder = Annotated[
@@ -55,81 +68,66 @@ Folder = Annotated[
         "milan submit new my-method --predictions s0.csv --seed 0 --predictions s1.csv --seed 1",
     ),
 )
+@with_options
 def new(
-    name: Annotated[str, typer.Argument(help="Of the method: lower case with dashes.")],
+    name: Annotated[str, typer.Argument(help="Name of the method: lower case with dashes.")],
     predictions: Annotated[
-        list[str], typer.Option(help="Descriptions of the track's units; one file a seed.")
+        list[str], typer.Option(help="Descriptions of the track's units; one file per seed.")
     ],
-    track: Annotated[str, typer.Option(help="Where it is to stand: milan list tracks.")] = "mini",
-    seed: Annotated[list[int] | None, typer.Option(help="Of each file, if several.")] = None,
-    version: Annotated[str | None, typer.Option(help="Of the method.")] = None,
-    title: Annotated[str | None, typer.Option(help="What it does, in a line.")] = None,
-    authors: Annotated[str | None, typer.Option(help="With commas between.")] = None,
-    contact: Annotated[str | None, typer.Option(help="Whom to ask.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Of method and predictions.")] = None,
-    paper: Annotated[str | None, typer.Option(help="Where it is described.")] = None,
-    code: Annotated[str | None, typer.Option(help="Address of its code.")] = None,
-    commit: Annotated[str | None, typer.Option(help="State of the code that ran.")] = None,
-    command: Annotated[str | None, typer.Option(help="That made the predictions.")] = None,
-    trained_on: Annotated[
-        list[str] | None, typer.Option(help="A network or edition it learned from; repeat.")
+    fields: Annotated[
+        dict[str, Any],
+        OptionsOf(
+            submission.Submission,
+            only=(
+                "version",
+                "title",
+                "contact",
+                "licence",
+                "paper",
+                "code",
+                "commit",
+                "command",
+                "trained_on",
+                "saw_test_units",
+                "external_data",
+                "external_models",
+                "hardware",
+                "cost",
+            ),
+            names={"saw_test_units": "--saw-test-units/--not-saw-test-units"},
+            optional=True,
+        ),
+    ],
+    track: Annotated[str, typer.Option(help="Track to enter: milan list tracks.")] = "mini",
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Random seed of each predictions file.")
     ] = None,
-    saw_test_units: Annotated[
-        bool | None,
-        typer.Option("--saw-test-units/--not-saw-test-units", help="Were test units among them?"),
-    ] = None,
-    external_data: Annotated[
-        list[str] | None, typer.Option(help="Other data that went into it; repeat.")
-    ] = None,
-    external_models: Annotated[
-        list[str] | None, typer.Option(help="A model that went into it; repeat.")
-    ] = None,
-    hardware: Annotated[str | None, typer.Option(help="What it ran on.")] = None,
-    cost: Annotated[str | None, typer.Option(help="What that took.")] = None,
-    data: Data = None,
+    authors: Annotated[str | None, typer.Option(help="Authors, separated by commas.")] = None,
+    data: EditionFolders = None,
     root: Annotated[str, typer.Option(help="Folder of all submissions.")] = HOME,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace this version of the method.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write a submission's folder. On a terminal, what is not given is asked for.
+    """Write a submission's folder. On a terminal, missing fields are asked for.
 
-    What 'milan describe' knows of the method is taken from beside the predictions.
+    What 'milan describe' recorded beside the predictions is filled in.
     """
-    from leaderboard import submission
-    from leaderboard.ranking import tracks
-
-    given: dict[str, Any] = {
-        "version": version,
-        "title": title,
-        "authors": _listed(authors),
-        "contact": contact,
-        "licence": licence,
-        "paper": paper,
-        "code": code,
-        "commit": commit,
-        "command": command,
-        "trained_on": trained_on,
-        "saw_test_units": saw_test_units,
-        "external_data": external_data,
-        "external_models": external_models,
-        "hardware": hardware,
-        "cost": cost,
+    chosen = tracks.get(track)
+    form = submission.prefilled_fields(predictions[0]) | {
+        field: list(value) if isinstance(value, tuple) else value for field, value in fields.items()
     }
-    found = tracks.get(track)
-    fields = submission.prefilled_fields(predictions[0])
-    fields |= {key: value for key, value in given.items() if value is not None}
-    fields |= _ask([key for key in _ASKED if key not in fields])
-    made = submission.create_submission(
-        {"name": name, **fields},
+    if authors is not None:
+        form["authors"] = _split(authors)
+    form |= _ask([field for field in QUESTIONS if field not in form])
+    folder = submission.create_submission(
+        {"name": name, **form},
         predictions,
-        track=found.key,
+        track=chosen.key,
         seeds=seed or (),
-        data=_places(data).get(found.edition),
+        data=_edition_folders(data).get(chosen.edition),
         root=root,
         overwrite=overwrite,
     )
-    print(f"{made}\nCheck it: milan submit check {made}")
+    print(f"{folder}\nCheck it: milan submit check {folder}")
 
 
 @app.command(
@@ -139,18 +137,18 @@ def new(
         "milan submit check leaderboard/submissions/my-method/1.0 --data release=release --json",
     ),
 )
-def check(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+def check(folder: Folder, data: EditionFolders = None, as_json: Json = False) -> None:
     """Run the named checks on a submission, the same as CI does."""
-    from leaderboard import submission
-
-    results = submission.check_submission(folder, data=_places(data))
+    results = submission.check_submission(folder, data=_edition_folders(data))
     if as_json:
         print_json([{"name": r.name, "status": r.status, "says": r.message} for r in results])
     else:
         words = {"fail": "FAIL", "warn": "WARN"}
-        rows = [(r.name, words.get(r.status, r.status), r.message) for r in results]
-        print_table(("check", "", "seen"), rows)
-    if not all(result.passed for result in results):
+        print_table(
+            ("check", "", "seen"),
+            [(r.name, words.get(r.status, r.status), r.message) for r in results],
+        )
+    if any(result.status == "fail" for result in results):
         raise typer.Exit(1)
 
 
@@ -161,64 +159,62 @@ def check(folder: Folder, data: Data = None, as_json: Json = False) -> None:
         "milan submit score leaderboard/submissions/my-method/1.0 --out records",
     ),
 )
+@with_options
 def score(
     folder: Folder,
-    data: Data = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1000,
-    out: Annotated[str | None, typer.Option(help="Folder to write records to.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a record that is there.")
-    ] = False,
+    settings: Annotated[ScoreConfig, OptionsOf(ScoreConfig, only=("draws",))],
+    records: Annotated[
+        dict[str, Any], OptionsOf(submission.rescore_submission, only=("out", "overwrite"))
+    ],
+    data: EditionFolders = None,
     as_json: Json = False,
 ) -> None:
-    """Compute every score anew, from the predictions alone."""
-    from leaderboard import submission
-    from leaderboard.evaluation.score_config import ScoreConfig
-
+    """Compute every score again, from the predictions alone."""
     scores = submission.rescore_submission(
         folder,
-        data=_places(data),
-        out=out,
-        settings=ScoreConfig(draws=draws),
-        overwrite=overwrite,
-        progress=sys.stderr.isatty(),
+        data=_edition_folders(data),
+        settings=settings,
+        progress=progress_wanted(),
+        **records,
     )
     if as_json:
-        print_json([made.record.model_dump() for made in scores])
+        print_json([score.record.model_dump() for score in scores])
     else:
         screen = console()
-        for made in scores:
-            screen.print(made.render(screen.width))
-    if out is not None:
-        print(f"Records: {out}", file=sys.stderr)
+        for score in scores:
+            screen.print(score.render(screen.width))
+    if records.get("out") is not None:
+        print(f"Records: {records['out']}", file=sys.stderr)
 
 
 def _ask(missing: list[str]) -> dict[str, Any]:
-    """Return answers to what a form still needs: asked on a terminal, an error elsewhere."""
+    """Return the missing fields of a form, asked for on a terminal.
+
+    Raises:
+        InputError: fields are missing, and there is no terminal to ask on.
+    """
     if missing and not sys.stdin.isatty():
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
-        raise InputError(f"The form still needs {flags}.")
+        options = ", ".join(f"--{field.replace('_', '-')}" for field in missing)
+        raise InputError(f"The form still needs {options}.")
     answers: dict[str, Any] = {}
-    for key in missing:
-        said = typer.prompt(_ASKED[key])
-        answers[key] = _listed(said) if key == "authors" else said
+    for field in missing:
+        answer = typer.prompt(QUESTIONS[field])
+        answers[field] = _split(answer) if field == "authors" else answer
     return answers
 
 
-def _listed(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _places(data: list[str] | None) -> dict[str, str]:
-    """Return where editions lie, by name, of words such as `release=FOLDER`."""
-    found = {}
-    for word in data or []:
-        name, equals, place = word.partition("=")
-        if not equals or not place:
+def _edition_folders(words: list[str] | None) -> dict[str, str]:
+    """Return the folder of each edition, from words such as `release=FOLDER`."""
+    folders = {}
+    for word in words or []:
+        name, equals, folder = word.partition("=")
+        if not equals or not folder:
             raise InputError(f"--data {word}: expected EDITION=FOLDER, such as release=release.")
-        if not Path(place).exists():
-            raise InputError(f"--data {word}: there is no {place}.")
-        found[name] = place
-    return found
+        if not Path(folder).exists():
+            raise InputError(f"--data {word}: there is no {folder}.")
+        folders[name] = folder
+    return folders

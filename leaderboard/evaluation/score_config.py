@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 from milannotations.errors import InputError
 
@@ -15,9 +18,9 @@ annotations."""
 class ScoreConfig:
     """Everything that a score depends on besides its input. The record holds all of it."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Random seed of the bootstrap and of the derangements."""
-    draws: int = 1000
+    draws: Annotated[int, Interval(ge=10, le=100_000)] = 1000
     """Number of bootstrap resamples (10 to 100,000)."""
     level: float = 0.95
     """Level of the intervals."""

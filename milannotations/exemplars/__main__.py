@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
-from milannotations.exemplars import command, distributed
+from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import StoppedError
+from milannotations.exemplars.command import app
 from milannotations.utils.terminal import expand_options, run_command
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command(epilog=command.EPILOG)(command.exemplars)
 
 
 def main() -> None:

@@ -10,18 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from milannotations.errors import InputError
+from milannotations.exemplars.options import ImageOptions, NetworkOptions
+from milannotations.exemplars.output.options import OutputOptions
+from milannotations.exemplars.run_config import RunConfig
+from milannotations.utils.options import OptionsOf, with_options
 from milannotations.utils.terminal import Json, examples, print_json, print_table
 
 if TYPE_CHECKING:
     from milannotations.exemplars.dry_run import Listed, Plan
     from milannotations.exemplars.results import NetworkExemplars
 
-EPILOG = examples(
-    "milan exemplars torchvision:resnet18 --random --layer layer3 layer4 --images val --out out",
-    "milan exemplars torchvision:resnet18@DEFAULT --list-layers",
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(
+    epilog=examples(
+        "milan exemplars torchvision:resnet18 --random --layer layer3 layer4 --images val "
+        "--out out",
+        "milan exemplars torchvision:resnet18@DEFAULT --list-layers",
+    )
 )
-
-
+@with_options
 def exemplars(
     model: Annotated[
         str,
@@ -30,81 +39,59 @@ def exemplars(
             "path/to/file.py:factory."
         ),
     ],
+    network: Annotated[NetworkOptions, OptionsOf(NetworkOptions)],
+    source: Annotated[ImageOptions, OptionsOf(ImageOptions)],
+    form: Annotated[OutputOptions, OptionsOf(OutputOptions, names={"npy": "--also-npy"})],
+    run: Annotated[
+        dict[str, Any],
+        OptionsOf(
+            RunConfig,
+            only=(
+                "read",
+                "batch_size",
+                "workers",
+                "device",
+                "dtype",
+                "skip_bad",
+                "seed",
+                "checkpoint_every",
+            ),
+        ),
+    ],
     layer: Annotated[
         list[str] | None,
         typer.Option(help="Layers: dotted names, NAME:KEY where a module gives several tensors."),
     ] = None,
     images: Annotated[
-        str | None, typer.Option(help="Folder of pictures, or a 'datasets' data set.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the edition; made, or added to.")] = (
-        None
-    ),
-    weights: Annotated[
-        str | None, typer.Option(help="Weights: safetensors, or a .pth of tensors alone.")
-    ] = None,
-    random: Annotated[
-        bool, typer.Option("--random", help="Random weights, of a fixed seed.")
-    ] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Config and network (default: <model>-<images folder>).")
-    ] = None,
-    units: Annotated[
-        str | None, typer.Option(help="Of every layer, these units alone: 0-99 or 3,7,20-29.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="So many pictures, evenly over the folder.", min=1)
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a 'datasets' data set.")] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Of a 'datasets' data set: which holds the pictures.")
+        str | None, typer.Option(help="Folder of images, or a 'datasets' dataset.")
     ] = None,
     latents: Annotated[
-        str | None, typer.Option(help="Of a generator, instead of --images: its inputs (.pth).")
+        str | None, typer.Option(help="Inputs of a generator (.pth), instead of --images.")
     ] = None,
-    preprocess: Annotated[
+    out: Annotated[
+        str | None, typer.Option(help="Folder of the edition; made, or added to.")
+    ] = None,
+    name: Annotated[
         str | None,
-        typer.Option(help="imagenet[:SIDE] or file.py:name, instead of the model's own."),
+        typer.Option(help="Name of config and network (default: <model>-<images folder>)."),
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Exemplars of a unit.", min=1)] = 15,
-    quantile: Annotated[float, typer.Option(help="Of activations: the threshold of masks.")] = 0.99,
-    read: Annotated[
-        str,
-        typer.Option(help="A layer's output before (pre) or after (post) in-place operations."),
-    ] = "auto",
+    units: Annotated[
+        str | None, typer.Option(help="Units of every layer (default: all): 0-99 or 3,7,20-29.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="Exemplars of each unit.", min=1)] = 15,
+    quantile: Annotated[
+        float, typer.Option(help="Quantile of a unit's activations: the threshold of its masks.")
+    ] = 0.99,
     prefix_tokens: Annotated[
         int | None, typer.Option(help="Class and register tokens before the patches.", min=0)
     ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Maps come as (image, h, w, unit).")
+        bool, typer.Option("--channels-last", help="Read maps as (image, h, w, unit).")
     ] = False,
     sae: Annotated[
         str | None,
-        typer.Option(help="Laid over the layer: path/to/file.py:factory of a module."),
+        typer.Option(help="Autoencoder to lay over the layers: path/to/file.py:factory."),
     ] = None,
-    masks: Annotated[str, typer.Option(help="Beyond the edge: clamped, or 2022 (zeros).")] = (
-        "clamped"
-    ),
-    side: Annotated[
-        int | None, typer.Option(help="Of pictures and masks (default: the input's).", min=1)
-    ] = None,
-    quality: Annotated[
-        int | None, typer.Option(help="Of lossy WebP (default: lossless).", min=1, max=100)
-    ] = None,
-    also_npy: Annotated[
-        str | None, typer.Option(help="A folder to write the 2022 format to as well.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Processes that load images.", min=0)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of the positions that quantiles look at.", min=0)] = 0,
-    checkpoint_every: Annotated[
-        float, typer.Option(help="Seconds between two writings of what a rerun goes on from.")
-    ] = 120.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the config if it is there.")
     ] = False,
@@ -112,11 +99,15 @@ def exemplars(
         bool, typer.Option("--list-layers", help="Print the network's layers and stop.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be computed, and what it needs.")
+        bool, typer.Option("--dry-run", help="Print what would be computed, and what it needs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find what excites the units of a network most, and write it as an edition."""
+    """Find the images that activate a network's units most.
+
+    They are written as an edition, with masks of the regions that activate each unit.
+    """
+    # here, because torch takes seconds to import and --help must answer at once
     from milannotations.exemplars import dry_run as planning
     from milannotations.exemplars.hooks.layers import Layer
     from milannotations.exemplars.images.batches import batches
@@ -124,35 +115,36 @@ def exemplars(
     from milannotations.exemplars.images.sources import open_images
     from milannotations.exemplars.networks import loading
     from milannotations.exemplars.networks.preprocessing import Preprocessing
-    from milannotations.exemplars.output import make
-    from milannotations.exemplars.run_config import RunConfig
+    from milannotations.exemplars.output.make import make
 
-    loaded = loading.load_model(model, weights=weights, random=random)
-    preprocessing = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing
+    loaded = loading.load_model(model, weights=network.weights, random=network.random)
+    preprocessing = loaded.preprocessing
+    if network.preprocess:
+        preprocessing = Preprocessing.parse(network.preprocess)
     if preprocessing is None:
         preprocessing = Preprocessing.imagenet()
         if not latents:
             print(
-                f"{model} says no preprocessing of its own: pictures are resized to 256, cropped "
-                "to 224 and normalised as for ImageNet. Another: --preprocess",
+                f"{model} declares no preprocessing: images are resized to 256, cropped to 224 "
+                "and normalised as for ImageNet. Another: --preprocess",
                 file=sys.stderr,
             )
-    over = loading.load_module(sae) if sae else None
-    chosen = [
+    autoencoder = loading.load_module(sae) if sae else None
+    layers = [
         Layer.parse(
-            each,
+            text,
             units=_units(units),
-            then=over,
+            then=autoencoder,
             layout="maps-last" if channels_last else "auto",
             prefix=prefix_tokens,
         )
-        for each in layer or ()
+        for text in layer or ()
     ]
     data: Any = None
     if latents:
-        data = Generated(loaded.model, Latents(latents, limit=limit))
+        data = Generated(loaded.model, Latents(latents, limit=source.limit))
     elif images:
-        data = open_images(images, preprocessing, limit=limit, split=split, column=column)
+        data = open_images(images, preprocessing, **asdict(source))
     if list_layers:
         sample: Any = (preprocessing.blank()[None],)
         if data is not None:
@@ -160,29 +152,31 @@ def exemplars(
         _print_layers(planning.list_layers(loaded.model, sample), as_json)
         return
     if data is None or (out is None and not dry_run):
-        lacking = "--images DIR" if data is None else "--out DIR"
-        raise typer.BadParameter(f"give {lacking}, or --list-layers to see what there is")
-    run = RunConfig(
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        dtype=dtype,
-        read=read,
+        missing = "--images DIR" if data is None else "--out DIR"
+        raise typer.BadParameter(f"give {missing}, or --list-layers to see the layers")
+    config = RunConfig(
         missing=loaded.missing,
         prefix=loaded.prefix,
-        skip_bad=skip_bad,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
         progress=sys.stderr.isatty(),
+        **run,
     )
     if dry_run:
-        _print_plan(planning.plan(loaded, data, chosen, k, quantile, run, quality), as_json)
+        plan = planning.plan(loaded, data, layers, k, quantile, config, form.quality)
+        _print_plan(plan, as_json)
         return
     assert out is not None
     name = name or loading.default_name(model, Path(images or latents or "").resolve().name)
-    form = make.Form(masks, quality, side, Path(also_npy) if also_npy else None)
-    computed = make.make(
-        loaded, data, chosen, Path(out), name, k, quantile, run=run, form=form, overwrite=overwrite
+    computed = make(
+        loaded,
+        data,
+        layers,
+        Path(out),
+        name,
+        k,
+        quantile,
+        run=config,
+        form=form,
+        overwrite=overwrite,
     )
     if computed is not None:
         _print_made(computed, Path(out), name, as_json)

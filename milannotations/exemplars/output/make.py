@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import KEPT
 from milannotations.exemplars.engine import QUANTILE, K, compute
 from milannotations.exemplars.hooks.layers import Layer
-from milannotations.exemplars.output.options import check_form, check_labels
+from milannotations.exemplars.output.options import OutputOptions, check_form, check_labels
 from milannotations.exemplars.results import NetworkExemplars
 from milannotations.exemplars.run_config import RunConfig
 
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
     from milannotations.exemplars.images.latents import Generated
     from milannotations.exemplars.images.sources import Pictures
     from milannotations.exemplars.networks.loading import Loaded
-
-
-@dataclass(frozen=True)
-class Form:
-    """How exemplars are written.
-
-    Args:
-        masks: `clamped` or `2022`; see `milannotations.exemplars.tallies.masks`.
-        quality: of lossy WebP, 1 to 100; None is lossless.
-        side: of pictures and masks; None is the size of the network's input.
-        npy: a folder for the 2022 format too, or None.
-    """
-
-    masks: str = "clamped"
-    quality: int | None = None
-    side: int | None = None
-    npy: Path | None = None
 
 
 def make(
@@ -53,7 +36,7 @@ def make(
     quantile: float = QUANTILE,
     *,
     run: RunConfig | None = None,
-    form: Form | None = None,
+    form: OutputOptions | None = None,
     overwrite: bool = False,
 ) -> NetworkExemplars | None:
     """Compute exemplars and write them as the config `name` of the edition at `out`.
@@ -70,7 +53,7 @@ def make(
     from milannotations.exemplars.output.edition import check_npy_place, write, write_npy
 
     name = catalog.canonical(name)
-    form, group = form or Form(), distributed.current()
+    form, group = form or OutputOptions(), distributed.current()
     # what cannot be written is said before the pass, which may take hours
     check_form(form.masks, form.quality, form.side)
     wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]

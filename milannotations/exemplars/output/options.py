@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Interval
 
 from milannotations.editions.shards import check_quality
 from milannotations.errors import InputError
@@ -14,6 +18,24 @@ if TYPE_CHECKING:
 
 MASKS = ("clamped", "2022")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How exemplars are written.
+
+    Attributes:
+        masks: masks beyond an image's edge: clamped, or 2022 (zeros); see
+            `milannotations.exemplars.tallies.masks`.
+        quality: quality of lossy WebP, 1 to 100 (default: lossless).
+        side: side of images and masks in pixels (default: the network's input size).
+        npy: folder to write the 2022 format to as well.
+    """
+
+    masks: str = "clamped"
+    quality: Annotated[int, Interval(ge=1, le=100)] | None = None
+    side: Annotated[int, Ge(1)] | None = None
+    npy: Path | None = None
 
 
 def check_form(masks: str = "clamped", quality: int | None = None, side: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The README's commands and Python run as they stand, in the order they stand."""
+"""Commands and Python of the README and the pages run as they stand, in the order they stand."""
 
 import os
 import re
@@ -9,22 +9,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "milan/README.md")
-BLOCKS = [
-    block
-    for page in PAGES
-    for block in re.findall(
+PAGES = (
+    "README.md",
+    "baselines/README.md",
+    *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md"))),
+)
+
+
+def blocks(page):
+    """Return the blocks of a page that are run: language, name of a reader's own file, text."""
+    return re.findall(
         r"^```(bash|python)(?: (\w+\.py))?\n(.*?)^```",
         (ROOT / page).read_text(encoding="utf-8"),
         flags=re.MULTILINE | re.DOTALL,
     )
-]
+
+
+RUN = [(page, number) for page in PAGES for number in range(len(blocks(page)))]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Return an empty folder: the README's commands need nothing but what ships."""
-    return tmp_path_factory.mktemp("readme")
+def folders(tmp_path_factory):
+    """Return an empty folder for each page: its commands need nothing but what ships."""
+    return {page: tmp_path_factory.mktemp(Path(page).stem) for page in PAGES}
 
 
 def environment():
@@ -36,9 +43,10 @@ def environment():
     }
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block_runs(folder, number):
-    language, file, block = BLOCKS[number]
+@pytest.mark.parametrize(("page", "number"), RUN)
+def test_block_runs(folders, page, number):
+    folder = folders[page]
+    language, file, block = blocks(page)[number]
     if file:  # a reader's own file, which the commands below it name
         (folder / file).write_text(block, encoding="utf-8")
         return
@@ -56,11 +64,11 @@ def test_block_runs(folder, number):
         assert done.stdout.strip(), command[-1]
 
 
-def test_the_commands_led_to_a_row_of_the_board(folder):
-    """What the block of the leaderboard has built; it ran before."""
-    if not (folder / "site").is_dir():
-        pytest.skip("needs the README's commands to have run before, in this process")
-    site = folder / "site"
+def test_the_commands_led_to_a_row_of_the_leaderboard(folders):
+    """What the page of submissions has built; it ran before."""
+    site = folders["docs/submit.md"] / "site"
+    if not site.is_dir():
+        pytest.skip("needs the commands of docs/submit.md to have run before, in this process")
     pages = {path.name: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     row = [name for name, page in pages.items() if "brightness" in page and "nearest" in page]
     assert row, sorted(pages)
@@ -68,18 +76,23 @@ def test_the_commands_led_to_a_row_of_the_board(folder):
 
 
 def test_there_is_something_to_run():
-    languages = [language for language, file, _ in BLOCKS if not file]
-    assert languages.count("bash") >= 2
+    languages = [language for language, file, _ in blocks("README.md") if not file]
+    assert languages.count("bash") >= 1
     assert languages.count("python") >= 2
+    assert len({page for page, _ in RUN}) >= 8
 
 
 def test_python_for_a_score_takes_at_most_ten_lines():
-    block = next(text for _, _, text in BLOCKS if "leaderboard.score" in text)
+    block = next(text for _, _, text in blocks("README.md") if "leaderboard.score" in text)
     assert len(block.strip().splitlines()) <= 10
 
 
+def test_the_readme_is_for_a_first_visit():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 125
+
+
 def test_every_link_leads_somewhere():
-    for page in ROOT.glob("**/README.md"):
+    for page in [*ROOT.glob("**/README.md"), *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         if ".venv" in page.parts:
             continue
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
