@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test slow lint types bench install clean
+.PHONY: demo test slow lint types docs bench install clean
 
 demo: install  ## the main job, on data that ships
 	$(BIN)/milan run --fast
@@ -21,7 +21,7 @@ test: install  ## everything that takes seconds
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: export HF_HUB_OFFLINE = 1
-slow: install  ## what takes minutes, and the real data where it is at hand
+slow: install  ## what takes minutes, and the real data where it is available
 	$(BIN)/pytest -q -m slow -s
 
 lint: install
@@ -31,6 +31,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+docs: install  ## the pages, in build/docs; warnings are errors
+	$(BIN)/mkdocs build --quiet
 
 bench: export HF_HUB_OFFLINE = 1
 bench: install  ## costs, as ratios measured in one run
@@ -42,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found. Say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into .venv (once; some minutes, most of them for torch)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[offline,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[offline,dev,docs]"
 	@# on all cores; some packages carry files of other Pythons, which need not compile
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
 	@touch $(STAMP)
