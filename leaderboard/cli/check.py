@@ -147,9 +147,9 @@ def _check_metrics(kinds: list[Any], networks: list[str], seed: int, as_json: bo
         )
     else:
         screen = console()
-        screen.print(sanity_table.verdicts(verdicts, screen.width), "")
-        screen.print(sanity_table.rankings(rankings), "")
-        screen.print(*sanity_table.explained(verdicts), sep="\n", style="dim")
+        screen.print(sanity_table.verdict_table(verdicts, screen.width), "")
+        screen.print(sanity_table.ranking_table(rankings), "")
+        screen.print(*sanity_table.verdict_notes(verdicts), sep="\n", style="dim")
     low = [verdict for verdict in verdicts if verdict.prevalence <= sanity_checks.RARE_PREVALENCE]
     if any(verdict.verdict != "pass" for verdict in low):
         raise typer.Exit(1)
