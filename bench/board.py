@@ -62,10 +62,10 @@ def _write(folder: Path) -> None:
     people = list(zip(texts(), texts(), texts(), strict=True))
     rows = [schema.row(u, descriptions=list(p)) for u, p in zip(units, people, strict=True)]
     write_config(folder / "large", "net", {"test": rows})
-    known = references.of_edition(folder / "large", "net")
+    known = references.from_edition(folder / "large", "net")
     few = ["layer00"]
     metrics = ["retrieval-tfidf-auc", "rouge-l"]
-    said = predictions.of_texts(units, texts())
+    said = predictions.from_texts(units, texts())
     score = scoring.score(
         said, known, metrics, layers=few, split="test", settings=ScoreConfig(draws=20)
     )
@@ -99,7 +99,7 @@ def _write(folder: Path) -> None:
             table = pd.concat([table, pd.DataFrame({**part, "value": values, "lift": values / 10})])
         score_record.save(
             folder / "records" / f"method{k}", record, table,
-            predictions.of_texts(units, texts()),
+            predictions.from_texts(units, texts()),
         )  # fmt: skip
 
 

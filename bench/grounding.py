@@ -93,7 +93,7 @@ def run() -> None:
     looked = seconds(lambda: presences.of(texts))
     metrics = build(HEADLINE, held, presences)
     took = {name: seconds(lambda m=m: m.pairs(texts, keys)) for name, m in metrics.items()}
-    said = predictions.of_texts([Unit("net", LAYER, i) for i in range(UNITS)], texts)
+    said = predictions.from_texts([Unit("net", LAYER, i) for i in range(UNITS)], texts)
     whole = seconds(lambda: score(said, held, "labels", list(HEADLINE)))
     print(f"{UNITS} units of ResNet-18's {LAYER}, {PICTURES:,} pictures, labels of classes")
     line("the network's own pass over the pictures", passed, "s")

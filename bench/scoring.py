@@ -24,7 +24,7 @@ def texts() -> tuple[dict[tuple[str, int], list[str]], dict[tuple[str, int], str
     if annotations.exists() and described.exists():
         from leaderboard.evaluation import predictions, references
 
-        known = references.of_csv(annotations, "resnet152-imagenet")
+        known = references.from_csv(annotations, "resnet152-imagenet")
         said = predictions.read(described, network="resnet152-imagenet")
         print("texts: the published annotations of resnet152-imagenet, MILAN's descriptions")
         return (
@@ -45,7 +45,7 @@ def lexical(references: dict, predictions: dict) -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     import leaderboard
-    from leaderboard.evaluation.predictions import of_texts
+    from leaderboard.evaluation.predictions import from_texts
     from leaderboard.evaluation.references import References
     from milannotations import Unit
 
@@ -59,7 +59,7 @@ def lexical(references: dict, predictions: dict) -> None:
         "bench",
         network,
     )
-    said = of_texts(units, [predictions[unit[1:]] for unit in units])
+    said = from_texts(units, [predictions[unit[1:]] for unit in units])
     names = ("default", "lexical")
     spent = {
         name: seconds(lambda name=name: leaderboard.score(said, known, [name])) for name in names
@@ -87,8 +87,8 @@ def neural(references: dict, predictions: dict) -> None:
     from bert_score import BERTScorer
 
     from leaderboard import metrics, statistics
-    from leaderboard.metrics.models import OFFLINE_LAYERS, offline_folder
     from leaderboard.metrics.text import normalise
+    from leaderboard.metrics.text_models import OFFLINE_LAYERS, offline_folder
 
     folder = offline_folder()
     if folder is None:

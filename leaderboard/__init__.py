@@ -1,4 +1,4 @@
-"""The harness: predictions, metrics, honest scores, records, and the command `milan`."""
+"""Harness: predictions, metrics, scores with floors, records, and the command `milan`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Score", "compare", "score"]
 
 
 def __getattr__(name: str) -> Any:
-    # looked up late, so that `milan --help` need not import pandas
+    # imported on first use, so that `milan --help` need not import pandas
     if name in __all__:
-        from leaderboard.evaluation import comparison
+        from leaderboard.evaluation import comparison, scoring
 
-        return getattr(comparison, name)
+        return getattr(comparison if name == "compare" else scoring, name)
     raise AttributeError(f"module 'leaderboard' has no attribute '{name}'")

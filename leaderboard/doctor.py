@@ -115,7 +115,7 @@ def check_requirements() -> CheckResult:
 
 def check_text_model() -> CheckResult:
     """Say which text model the neural metrics would take by default."""
-    from leaderboard.metrics.models import TextModel
+    from leaderboard.metrics.text_models import TextModel
     from milannotations.errors import InputError
 
     try:

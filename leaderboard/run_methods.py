@@ -17,7 +17,7 @@ from leaderboard.evaluation.scoring import Score
 from leaderboard.metrics import build, expand
 from leaderboard.ranking import tracks
 from leaderboard.record_format import score_record
-from leaderboard.record_format.method_info import of_spec
+from leaderboard.record_format.method_info import from_spec
 from milannotations.editions.configs import edition_name
 from milannotations.errors import InputError
 
@@ -110,7 +110,7 @@ def run(
     stands = None if track is None else _track(track, data)
     if stands is not None:
         config, split, metrics = stands.config, stands.split, stands.metrics
-    known = references.of(data, config=config)
+    known = references.load(data, config=config)
     if stands is not None and stands.edition_digest not in (None, known.digest):
         raise InputError(f"{data} is not the edition of {stands.key}: its digest is another.")
     units = baselines.open_units(data, config=config, split=split)
@@ -151,12 +151,12 @@ def run(
         context = baselines.context_of(method.spec, units, training, subject, settings.seed)
         account = Account()
         answers = baselines.run(method, units, context, account=account)
-        said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
+        said = predictions.from_descriptions(zip(keys(units), answers, strict=True))
         beside = {}
         if blind and uses_exemplars(method.spec):
             tell(f"{name}: describing shuffled exemplars")
             others = baselines.run(method, shuffled, context)
-            beside["blind"] = predictions.of_descriptions(zip(keys(units), others, strict=True))
+            beside["blind"] = predictions.from_descriptions(zip(keys(units), others, strict=True))
         tell(f"{name}: scoring")
         scores[name] = scoring.score(
             said,
@@ -171,7 +171,7 @@ def run(
         if stands is not None:
             words = ["milan", "run", "--track", stands.key, "--methods", method.spec.name]
             command = shlex.join([*words, "--seed", str(settings.seed)])
-            about = of_spec(method.spec, command, settings.seed)
+            about = from_spec(method.spec, command, settings.seed)
             update = {"track": stands.key, "about": about}
             scores[name].record = scores[name].record.model_copy(update=update)
         if place_of is not None:

@@ -67,7 +67,7 @@ def say(rows, kind):
 
 def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), seeds=()):
     """Write a record a method; `hostile` has hostile texts wherever a text may stand."""
-    known = references.of_edition(edition, "small")
+    known = references.from_edition(edition, "small")
     rows = [
         row
         for path in list_files(edition, "small")["test"]
@@ -77,7 +77,7 @@ def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), 
     ]
     units = [Unit(row["network"], row["layer"], row["unit"]) for row in rows]
     for kind in kinds:
-        said = predictions.of_texts(units, say(rows, kind))
+        said = predictions.from_texts(units, say(rows, kind))
         method = f"{HOSTILE[1]}{HOSTILE[5]}@{HOSTILE[0]}" if kind == "hostile" else f"{kind}@1.0"
         score = scoring.score(said, known, METRICS, split="test", method=method, settings=FEW)
         score.record = score.record.model_copy(update={"about": about(kind)})
@@ -99,7 +99,7 @@ def about(kind):
 
 def outcome(folder, method="good@1.0", value=0.2, says="It says what was found."):
     """Write the record of an application, with a figure."""
-    made = application_record.made(
+    made = application_record.create(
         "edit",
         method=method,
         data="mini",

@@ -53,7 +53,7 @@ def answers(known, track):
 def write(folder, said, **fields):
     """Make a submission under a folder; return where it is."""
     file = folder / "said.csv"
-    predictions.of_texts(list(said), said.values()).write(file)
+    predictions.from_texts(list(said), said.values()).write(file)
     return submission.create_submission({**FIELDS, **fields}, [file], root=folder / "submissions")
 
 

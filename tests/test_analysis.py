@@ -11,7 +11,7 @@ from torch import nn
 from leaderboard.applications.analyze.config import AnalyzeConfig
 from leaderboard.applications.analyze.language import open_language, tokens
 from leaderboard.applications.analyze.task import Accuracies, Target, analyze
-from leaderboard.evaluation.predictions import of_texts
+from leaderboard.evaluation.predictions import from_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.exemplars import RunConfig
@@ -185,7 +185,7 @@ def target(**changed):
 
 def described(text=lambda unit: "red circles" if unit.layer == "two" and unit.unit < 3 else "text"):
     units = target().units
-    return of_texts(units, [text(unit) for unit in units])
+    return from_texts(units, [text(unit) for unit in units])
 
 
 STEPS = AnalyzeConfig(step=0.025, most=0.1)
@@ -275,7 +275,7 @@ def test_a_score_that_does_not_vary_is_a_null_result(tmp_path):
 
 def test_several_networks_are_replicates():
     first, second = target(), target(name="other")
-    both = of_texts(
+    both = from_texts(
         [*first.units, *second.units], [row.description for row in described().rows] * 2
     )
     made = analyze(both, [first, second], open_language("mini"), STEPS)
@@ -426,7 +426,7 @@ def test_a_test_set_with_classes_that_the_network_lacks(classes, capsys):
 def test_audits_by_command(tmp_path, capsys):
     units = [Unit(name, "conv1", i) for name in "ab" for i in range(10)]
     texts = ["a face" if unit.network == "a" else "grass" for unit in units]
-    of_texts(units, texts).write(tmp_path / "said.csv")
+    from_texts(units, texts).write(tmp_path / "said.csv")
     (tmp_path / "measured.csv").write_text(
         "network,layer,unit,selectivity\n" + "".join(f"a,conv1,{i},{i / 10}\n" for i in range(10))
     )

@@ -39,7 +39,7 @@ def said_of(method, network, widths, model, weights, probe, side):
     )
     context = Context(probings={network: probing})
     answers = baselines.run(baselines.get(method), table, context)
-    return predictions.of_descriptions(zip(units, answers, strict=True)), probing
+    return predictions.from_descriptions(zip(units, answers, strict=True)), probing
 
 
 def run(*words):

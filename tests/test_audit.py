@@ -10,7 +10,7 @@ from leaderboard import statistics
 from leaderboard.applications.audit.config import AuditConfig, preset_pairs
 from leaderboard.applications.audit.task import audit
 from leaderboard.applications.common import keyword_flags
-from leaderboard.evaluation.predictions import of_texts
+from leaderboard.evaluation.predictions import from_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.schema import Unit
@@ -23,7 +23,7 @@ def said(**networks):
         for i in range(20):
             units.append(Unit(name, f"layer{1 + i // 10}", i % 10))
             texts.append("the face of a person" if i * 7 % 20 < count else "green grass")
-    return of_texts(units, texts), units
+    return from_texts(units, texts), units
 
 
 # ---- words
@@ -179,7 +179,7 @@ def test_the_preset_is_the_papers_twelve_architectures():
     names = {name.replace("-", "_").replace(".", "_"): name for pair in pairs for name in pair}
     units = [Unit(name, "conv1", i) for name in names.values() for i in range(3)]
     texts = ["faces" if "blurred" not in unit.network else "grass" for unit in units]
-    made = audit(of_texts(units, texts), pairs=pairs)
+    made = audit(from_texts(units, texts), pairs=pairs)
     assert made.outcome.number.p == 2.0**-12
     assert made.outcome.results["paper"] == {"unblurred": 213, "blurred": 142}
 
@@ -251,9 +251,9 @@ def test_sheets_show_flagged_units(tmp_path):
     from baselines.framework.run import keys
 
     members = keys(units)
-    predictions = of_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))
+    predictions = from_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))
     audit(predictions).save(tmp_path / "out", {"mini-sharp": units})
     assert (tmp_path / "out" / "sheet-mini-sharp.png").stat().st_size > 1000
-    nothing = audit(of_texts(members, ["circles"] * len(members)))
+    nothing = audit(from_texts(members, ["circles"] * len(members)))
     nothing.save(tmp_path / "none", {"mini-sharp": units})
     assert not list((tmp_path / "none").glob("sheet*"))

@@ -270,14 +270,14 @@ def test_disagreement_is_the_mean_over_pairs():
         "c": ["red dots", "red dots", ""],
     }
     said = [
-        MethodDescriptions(name, "method", None, predictions.of_texts(at, each))
+        MethodDescriptions(name, "method", None, predictions.from_texts(at, each))
         for name, each in texts.items()
     ]
     made = unit_browser.MethodAgreement(said, at).disagreement()
     assert made[0] == pytest.approx(0)
     assert made[1] == pytest.approx(2 / 3)  # of three pairs one agrees
     assert np.isnan(made[2])  # one answer: there is nothing to disagree with
-    floor = MethodDescriptions("f", "floor", None, predictions.of_texts(at, ["blue"] * 3))
+    floor = MethodDescriptions("f", "floor", None, predictions.from_texts(at, ["blue"] * 3))
     assert unit_browser.MethodAgreement([*said, floor], at).disagreement()[0] == pytest.approx(0)
 
 

@@ -336,9 +336,9 @@ def test_a_thousand_units_open_in_two_seconds_and_three_megabytes(
 
     units = baselines.open_units("mini", split=None)
     assert len(units) > 1000
-    known = references.of("mini")
+    known = references.load("mini")
     for name in ("constant", "most-common", "random-description"):
-        said = predictions.of_texts(
+        said = predictions.from_texts(
             known.units,
             [row.text or "" for row in baselines.run(
                 baselines.get(name), units,

@@ -15,7 +15,7 @@ from leaderboard.applications.edit import real_networks, task
 from leaderboard.applications.edit.config import PROTOCOLS, SHARES, EditConfig
 from leaderboard.applications.edit.task import choose, counts_of, edit, placebos_of, rank_p
 from leaderboard.cli.main import app
-from leaderboard.evaluation.predictions import of_texts
+from leaderboard.evaluation.predictions import from_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.schema import Unit
@@ -66,7 +66,7 @@ class Formula(Trial):
 
 def said_of(trials, of_text, others="round things"):
     units = [unit for trial in trials for unit in trial.units]
-    return of_texts(units, ["some words" if unit in of_text else others for unit in units])
+    return from_texts(units, ["some words" if unit in of_text else others for unit in units])
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
 )
 def test_predictions_of_something_else(units, said):
     with pytest.raises(InputError, match=said):
-        edit([Formula(0)], of_texts(units, ["words"]), settings=SMALL)
+        edit([Formula(0)], from_texts(units, ["words"]), settings=SMALL)
 
 
 def test_settings_that_cannot_be():
@@ -272,7 +272,7 @@ def test_settings_that_cannot_be():
         with pytest.raises(InputError, match=said):
             EditConfig(**wrong)
     with pytest.raises(InputError, match="no network"):
-        edit([], of_texts([Unit("n", "l", 0)], ["a word"]))
+        edit([], from_texts([Unit("n", "l", 0)], ["a word"]))
     with pytest.raises(InputError, match="no predictions for formula-1"):
         edit([Formula(0), Formula(1)], said_of([Formula(0)], set()))
 
@@ -429,7 +429,7 @@ def test_the_mini_world_end_to_end(tmp_path):
 
     units = milannotations.load(tmp_path / "edition")["test"]
     keys = zip(units["network"], units["layer"], units["unit"], strict=True)
-    said = of_texts([Unit(*key) for key in keys], ["nothing to read"] * len(units))
+    said = from_texts([Unit(*key) for key in keys], ["nothing to read"] * len(units))
     none = made.edit("mine@2", said, settings).outcome
     assert none.number.value == 0
     assert none.number.p == 1

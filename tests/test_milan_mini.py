@@ -24,11 +24,11 @@ def floors():
 
 def described(model, tmp_path):
     import baselines
-    from leaderboard.evaluation.predictions import of_descriptions
+    from leaderboard.evaluation.predictions import from_descriptions
 
     said = baselines.describe("mini", "milan", split="test", options={"model": str(model)})
     return leaderboard.score(
-        of_descriptions(said), "mini", METRICS, split="test", settings=ScoreConfig(draws=200)
+        from_descriptions(said), "mini", METRICS, split="test", settings=ScoreConfig(draws=200)
     )
 
 

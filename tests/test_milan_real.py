@@ -115,11 +115,11 @@ def dealt_anew(units, rows):
 
 @pytest.fixture(scope="module")
 def found(units, split, said):
-    known = references.of_dataset({name: units.select(rows) for name, rows in split.items()})
+    known = references.from_dataset({name: units.select(rows) for name, rows in split.items()})
     tested, built = keys(units.select(split["test"])), build(METRICS)
     records = {
         method: leaderboard.score(
-            predictions.of_texts(tested, texts), known, built, split="test", method=method
+            predictions.from_texts(tested, texts), known, built, split="test", method=method
         ).record
         for method, texts in said.items()
     }

@@ -265,7 +265,7 @@ def test_what_programs_write_for_nothing_is_a_failure(write_file, text):
 
 def test_a_frame_with_the_word_nan_is_a_failure_too():
     frame = pd.DataFrame({"unit": [0], "description": ["nan"]})
-    read = predictions.of_frame(frame, network="n", layer="conv1")
+    read = predictions.from_frame(frame, network="n", layer="conv1")
     assert (read.rows[0].description, read.rows[0].status) == ("", "failed")
     assert read.n_not_text == 1
 
@@ -280,7 +280,7 @@ def test_a_description_of_ten_thousand_characters_is_the_longest(write_file):
     ("rows", "said"),
     [
         (["0,red,,,", "0,sky,,,"], ["Described twice", "n/conv1/0"]),
-        (["0,red,1,,", "0,sky,1,,"], ["Described twice", "n/conv1/0", "one a rank"]),
+        (["0,red,1,,", "0,sky,1,,"], ["Described twice", "n/conv1/0", "one per rank"]),
         (["0,red,1,,", "0,sky,2,,", "0,sea,2,,"], ["Described twice"]),
         (["0,red,0,,"], [" 2: ", "rank 0", "count from 1"]),
         (["0,red,-1,,"], [" 2: rank '-1'", "whole number"]),
@@ -372,7 +372,7 @@ def test_a_frame_is_read_like_a_file():
             "similarity": [0.5, None],
         }
     )
-    read = predictions.of_frame(frame, network="n")
+    read = predictions.from_frame(frame, network="n")
     assert read.layouts == ("CLIP-Dissect",)
     assert read.rows == (
         Prediction(Unit("n", "conv1", 0), "red", 1, 0.5, "ok"),
@@ -393,12 +393,12 @@ def test_a_frame_is_read_like_a_file():
 )
 def test_a_broken_frame_is_refused(columns, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        predictions.of_frame(pd.DataFrame(columns), network="n", layer="conv1")
+        predictions.from_frame(pd.DataFrame(columns), network="n", layer="conv1")
 
 
 def test_texts_become_predictions_in_order():
     units = [Unit("n", "conv1", i) for i in (3, 1, 2)]
-    read = predictions.of_texts(units, iter(["red", " . ", "sky"]))
+    read = predictions.from_texts(units, iter(["red", " . ", "sky"]))
     assert read.units == units
     assert [row.status for row in read.rows] == ["ok", "failed", "ok"]
     assert read.first(units[0]).description == "red"
@@ -407,7 +407,7 @@ def test_texts_become_predictions_in_order():
 
 def test_a_text_for_every_unit_is_needed():
     with pytest.raises(ValueError, match="shorter"):
-        predictions.of_texts([Unit("n", "conv1", 0), Unit("n", "conv1", 1)], ["red"])
+        predictions.from_texts([Unit("n", "conv1", 0), Unit("n", "conv1", 1)], ["red"])
 
 
 def test_first_is_rank_one_wherever_it_stands():
@@ -431,7 +431,7 @@ def test_what_is_written_is_read_back(tmp_path, name):
     Predictions(rows).write(tmp_path / name)
     read = predictions.read(tmp_path / name)
     assert read.rows == rows
-    assert predictions.of_frame(Predictions(rows).to_pandas()).rows == rows
+    assert predictions.from_frame(Predictions(rows).to_pandas()).rows == rows
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 

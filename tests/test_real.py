@@ -27,7 +27,7 @@ FEW = ScoreConfig(draws=100)
 
 @pytest.fixture(scope="module")
 def known(real):
-    return references.of_csv(
+    return references.from_csv(
         real / "annotations" / "milannotations_resnet152_imagenet.csv", NETWORK
     )
 
@@ -105,7 +105,7 @@ def test_one_person_on_matched_references(milan):
 
 
 def test_every_unit_of_a_per_layer_constant_has_lift_zero(known):
-    constant = predictions.of_texts(known.units, [f"objects of {u.layer}" for u in known.units])
+    constant = predictions.from_texts(known.units, [f"objects of {u.layer}" for u in known.units])
     made = leaderboard.score(constant, known, ["rouge-l-allref"], settings=FEW)
     assert len(made.units) == 3904
     assert made.units.lift.abs().max() <= 1e-12

@@ -11,20 +11,22 @@ from rouge_score.rouge_scorer import RougeScorer
 
 import leaderboard
 from leaderboard import metrics, statistics
+from leaderboard.console import score_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.references import References
 from leaderboard.evaluation.score_config import ScoreConfig
+from leaderboard.metrics import text_models
 from leaderboard.metrics.text import normalise
-from leaderboard.record_format import score_record
+from leaderboard.record_format import base, score_record
 from milannotations import InputError, Unit
 
 FEW = ScoreConfig(draws=50)
-NEURAL = ("bertscore", "embedding") if metrics.models.offline_folder() is not None else ()
+NEURAL = ("bertscore", "embedding") if text_models.offline_folder() is not None else ()
 
 
 @pytest.fixture(scope="module")
 def known():
-    return references.of_csv(sample.ANNOTATIONS, sample.NETWORK)
+    return references.from_csv(sample.ANNOTATIONS, sample.NETWORK)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def scored(known):
 
 def say(known, text):
     """Return predictions made by `text(unit)`."""
-    return predictions.of_texts(known.units, [text(unit) for unit in known.units])
+    return predictions.from_texts(known.units, [text(unit) for unit in known.units])
 
 
 def small(n=12, layers=("a", "b"), k=3, network="net"):
@@ -187,7 +189,7 @@ def test_abstentions_are_told_from_failures(known):
 
 
 def test_missing_units_stop_the_run_unless_allowed(known):
-    few = predictions.of_texts(known.units[:20], ["red"] * 20)
+    few = predictions.from_texts(known.units[:20], ["red"] * 20)
     with pytest.raises(InputError, match=r"20 of 32 units; missing sample/layer.*--allow-missing"):
         leaderboard.score(few, known, ["rouge-l"], settings=FEW)
     made = leaderboard.score(few, known, ["rouge-l"], settings=FEW, allow_missing=True).record
@@ -245,7 +247,7 @@ def test_one_reference_a_unit_leaves_no_matched_score_but_an_allref_one():
     assert made.scores["bleu-1"].mean is None
     assert made.scores["rouge-l-allref"].mean > 0
     assert "one-person" not in made.floors
-    assert any("no one person" in warning for warning in made.warnings)
+    assert any("no leave-one-out human" in warning for warning in made.warnings)
 
 
 def test_slices_by_layer_and_network_add_up(scored):
@@ -295,17 +297,17 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
         def rows(self, said, sets):
             return metrics.get("rouge-l").rows(said, sets)
 
-    from leaderboard.evaluation.evaluator import Judge
+    from leaderboard.evaluation.evaluator import Evaluator
 
-    known = references.of_csv(sample.ANNOTATIONS, sample.NETWORK)
+    known = references.from_csv(sample.ANNOTATIONS, sample.NETWORK)
     said = predictions.read(sample.PREDICTIONS)
     answers = [normalise(said.first(unit).description) for unit in known.units]
     every = np.ones(len(known.units), dtype=bool)
-    judge = Judge(known, every, every, ScoreConfig(derangements=400))
-    exact = judge.judge(metrics.get("rouge-l"), answers, allref=True)
-    drawn = judge.judge(ByRows(), answers, allref=True)
+    evaluator = Evaluator(known, every, every, ScoreConfig(derangements=400))
+    exact = evaluator.evaluate(metrics.get("rouge-l"), answers, allref=True)
+    drawn = evaluator.evaluate(ByRows(), answers, allref=True)
     assert drawn.values == pytest.approx(exact.values, abs=1e-12)
-    assert drawn.above.mean() == pytest.approx(exact.above.mean(), abs=0.01)
+    assert drawn.lifts.mean() == pytest.approx(exact.lifts.mean(), abs=0.01)
 
 
 def test_python_takes_paths_frames_and_data_sets_alike(tmp_path, known):
@@ -336,9 +338,9 @@ def test_the_table_shows_floors_and_one_person_beside_the_score(scored):
         table.columns
     )
     assert table.loc["rouge-l", "mean"] == scored.record.scores["rouge-l"].mean
-    shown = str(scored)
+    shown = score_table.to_text(scored.record)
     assert "one\n" not in shown
-    assert all(word in shown for word in ("shuffled", "constant", "person", "95 %", "rouge-l-max"))
+    assert all(word in shown for word in ("shuffled", "constant", "human", "95 %", "rouge-l-max"))
 
 
 @pytest.mark.parametrize(
@@ -358,10 +360,10 @@ def test_what_cannot_be_scored_is_said(known, change, message):
 
 
 def test_units_and_networks_that_the_references_lack_are_named(known):
-    beyond = predictions.of_texts([*known.units, Unit("sample", "layer1", 99)], ["red"] * 33)
+    beyond = predictions.from_texts([*known.units, Unit("sample", "layer1", 99)], ["red"] * 33)
     with pytest.raises(InputError, match="Not in the references: sample/layer1/99"):
         leaderboard.score(beyond, known, ["rouge-l"])
-    other = predictions.of_texts([Unit("another", "layer1", 0)], ["red"])
+    other = predictions.from_texts([Unit("another", "layer1", 0)], ["red"])
     with pytest.raises(InputError, match="of network 'another'; the references are of sample"):
         leaderboard.score(other, known, ["rouge-l"])
 
@@ -378,7 +380,7 @@ def test_two_methods_are_compared_on_the_units_both_describe(known):
     right = leaderboard.score(sample.PREDICTIONS, known, ["rouge-l", "bleu-4"], settings=FEW)
     half = [u for u in known.units if u.unit < 12]
     wrong = leaderboard.score(
-        predictions.of_texts(half, ["zebra"] * len(half)),
+        predictions.from_texts(half, ["zebra"] * len(half)),
         known,
         ["rouge-l", "bleu-4"],
         settings=FEW,
@@ -414,7 +416,7 @@ def mixed(counts, failed=(), duplicates=None, layer_of=lambda i: "l"):
     copies = tuple((duplicates or {}).get(i) for i in range(len(counts)))
     known = References(units, texts, ("train",) * len(units), copies, "mixed", "n")
     said = ["" if i in failed else f"thing{i} seen 0 by somebody here" for i in range(len(counts))]
-    return predictions.of_texts(units, said), known
+    return predictions.from_texts(units, said), known
 
 
 def test_mean_all_is_the_mean_where_everything_is_answered_and_references_vary():
@@ -497,7 +499,7 @@ def test_diversity_of_a_slice_is_the_slices_own(known, scored):
 
 def test_the_neighbour_check_looks_at_the_next_unit_answered_or_not():
     known = small(n=40, layers=("a",))
-    said = predictions.of_texts(
+    said = predictions.from_texts(
         known.units, [f"word{u.unit + 1}" if u.unit % 2 == 0 else "" for u in known.units]
     )
     made = leaderboard.score(said, known, ["rouge-l"], settings=FEW).record
@@ -608,7 +610,7 @@ def test_a_failed_save_leaves_the_old_record(tmp_path, scored, monkeypatch):
     [
         ("{", "not strict JSON"),
         ('{"schema_version": NaN}', "NaN is not JSON"),
-        ('{"schema_version": 1, "schema_version": 1}', "stands twice"),
+        ('{"schema_version": 1, "schema_version": 1}', "the same key twice"),
         ('{"schema_version": 99}', "schema version 99"),
         ("[]", "schema version None"),
         ('{"schema_version": 1}', "id: Field required"),
@@ -631,8 +633,8 @@ def test_the_first_schema_still_loads():
 
 def test_the_commit_is_of_this_package_not_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    score_record._commit.cache_clear()
-    ran = score_record.what_ran()
+    base._commit.cache_clear()
+    ran = base.what_ran()
     assert ran["commit"] is None or len(ran["commit"]) == 40
     assert statistics.RETRIEVAL_POOL == 100
-    score_record._commit.cache_clear()
+    base._commit.cache_clear()

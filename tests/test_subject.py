@@ -188,10 +188,10 @@ def test_an_account_is_of_its_file_alone(tmp_path):
 
 
 def test_accounts_and_the_blind_control_go_into_records(tmp_path):
-    known = references.of("mini")
+    known = references.load("mini")
     texts = [truth or "nothing" for truth in known.truths]
-    said = predictions.of_texts(known.units, texts)
-    blind = predictions.of_texts(known.units, texts[::-1])
+    said = predictions.from_texts(known.units, texts)
+    blind = predictions.from_texts(known.units, texts[::-1])
     account = Account(seed=3, n_units=len(texts), seconds=5.0)
     made = leaderboard.score(
         said, known, ["concept-f1"], split="test", beside={"blind": blind},

@@ -14,7 +14,7 @@ from leaderboard import submission
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
-from leaderboard.metrics.models import at_hand
+from leaderboard.metrics.text_models import is_available
 from leaderboard.ranking import tracks
 from leaderboard.record_format import score_record
 from leaderboard.submission import leakage, track_units
@@ -171,7 +171,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
     track = tracks.get("across-network/alexnet-to-resnet152")
     said = dict.fromkeys(list(track_units.split_units(track, None)[0])[:20], "stars")
     file = tmp_path / "said.csv"
-    predictions.of_texts(list(said), said.values()).write(file)
+    predictions.from_texts(list(said), said.values()).write(file)
     fields = {**FIELDS, "trained_on": trained_on, "saw_test_units": saw}
     made = submission.create_submission(fields, [file], track=track.key, root=tmp_path)
     findings = found(made)
@@ -182,7 +182,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not at_hand(sentences=True), reason="needs the text model of 'offline'")
+@pytest.mark.skipif(not is_available(sentences=True), reason="needs the text model of 'offline'")
 def test_every_metric_of_the_track_is_computed(made, tmp_path):
     """A minute: the text model encodes what the simulated annotators said."""
     submission.rescore_submission(made, out=tmp_path / "records", settings=ScoreConfig(draws=20))
@@ -215,7 +215,7 @@ def test_several_seeds_are_files_of_one_submission(tmp_path, known):
     files = []
     for seed in (0, 1):
         files.append(tmp_path / f"seed{seed}.csv")
-        predictions.of_texts(list(said), said.values()).write(files[-1])
+        predictions.from_texts(list(said), said.values()).write(files[-1])
     made = submission.create_submission(FIELDS, files, seeds=[0, 1], root=tmp_path / "submissions")
     names = sorted(path.name for path in (made / "predictions").iterdir())
     assert names == ["mini-mini-seed0.csv", "mini-mini-seed1.csv"]
@@ -241,7 +241,7 @@ def test_new_says_what_is_missing_and_takes_what_describing_knows(tmp_path, know
 
     file = tmp_path / "said.csv"
     said = submitted.answers(known, MINI)
-    predictions.of_texts(list(said), said.values()).write(file)
+    predictions.from_texts(list(said), said.values()).write(file)
     code, shown = run()
     assert code == 1
     assert "--version, --title, --authors, --contact" in shown.err
@@ -291,7 +291,7 @@ def real_milan(real, tmp_path_factory):
         )
         return found(made, data={"release": str(annotations)})
 
-    submit.known = references.of_csv(annotations, "resnet152-imagenet")
+    submit.known = references.from_csv(annotations, "resnet152-imagenet")
     return submit
 
 

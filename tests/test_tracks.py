@@ -41,7 +41,7 @@ def test_applications_have_a_track_each():
 
 def test_mini_is_the_edition_that_ships():
     """A mini edition made anew with other units needs a version of its own."""
-    track, known = tracks.get("mini"), references.of("mini")
+    track, known = tracks.get("mini"), references.load("mini")
     assert known.digest == track.edition_digest
     inside, others = track_units.split_units(track, known)
     assert len(inside) == track.n_units

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
-def commonest(texts: Iterable[str]) -> str | None:
-    """Return the commonest text; the shortest, then the first in the alphabet, among several.
+def commonest(texts: Iterable[str], accepts: Callable[[str], bool] | None = None) -> str | None:
+    """Return the most common text; of several, the shortest, then the first in the alphabet.
 
     Texts are counted, and returned, in lower case and without dots and spaces at the
     ends, as every metric sees them.
+
+    Args:
+        texts: texts to count.
+        accepts: returns whether a text may be chosen; called from the most common text on.
+
+    Returns:
+        None if there is no text that may be chosen.
 
     Example:
         >>> commonest(["Red.", "red", "blue", "blue sky"])
         'red'
     """
     counts = Counter(text.lower().strip(". ") for text in texts)
-    return min(counts, key=lambda text: (-counts[text], len(text), text)) if counts else None
+    ordered = sorted(counts, key=lambda text: (-counts[text], len(text), text))
+    return next(filter(accepts, ordered), None) if accepts else next(iter(ordered), None)
 
 
 def medoid(texts: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from leaderboard.applications import TASKS
 from leaderboard.record_format import application_record
-from leaderboard.record_format.application_record import Outcome
+from leaderboard.record_format.application_record import ApplicationRecord
 from milannotations.errors import InputError, did_you_mean
 from milannotations.synthetic.training import Settings as Training
 
@@ -87,7 +87,7 @@ def run(
     pictures: int = PICTURES,
     edit_pictures: int = EDIT_PICTURES,
     tell: Callable[[str], Any] = lambda line: None,
-) -> list[Outcome]:
+) -> list[ApplicationRecord]:
     """Return what every method's descriptions come to in every task, on the mini world.
 
     Args:
@@ -145,7 +145,7 @@ def run(
         first = [replace(job, kind="+".join(wanted), place=place) for place in made]
         for line in _each(_describe, first, workers):
             tell(line)
-        found: list[Outcome] = []
+        found: list[ApplicationRecord] = []
         # the longest first
         second = [replace(job, kind=task) for task in reversed(wanted)]
         for folders in _each(_task, second, workers):

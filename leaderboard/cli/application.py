@@ -14,7 +14,7 @@ from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
     from leaderboard.applications.common.mini_networks import Workshop
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
 
 Describe = Annotated[
     str | None,
@@ -46,10 +46,10 @@ Substrings = Annotated[
 RunOptions = OptionsOf(RunConfig, only=("batch_size", "device"))
 
 
-def show(record: Outcome, out: str, as_json: bool) -> None:
+def show(record: ApplicationRecord, out: str, as_json: bool) -> None:
     """Print the number of an application, and where its record is."""
     from leaderboard.console.application_table import render
-    from leaderboard.record_format.score_record import dumps
+    from leaderboard.record_format.base import dumps
 
     if as_json:
         sys.stdout.write(dumps(record))

@@ -78,7 +78,7 @@ def describe(
     """
     from baselines.framework.provenance import Account
     from baselines.framework.resume import Journal
-    from leaderboard.evaluation.predictions import of_descriptions
+    from leaderboard.evaluation.predictions import from_descriptions
 
     if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet.")
@@ -94,7 +94,7 @@ def describe(
         account=account,
         **selection,
     )
-    predictions = of_descriptions(described)
+    predictions = from_descriptions(described)
     predictions.write(out)
     account.write(out)
     journal.close()

@@ -66,7 +66,7 @@ def run(
         _run_tasks(tasks, selection.get("methods"), seeds, placebos, settings.seed, out, cache,
                    as_json)  # fmt: skip
         return
-    from leaderboard.console import synthetic_table
+    from leaderboard.console import score_table, synthetic_table
 
     scores = run_methods.run(
         settings=settings,
@@ -81,10 +81,10 @@ def run(
         screen = console()
         by_method = {name: score.record for name, score in scores.items()}
         if next(iter(by_method.values())).edition.synthetic:
-            screen.print(synthetic_table.board(by_method, screen.width))
+            screen.print(synthetic_table.render_methods(by_method, screen.width))
         else:
             for score in scores.values():
-                screen.print(score.render(screen.width))
+                screen.print(score_table.render(score.record, screen.width))
     if out is not None:
         _write_page(out, selection["data"])
 

@@ -114,12 +114,14 @@ def score(
     if out is not None:  # before the table, whose reader may leave
         print(f"Record: {scored.save(out, overwrite=overwrite)}", file=sys.stderr)
     if as_json:
-        from leaderboard.record_format.score_record import dumps
+        from leaderboard.record_format.base import dumps
 
         sys.stdout.write(dumps(scored.record))
         return
+    from leaderboard.console import score_table
+
     screen = console()
-    screen.print(scored.render(screen.width))
+    screen.print(score_table.render(scored.record, screen.width))
 
 
 def _edition(name: str) -> str:

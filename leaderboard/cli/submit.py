@@ -170,6 +170,8 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Compute every score again, from the predictions alone."""
+    from leaderboard.console import score_table
+
     scores = submission.rescore_submission(
         folder,
         data=_edition_folders(data),
@@ -182,7 +184,7 @@ def score(
     else:
         screen = console()
         for score in scores:
-            screen.print(score.render(screen.width))
+            screen.print(score_table.render(score.record, screen.width))
     if records.get("out") is not None:
         print(f"Records: {records['out']}", file=sys.stderr)
 

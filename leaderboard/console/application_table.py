@@ -9,10 +9,10 @@ from leaderboard.console.cells import digits
 from leaderboard.record_format.application_record import SYNTHETIC_FOOTNOTE
 
 if TYPE_CHECKING:
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
 
 
-def render(outcomes: Sequence[Outcome], width: int = 200) -> Any:
+def render(outcomes: Sequence[ApplicationRecord], width: int = 200) -> Any:
     """Return a rich renderable: a table a task, and what to know about it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Cells of tables: numbers as people read them."""
+"""Formatting of numbers in tables."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from leaderboard.record_format.score_record import Estimate
 
 WIDE = 150
-"""Characters that the whole table needs."""
+"""Width of a terminal, in characters, from which on tables show all columns."""
 
 
-def value_of(estimate: Estimate | None, what: str) -> float | None:
-    """Return a part of an estimate, None where there is none."""
-    return None if estimate is None else getattr(estimate, what)
+def value_of(estimate: Estimate | None, field: str) -> float | None:
+    """Return a field of an estimate, or None if there is no estimate."""
+    return None if estimate is None else getattr(estimate, field)
 
 
 def digits(value: float | None, signed: bool = False) -> str:
-    """Return a number as tables show it: four decimals, no leading zero, "-" for unknown."""
+    """Format a number with four decimals and without a leading zero; "-" if it is unknown."""
     if value is None:
         return "-"
     if value == 0:
@@ -33,12 +33,18 @@ def digits(value: float | None, signed: bool = False) -> str:
 
 
 def short(value: float | None, places: int, signed: bool = False) -> str:
-    """Return a number from -1 to 1 with few decimals."""
+    """Format a number between -1 and 1 with few decimals."""
     if value is None:
         return "-"
     if value == 0:
         return "0"
     if abs(value) < 0.5 * 10**-places:
         return "~0"
-    made = f"{value:{'+' if signed else ''}.{places}f}"
-    return made.replace("0.", ".", 1) if abs(value) < 1 else made
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.{places}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Format an interval as "low to high"; "-" if it is unknown."""
+    return "-" if low is None or high is None else f"{digits(low)} to {digits(high)}"

@@ -1,1 +1,1 @@
-"""Scoring of descriptions against references."""
+"""Scoring of descriptions against references, with floors, lift and intervals."""

@@ -1,90 +1,64 @@
-"""Abstention: who says that a unit means nothing, of units that do and of units that do not."""
+"""Abstention: how well units that mean nothing are told from units that mean something."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from leaderboard.evaluation.reference_views import Answers, Mask
-from leaderboard.evaluation.references import References
+from leaderboard.evaluation.references import Descriptions, Mask, References
 from leaderboard.metrics.truth import means_nothing
+from leaderboard.record_format.score_record import Abstained, Abstention
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Abstained(_Strict):
-    """Shares of units of which it is said that they mean nothing: rightly, and wrongly.
-
-    `balanced_accuracy` is the mean of the share that is right and of one less the share that
-    is wrong; .5 is what never abstaining, always abstaining and a coin have.
-    """
-
-    right: FiniteFloat
-    wrong: FiniteFloat
-    balanced_accuracy: FiniteFloat
-
-
-class Abstention(_Strict):
-    """Abstention on units that mean nothing, beside that on units that mean something.
-
-    An answer that says in words that there is nothing to describe counts as abstaining.
-    `never` is the floor; `person` is one simulated annotator, averaged over which.
-    """
-
-    n_meaningless: int
-    n_meaningful: int
-    method: Abstained
-    never: Abstained
-    person: Abstained | None
-
-
-def measure(known: References, scope: Mask, answers: Answers, abstained: Mask) -> Abstention | None:
-    """Return how well units that mean nothing were told from the others.
+def measure_abstention(
+    references: References, scope: Mask, descriptions: Descriptions, abstained: Mask
+) -> Abstention | None:
+    """Measure abstention on units that mean nothing and on units that mean something.
 
     Args:
-        known: references with truths.
-        scope: units in question.
-        answers: what the method said of each unit.
-        abstained: units on which it abstained by status.
+        references: references with truths.
+        scope: units in question (n,).
+        descriptions: the method's description of each unit.
+        abstained: units (n,) on which the method abstained by status.
 
     Returns:
-        None where the units in question are not known to be of both kinds.
+        None unless units of both kinds are in scope.
     """
-    means = scope & known.meaningful
-    nothing = scope & known.known & ~known.meaningful
-    if not means.any() or not nothing.any():
+    meaningful = scope & references.meaningful
+    meaningless = scope & references.has_truth & ~references.meaningful
+    if not meaningful.any() or not meaningless.any():
         return None
 
-    def shares(says: Mask, among: Mask) -> Abstained | None:
-        right, wrong = (says[part & among] for part in (nothing, means))
+    def shares(abstains: Mask, among: Mask) -> Abstained | None:
+        right, wrong = (abstains[kind & among] for kind in (meaningless, meaningful))
         if not len(right) or not len(wrong):
             return None
         return _abstained(float(right.mean()), float(wrong.mean()))
 
-    everyone = np.ones(len(known.units), dtype=bool)
-    method = shares(abstained | _said(answers), everyone)
-    never = shares(~everyone, everyone)
+    everywhere = np.ones(len(references.units), dtype=bool)
+    method = shares(abstained | _says_nothing(descriptions), everywhere)
+    never = shares(~everywhere, everywhere)
     assert method is not None
     assert never is not None
-    people = []
-    for k in range(max(map(len, known.texts))):
-        texts = [t[k] if len(t) > k else None for t in known.texts]
-        found = shares(_said(texts), np.array([text is not None for text in texts]))
-        people += [found] if found else []
+    annotators = []
+    for k in range(max(map(len, references.texts))):
+        texts = [members[k] if len(members) > k else None for members in references.texts]
+        answered = np.array([text is not None for text in texts])
+        annotator = shares(_says_nothing(texts), answered)
+        if annotator is not None:
+            annotators.append(annotator)
     return Abstention(
-        n_meaningless=int(nothing.sum()),
-        n_meaningful=int(means.sum()),
+        n_meaningless=int(meaningless.sum()),
+        n_meaningful=int(meaningful.sum()),
         method=method,
         never=never,
-        person=_mean(people) if people else None,
+        person=_mean(annotators) if annotators else None,
     )
 
 
-def _said(texts: Answers) -> Mask:
+def _says_nothing(texts: Descriptions) -> Mask:
+    """Return the units (n,) whose description says that there is nothing to describe."""
     return np.array([text is not None and means_nothing(text) for text in texts])
 
 
@@ -92,6 +66,8 @@ def _abstained(right: float, wrong: float) -> Abstained:
     return Abstained(right=right, wrong=wrong, balanced_accuracy=(right + 1 - wrong) / 2)
 
 
-def _mean(people: Sequence[Abstained]) -> Abstained:
-    share: Callable[[str], float] = lambda what: float(np.mean([getattr(p, what) for p in people]))  # noqa: E731
-    return _abstained(share("right"), share("wrong"))
+def _mean(annotators: Sequence[Abstained]) -> Abstained:
+    return _abstained(
+        float(np.mean([annotator.right for annotator in annotators])),
+        float(np.mean([annotator.wrong for annotator in annotators])),
+    )

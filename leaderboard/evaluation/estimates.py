@@ -1,233 +1,272 @@
-"""From outcomes to estimates: means, intervals, lift, slices, comparisons."""
+"""Estimates of a score: means, intervals, lift, slices and comparisons, computed once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from leaderboard import statistics
-from leaderboard.evaluation.evaluator import Outcome, UnitOutcome, text_outcome
-from leaderboard.evaluation.reference_views import Answers, Mask
-from leaderboard.evaluation.references import References
+from leaderboard.evaluation.metric_values import Evaluation, MetricValues, UnitValues, text_values
+from leaderboard.evaluation.references import Mask
 from leaderboard.evaluation.score_config import ScoreConfig
-from leaderboard.metrics.base import Floats, Metric, TextMetric
+from leaderboard.metrics.base import Floats, TextMetric
+from leaderboard.record_format.score_record import (
+    CONSTANT_FLOOR,
+    HUMAN,
+    SHUFFLED_FLOOR,
+    Comparison,
+    Curve,
+    Estimate,
+    ScoreEstimates,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
+METHOD = "method"
+"""Name of the method that is scored among the systems."""
 
-METHOD, PERSON, FLOOR = "method", "one-person", "constant"
+
+def estimate(evaluation: Evaluation, config: ScoreConfig, confidence: Floats) -> ScoreEstimates:
+    """Compute all estimates of a score.
+
+    Args:
+        evaluation: values of all systems under all metrics.
+        config: random seed, resamples and level of the intervals.
+        confidence: the method's score of each description (n,), nan where it gave none.
+    """
+    n_scope = int(evaluation.scope.sum())
+    weights = np.zeros((config.draws, len(evaluation.scope)))
+    # one set of resamples for everything in a record, so that differences are paired
+    weights[:, evaluation.scope] = statistics.bootstrap_weights(n_scope, config.draws, config.seed)
+    estimator = _Estimator(evaluation, weights, config.level)
+    floors: dict[str, dict[str, Estimate]] = {SHUFFLED_FLOOR: {}}
+    for name, systems in evaluation.values.items():
+        if (shuffled := estimator.shuffled(name)) is not None:
+            floors[SHUFFLED_FLOOR][name] = shuffled
+        for system in systems:
+            if system != METHOD:
+                floors.setdefault(system, {})[name] = estimator.estimate(system, name)
+    return ScoreEstimates(
+        scores={name: estimator.estimate(METHOD, name) for name in evaluation.metrics},
+        floors=floors,
+        versus_person=estimator.versus_human(),
+        neighbours=_neighbours(evaluation),
+        slices=estimator.slices(),
+        person_slices=estimator.human_slices(),
+        risk_coverage=_risk_coverage(evaluation, confidence),
+        left_out_of_lift=_layers_without_lift(evaluation),
+    )
 
 
 @dataclass
-class Summary:
-    """Turns outcomes into estimates: means, intervals, lift, slices, comparisons."""
+class _Estimator:
+    """Means, intervals and lifts of one evaluation.
 
-    metrics: dict[str, Metric]
-    outcomes: dict[str, dict[str, Outcome]]
-    references: References
-    answers: Answers
-    scope: Mask
-    answered: Mask
+    Attributes:
+        evaluation: what is estimated.
+        weights: how often each unit is in each resample (draws, n); 0 out of scope.
+        level: level of the intervals.
+    """
+
+    evaluation: Evaluation
     weights: Floats
-    settings: ScoreConfig
-
-    def about(self, name: str) -> Mask:
-        """Return the units in question that a metric is about (see `References.about`)."""
-        return self.scope & self.references.about(self.metrics[name].spec.against)
-
-    def expected(self, name: str) -> Mask:
-        """Return the units that a metric can score: those on which a floor has a value.
-
-        Matched scores need two references, top-1 retrieval a layer of 100 units.
-        """
-        return self.scope & self.outcomes[name][FLOOR].scored
+    level: float
 
     def estimate(
         self,
         system: str,
         name: str,
         within: Mask | None = None,
-        outcome: Outcome | None = None,
-    ) -> dict[str, Any]:
-        """Return what a record says of a system under a metric, over `within` (all units)."""
-        outcome = outcome or self.outcomes[name][system]
-        within = self.about(name) if within is None else within & self.about(name)
-        compared = within & self.answered
-        expected = within & self.expected(name)
-        scored = compared & outcome.scored
-        lifted = compared & outcome.lifted
-        made: dict[str, Any] = dict.fromkeys(
+        values: MetricValues | None = None,
+    ) -> Estimate:
+        """Estimate a system's score under a metric.
+
+        Args:
+            system: "method", a floor or the human.
+            name: name of the metric.
+            within: units (n,) to use (default: all).
+            values: values to use instead of those in the evaluation.
+        """
+        values = values or self.evaluation.values[name][system]
+        reported = self._reported(name) if within is None else within & self._reported(name)
+        # every system is shown on the units that the method answered
+        compared = reported & self.evaluation.answered
+        scored, lifted = compared & values.scored, compared & values.lifted
+        fields: dict[str, float | None] = dict.fromkeys(
             ("mean", "mean_all", "low", "high", "lift", "lift_low", "lift_high")
         )
-        made["n_scored"], made["n_units"] = int(scored.sum()), int(within.sum())
-        worst = self.metrics[name].spec.worst
-        if expected.any() and (worst is not None or (expected <= outcome.scored).all()):
-            made["mean_all"] = outcome.mean_all(expected, worst or 0.0)
-        if not scored.any():
-            return made
-        made["mean"] = outcome.mean(compared)
-        made["low"], made["high"] = self._interval(outcome.means(compared, self.weights))
-        if lifted.any():
-            made["lift"] = outcome.lift(compared)
-            made["lift_low"], made["lift_high"] = self._interval(
-                outcome.lifts(compared, self.weights)
-            )
-        return made
+        worst = self.evaluation.metrics[name].spec.worst
+        expected = reported & self._expected(name)
+        if expected.any() and (worst is not None or (expected <= values.scored).all()):
+            fields["mean_all"] = values.mean_all(expected, worst or 0.0)
+        if scored.any():
+            fields["mean"] = values.mean(compared)
+            resampled = values.resampled_means(compared, self.weights)
+            fields["low"], fields["high"] = self._interval(resampled)
+            if lifted.any():
+                fields["lift"] = values.lift(compared)
+                resampled = values.resampled_lifts(compared, self.weights)
+                fields["lift_low"], fields["lift_high"] = self._interval(resampled)
+        return Estimate(**fields, n_scored=int(scored.sum()), n_units=int(reported.sum()))
 
-    def shuffled(self, name: str) -> dict[str, Any] | None:
-        """Return the estimate of the method's own answers, shuffled within each layer."""
-        outcome = self.outcomes[name][METHOD]
-        lifted = self.answered & outcome.lifted
+    def shuffled(self, name: str) -> Estimate | None:
+        """Estimate the method's own descriptions, shuffled within each layer.
+
+        It follows from the values and their lifts, over the units that have a lift.
+        """
+        values = self.evaluation.values[name][METHOD]
+        lifted = self.evaluation.answered & values.lifted
         if not lifted.any():
             return None
-        # over the units that have a lift: what they score less what they score above shuffle
-        floor = outcome.mean(lifted) - outcome.lift(lifted)
-        resampled = outcome.means(lifted, self.weights) - outcome.lifts(lifted, self.weights)
+        resampled = values.resampled_means(lifted, self.weights)
+        resampled = resampled - values.resampled_lifts(lifted, self.weights)
         low, high = self._interval(resampled)
-        worst = self.metrics[name].spec.worst
-        mean_all = None if worst is None else outcome.floor_all(self.expected(name), worst)
-        return {
-            "mean": floor,
-            "low": low,
-            "high": high,
-            "mean_all": mean_all,
-            "lift": 0.0,
-            "lift_low": 0.0,
-            "lift_high": 0.0,
-            "n_scored": int(lifted.sum()),
-            "n_units": int(self.about(name).sum()),
-        }
+        worst = self.evaluation.metrics[name].spec.worst
+        return Estimate(
+            mean=values.mean(lifted) - values.lift(lifted),
+            low=low,
+            high=high,
+            mean_all=(
+                None if worst is None else values.shuffled_mean_all(self._expected(name), worst)
+            ),
+            lift=0.0,
+            lift_low=0.0,
+            lift_high=0.0,
+            n_scored=int(lifted.sum()),
+            n_units=int(self._reported(name).sum()),
+        )
 
-    def versus_person(self) -> dict[str, dict[str, Any]]:
-        """Return method minus one person, paired by unit, Holm over the metrics shown."""
-        made: dict[str, dict[str, Any]] = {}
-        for name, systems in self.outcomes.items():
-            metric = self.metrics[name]
-            if PERSON not in systems or isinstance(metric, TextMetric):
+    def versus_human(self) -> dict[str, Comparison]:
+        """Compare the method with the human, paired by unit; Holm over the metrics shown."""
+        differences: dict[str, dict[str, Any]] = {}
+        for name, systems in self.evaluation.values.items():
+            metric = self.evaluation.metrics[name]
+            # without a direction, neither sign of a difference is better
+            if HUMAN not in systems or isinstance(metric, TextMetric) or not metric.spec.direction:
                 continue
-            if metric.spec.direction is None:  # neither way is better
-                continue
-            ours, theirs = systems[METHOD], systems[PERSON]
-            both = self.answered & ours.scored & theirs.scored
+            method, human = systems[METHOD], systems[HUMAN]
+            both = self.evaluation.answered & method.scored & human.scored
             if not both.any():
                 continue
-            drawn = ours.means(both, self.weights) - theirs.means(both, self.weights)
-            low, high = self._interval(drawn)
-            made[name] = {
-                "difference": ours.mean(both) - theirs.mean(both),
+            resampled = method.resampled_means(both, self.weights)
+            resampled = resampled - human.resampled_means(both, self.weights)
+            low, high = self._interval(resampled)
+            differences[name] = {
+                "difference": method.mean(both) - human.mean(both),
                 "low": low,
                 "high": high,
-                "p": statistics.two_sided_p(drawn),
+                "p": statistics.two_sided_p(resampled),
                 "n": int(both.sum()),
             }
-        adjusted = statistics.holm([entry["p"] for entry in made.values()])
-        for entry, p in zip(made.values(), adjusted, strict=True):
-            entry["p_holm"] = p
-        return made
+        adjusted = statistics.holm([fields["p"] for fields in differences.values()])
+        return {
+            name: Comparison(**fields, p_holm=p)
+            for (name, fields), p in zip(differences.items(), adjusted, strict=True)
+        }
 
-    def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the method's estimates within each layer (network/layer) and network.
+    def slices(self) -> dict[str, dict[str, Estimate]]:
+        """Estimate the method within each network, each layer, and seen and unseen formulas.
 
-        Where it is known whether a unit's formula was seen in training, also within `seen` and
-        `unseen`. Lift within a slice is the mean of the units' lifts, each among its layer.
+        Lift within a slice is the mean of its units' lifts, each among the unit's whole layer.
         """
-        cuts: dict[str, Mask] = {}
-        n = len(self.references.units)
-        for (network, layer), members in self.references.layers.items():
+        references, scope = self.evaluation.references, self.evaluation.scope
+        masks: dict[str, Mask] = {}
+        for (network, layer), members in references.layers.items():
             for key in (network, f"{network}/{layer}"):
-                cuts.setdefault(key, np.zeros(n, dtype=bool))[members] = True
-        cuts |= self._seen()
-        cuts = {key: mask & self.scope for key, mask in cuts.items() if (mask & self.scope).any()}
+                masks.setdefault(key, np.zeros(len(scope), dtype=bool))[members] = True
+        masks |= self._seen()
         return {
-            key: {name: self._sliced(name, mask) for name in self.metrics}
-            for key, mask in cuts.items()
+            key: {name: self._in_slice(name, mask & scope) for name in self.evaluation.metrics}
+            for key, mask in masks.items()
+            if (mask & scope).any()
         }
 
-    def person_slices(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return one person's estimates against the truth, within `seen` and `unseen`.
+    def human_slices(self) -> dict[str, dict[str, Estimate]]:
+        """Estimate the simulated annotator against the truth, within seen and unseen formulas.
 
-        Whether a combination was seen is nothing to a simulated annotator, so what it loses on
-        unseen ones is what makes them harder for anybody.
+        A simulated annotator learned nothing, so what it loses on unseen formulas shows how much
+        harder they are in themselves.
         """
-        names = [n for n, m in self.metrics.items() if m.spec.against != "descriptions"]
+        names = [
+            name
+            for name, metric in self.evaluation.metrics.items()
+            if metric.spec.against != "descriptions"
+        ]
         return {
-            key: {n: self.estimate(PERSON, n, mask) for n in names if PERSON in self.outcomes[n]}
+            key: {
+                name: self.estimate(HUMAN, name, mask)
+                for name in names
+                if HUMAN in self.evaluation.values[name]
+            }
             for key, mask in self._seen().items()
-            if names and (mask & self.scope).any()
+            if names and (mask & self.evaluation.scope).any()
         }
+
+    def _in_slice(self, name: str, within: Mask) -> Estimate:
+        metric = self.evaluation.metrics[name]
+        if not isinstance(metric, TextMetric):
+            return self.estimate(METHOD, name, within)
+        # such a value depends on the other descriptions, so it is computed within the slice
+        reported = within & self._reported(name)
+        values = text_values(metric, self.evaluation.descriptions, reported)
+        return self.estimate(METHOD, name, within, values)
 
     def _seen(self) -> dict[str, Mask]:
         return {
-            key: np.array([seen is value for seen in self.references.seen], dtype=bool)
+            key: np.array([seen is value for seen in self.evaluation.references.seen], dtype=bool)
             for key, value in (("seen", True), ("unseen", False))
         }
 
-    def _sliced(self, name: str, within: Mask) -> dict[str, Any]:
-        """Return the method's estimate within a slice; diversity is the slice's own."""
-        metric = self.metrics[name]
-        if not isinstance(metric, TextMetric):
-            return self.estimate(METHOD, name, within)
-        own = text_outcome(metric, self.answers, within & self.about(name))
-        return self.estimate(METHOD, name, within, own)
+    def _reported(self, name: str) -> Mask:
+        """Return the units in scope that a metric is about (see `References.reported`)."""
+        against = self.evaluation.metrics[name].spec.against
+        return self.evaluation.scope & self.evaluation.references.reported(against)
 
-    def risk_coverage(self, confidence: Floats) -> dict[str, dict[str, Any]]:
-        """Return how values rise when only the most confident answers are kept."""
-        if np.isnan(confidence[self.answered]).all():
-            return {}
-        return {
-            name: statistics.risk_coverage(
-                np.where(self.answered, outcome.values, np.nan), confidence
-            )
-            for name, systems in self.outcomes.items()
-            if isinstance(outcome := systems[METHOD], UnitOutcome) and outcome.scored.any()
-        }
+    def _expected(self, name: str) -> Mask:
+        """Return the units in scope that a metric can score: those on which a floor has a value.
 
-    def neighbours(self) -> dict[str, dict[str, float]]:
-        """Return the lift of each unit's answer against the next unit's references."""
-        return {
-            name: outcome.neighbour
-            for name, systems in self.outcomes.items()
-            if isinstance(outcome := systems[METHOD], UnitOutcome) and outcome.neighbour
-        }
+        Matched scores need two references, top-1 retrieval a layer of 100 units.
+        """
+        return self.evaluation.scope & self.evaluation.values[name][CONSTANT_FLOOR].scored
 
-    def small_layers(self) -> list[str]:
-        """Return the layers (network/layer) left out of the lift of some metric."""
-        compared = [
-            systems[METHOD]
-            for name, systems in self.outcomes.items()
-            if not isinstance(self.metrics[name], TextMetric)
-        ]
-        small = []
-        for (network, layer), members in self.references.layers.items():
-            few = self.answered[members].sum() < statistics.MIN_LAYER
-            left_out = any(
-                outcome.scored[members].any() and not outcome.lifted[members].any()
-                for outcome in compared
-            )
-            if self.scope[members].any() and (few or left_out):
-                small.append(f"{network}/{layer}")
-        return small
-
-    def units(self) -> pd.DataFrame:
-        """Return the method's values as a DataFrame; lift is missing where there is none."""
-        import pandas as pd
-
-        parts = []
-        keys = pd.DataFrame(self.references.units, columns=["network", "layer", "unit"])
-        for name, systems in self.outcomes.items():
-            outcome = systems[METHOD]
-            if isinstance(outcome, UnitOutcome):
-                chosen = self.answered & outcome.scored
-                part = keys[chosen].copy()
-                part["metric"] = name
-                part["value"], part["lift"] = outcome.values[chosen], outcome.above[chosen]
-                parts.append(part)
-        if not parts:
-            parts = [keys[:0].assign(metric="", value=0.0, lift=0.0)]
-        return pd.concat(parts, ignore_index=True)
-
-    def _interval(self, drawn: Floats) -> tuple[float, float]:
-        low, high = statistics.interval(drawn, self.settings.level)
+    def _interval(self, resampled: Floats) -> tuple[float, float]:
+        low, high = statistics.interval(resampled, self.level)
         return float(low), float(high)
+
+
+def _risk_coverage(evaluation: Evaluation, confidence: Floats) -> dict[str, Curve]:
+    if np.isnan(confidence[evaluation.answered]).all():
+        return {}
+    curves = {}
+    for name, systems in evaluation.values.items():
+        values = systems[METHOD]
+        if isinstance(values, UnitValues) and values.scored.any():
+            answered = np.where(evaluation.answered, values.values, np.nan)
+            curves[name] = Curve(**statistics.risk_coverage(answered, confidence))
+    return curves
+
+
+def _neighbours(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    return {
+        name: values.neighbour_lift
+        for name, systems in evaluation.values.items()
+        if isinstance(values := systems[METHOD], UnitValues) and values.neighbour_lift
+    }
+
+
+def _layers_without_lift(evaluation: Evaluation) -> list[str]:
+    """Return the layers (network/layer) that are left out of the lift of some metric."""
+    compared = [
+        systems[METHOD]
+        for name, systems in evaluation.values.items()
+        if not isinstance(evaluation.metrics[name], TextMetric)
+    ]
+    names = []
+    for (network, layer), members in evaluation.references.layers.items():
+        few = evaluation.answered[members].sum() < statistics.MIN_LAYER
+        left_out = any(
+            values.scored[members].any() and not values.lifted[members].any() for values in compared
+        )
+        if evaluation.scope[members].any() and (few or left_out):
+            names.append(f"{network}/{layer}")
+    return names

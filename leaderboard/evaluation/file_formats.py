@@ -1,7 +1,7 @@
-"""The layouts of description files found in the wild, told apart by their header.
+"""Layouts of published description files, recognised by their header.
 
-One table, `LAYOUTS`, maps a header to an adapter. To teach the suite another
-layout, add a row there and a small file to the tests.
+The table `LAYOUTS` maps a header to an adapter. To support another layout, add a row there and a
+small file to the tests.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from milannotations.utils.files import parse_whole_number
 
 Cells = dict[str, str]
 Row = dict[str, Any]
-"""What an adapter returns: unit and description, and of network, layer, rank, score
-and status those that its file has."""
+"""Result of an adapter: unit and description, and those of network, layer, rank, score and
+status that its file has."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A header and how to read a row under it.
+    """Header of a file and adapter of its rows.
 
     Attributes:
-        name: whose files look like this.
+        name: program that writes such files.
         required: columns by which the layout is recognised.
-        optional: columns it may have beside them.
-        adapt: (cells, where) to a `Row`; `where` names file and line in errors.
-        others: whether any further columns are allowed and ignored.
+        optional: further columns that are read.
+        adapt: converts (cells, where) to a `Row`; `where` names file and line in errors.
+        others: allow and ignore any other columns.
     """
 
     name: str
@@ -42,13 +42,12 @@ class Layout:
 
     @property
     def header(self) -> str:
-        return ",".join(
-            [*self.required, *(f"[{name}]" for name in self.optional), *["..."] * self.others]
-        )
+        names = [*self.required, *(f"[{name}]" for name in self.optional)]
+        return ",".join([*names, "..."] if self.others else names)
 
 
 def number(text: str, where: str, column: str) -> float | None:
-    """Return a finite number, or None for an empty cell; raise InputError otherwise."""
+    """Parse a finite number, or None for an empty cell; raise InputError otherwise."""
     if not text.strip():
         return None
     try:
@@ -78,7 +77,7 @@ def _suite(cells: Cells, where: str) -> Row:
 
 
 def _scored_by(column: str | None, text: str = "description") -> Callable[[Cells, str], Row]:
-    """Return the adapter of a file with a unit, a text and a confidence under its own name."""
+    """Return an adapter of files with a unit, a text and a confidence under their own names."""
 
     def adapt(cells: Cells, where: str) -> Row:
         row: Row = {"unit": parse_whole_number(cells["unit"], where), "description": cells[text]}
@@ -105,7 +104,10 @@ def _invert(cells: Cells, where: str) -> Row:
 
 
 def _falcon(cells: Cells, where: str) -> Row:
-    """Read the most fitting word of a printed list of (word, score) pairs, without running it."""
+    """Read the word with the highest score from a printed list of (word, score) pairs.
+
+    The list is parsed as a literal, never executed.
+    """
     printed = cells["concept_set_words"]
     try:
         pairs = ast.literal_eval(printed) if printed.strip() else []
@@ -122,7 +124,7 @@ def _falcon(cells: Cells, where: str) -> Row:
 
 
 def _netdissect(cells: Cells, where: str) -> Row:
-    """Read a label without its category's suffix; units count from 1 in these files."""
+    """Read a label without the suffix of its category; units count from 1 in these files."""
     unit = parse_whole_number(cells["unit"], where)
     if unit == 0:
         raise InputError(f"{where}: unit 0 in a NetDissect table, whose units count from 1.")
@@ -163,14 +165,14 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("FALCON", ("group", "concept_set_words"), (), _falcon, others=True),
     Layout("NetDissect", ("unit", "category", "label", "score"), (), _netdissect, others=True),
 )
-"""Header to adapter. The first layout whose columns fit is taken."""
+"""Known layouts. The first one whose columns fit is used."""
 
 
 def recognise(columns: Sequence[str], path: object) -> Layout:
     """Return the layout of a header.
 
     Raises:
-        InputError: none fits; the message lists the known ones.
+        InputError: no layout fits; the message lists the known ones.
 
     Example:
         >>> recognise(["layer", "unit", "description"], "a.csv").name
@@ -189,9 +191,9 @@ def recognise(columns: Sequence[str], path: object) -> Layout:
             f" Column '{unknown}' is not one of {layout.name}'s."
             + did_you_mean(unknown, layout.optional)
         )
-    every = {name for layout in LAYOUTS for name in layout.required}
-    for column in sorted(present - every):
-        near = near or did_you_mean(column, every)
+    required = {name for layout in LAYOUTS for name in layout.required}
+    for column in sorted(present - required):
+        near = near or did_you_mean(column, required)
     if len(columns) == 1 and any(mark in columns[0] for mark in "\t;|"):
         near = " Columns must be separated by commas."
     known = "\n".join(f"  {layout.header}   ({layout.name})" for layout in LAYOUTS)

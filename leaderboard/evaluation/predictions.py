@@ -1,6 +1,6 @@
 """Predictions: one description (or several senses, or none) of each unit, in a file.
 
-The one hand-over between describing and scoring, and what people submit:
+The only hand-over between describing and scoring, and what users submit:
 `network,layer,unit,description[,rank][,score][,status]`, CSV or parquet.
 """
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 COLUMNS = ("network", "layer", "unit", "description", "rank", "score", "status")
 STATUSES = ("ok", "abstained", "failed")
 MAX_DESCRIPTION = 10_000
-"""Characters of a description; more is a broken file."""
+"""Most characters of a description; longer ones come from broken files."""
 
 _TEXT = {"description", "caption", "concept", "label", "Label 1"}
 
 _NOT_TEXT = {"nan", "none", "null", "nil", "na", "<na>", "n/a"}
-"""What programs write for a missing value. Counted as failures, never scored as text."""
+"""What programs write for a missing value. Counted as a failure, never scored as text."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One sense of one unit."""
+    """Description of one sense of one unit."""
 
     unit: Unit
     description: str
@@ -50,13 +50,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Checked predictions, in file order; the key (unit, rank) is unique.
+    """Validated predictions, in file order; the key (unit, rank) is unique.
 
     Attributes:
         rows: every sense of every unit.
-        sources: the files they came from, with their sha256.
+        sources: (path, sha256) of each file they were read from.
         layouts: name of the layout of each file.
-        n_not_text: descriptions such as "nan", read as failures.
+        n_not_text: number of descriptions such as "nan", which are read as failures.
     """
 
     rows: tuple[Prediction, ...]
@@ -76,12 +76,12 @@ class Predictions:
         if repeated:
             raise InputError(
                 f"Described twice: {some(dict.fromkeys(repeated))}. "
-                "One row a unit is expected (or one a rank)."
+                "Expected one row per unit (or one per rank)."
             )
         first = {row.unit: row for row in self.rows if row.rank == 1}
-        headless = [row.unit for row in self.rows if row.unit not in first]
-        if headless:
-            raise InputError(f"No rank 1 for {some(dict.fromkeys(headless))}; ranks count from 1.")
+        unranked = [row.unit for row in self.rows if row.unit not in first]
+        if unranked:
+            raise InputError(f"No rank 1 for {some(dict.fromkeys(unranked))}; ranks count from 1.")
         object.__setattr__(self, "_first", first)
         senses: dict[Unit, list[str]] = {}
         for row in sorted(self.rows, key=lambda row: row.rank):
@@ -97,12 +97,28 @@ class Predictions:
         return list(self._first)
 
     def first(self, unit: Unit) -> Prediction | None:
-        """Return the rank-1 answer for a unit, or None if there is no row for it."""
+        """Return the rank-1 prediction for a unit, or None if there is no row for it."""
         return self._first.get(unit)
 
     def senses(self, unit: Unit) -> list[str]:
-        """Return the descriptions of a unit, in order of rank, those that failed left out."""
+        """Return the descriptions of a unit in order of rank, without failed ones."""
         return self._senses.get(unit, [])
+
+    def counts(self, units: Iterable[Unit]) -> dict[str, Any]:
+        """Count the predictions for some units, as records hold the counts.
+
+        Returns:
+            `files`, `n_units`, `n_ok`, `n_failed`, `n_abstained`, `n_missing`, and `n_distinct`,
+            the number of different descriptions.
+        """
+        rows = [self.first(unit) for unit in units]
+        status = ["missing" if row is None else row.status for row in rows]
+        return {
+            "files": [{"name": Path(path).name, "sha256": at} for path, at in self.sources],
+            "n_units": len(rows),
+            **{f"n_{word}": status.count(word) for word in (*STATUSES, "missing")},
+            "n_distinct": len({row.description for row in rows if row and row.status == "ok"}),
+        }
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame with the columns of the file."""
@@ -112,7 +128,7 @@ class Predictions:
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write CSV (or parquet, by the ending), whole or not at all."""
+        """Write CSV (or parquet, by the file extension), whole or not at all."""
         frame = self.to_pandas()
         with replacing(path) as temporary:
             if Path(path).suffix == ".parquet":
@@ -120,6 +136,47 @@ class Predictions:
             else:
                 # with CRLF for line ends, the csv module quotes lone CRs in texts too
                 frame.to_csv(temporary, index=False, lineterminator="\r\n", float_format="%.17g")
+
+
+def load(
+    source: Any,
+    *,
+    network: str | None = None,
+    networks: Sequence[str] = (),
+    layers: Sequence[str] = (),
+) -> Predictions:
+    """Return the predictions in files or a DataFrame.
+
+    Args:
+        source: `Predictions`, which are returned as they are, a DataFrame, one path or several.
+        network: network of files that do not name it.
+        networks: networks of the references; if there is only one, it is the default of `network`.
+        layers: layers that are scored; a single one is the layer of files that do not name it.
+
+    Raises:
+        InputError: anything else, a file of another layer, or as `read`.
+    """
+    if isinstance(source, Predictions):
+        return source
+    if network is None and len(networks) == 1:
+        network = networks[0]
+    layer = layers[0] if len(layers) == 1 else None
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):
+        return from_frame(source, network=network, layer=layer)
+    files = source if isinstance(source, list | tuple) else [source]
+    if not all(isinstance(file, str | os.PathLike) for file in files):
+        raise InputError(
+            f"Predictions were given as {type(source).__name__}; expected a path, a list of "
+            "paths, a DataFrame or Predictions."
+        )
+    for file in files:
+        named = split_layer(os.fspath(file))[0]
+        if named and layers and named not in layers:
+            raise InputError(
+                f"{file} is of layer '{named}', which is not scored. Add --layer {named}, or "
+                "leave the file out."
+            )
+    return read(*files, network=network, layer=layer)
 
 
 def read(
@@ -132,8 +189,8 @@ def read(
     Args:
         files: CSV (layouts: `leaderboard.evaluation.file_formats`) or parquet; `layer1=path` names
             the layer of a file that has no layer column.
-        network: for files without a network column; elsewhere it must agree.
-        layer: for files without a layer column.
+        network: network of files without a network column; in other files it must agree.
+        layer: layer of files without a layer column.
 
     Raises:
         InputError: an unknown layout; a network or layer that is neither in the file
@@ -170,7 +227,7 @@ def read(
     return Predictions(tuple(rows), tuple(sources), tuple(layouts), n_not_text)
 
 
-def of_frame(
+def from_frame(
     frame: pd.DataFrame, *, network: str | None = None, layer: str | None = None
 ) -> Predictions:
     """Return the predictions in a DataFrame with the columns of any known layout.
@@ -180,11 +237,11 @@ def of_frame(
     """
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
-        raise InputError("The DataFrame has a column twice.")
+        raise InputError("The DataFrame has the same column twice.")
     layout = recognise(names, "the DataFrame")
     rows, n_not_text = [], 0
-    known = frame.astype(object).where(frame.notna(), None)  # pandas writes NaN for "not there"
-    for position, cells in enumerate(_text_cells(known.to_dict("records"))):
+    filled = frame.astype(object).where(frame.notna(), None)  # pandas has NaN for empty cells
+    for position, cells in enumerate(_text_cells(filled.to_dict("records"))):
         where = f"the DataFrame, row {position}"
         row = layout.adapt(cells, where)
         n_not_text += _is_not_text(row["description"])
@@ -194,12 +251,12 @@ def of_frame(
     return Predictions(tuple(rows), layouts=(layout.name,), n_not_text=n_not_text)
 
 
-def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
+def from_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
     """Return predictions with one text per unit; an empty text is a failure.
 
     Example:
-        >>> made = of_texts([Unit("n", "conv1", 0), Unit("n", "conv1", 1)], ["red", ""])
-        >>> [row.status for row in made.rows]
+        >>> predictions = from_texts([Unit("n", "conv1", 0), Unit("n", "conv1", 1)], ["red", ""])
+        >>> [row.status for row in predictions.rows]
         ['ok', 'failed']
     """
     pairs = list(zip(units, texts, strict=True))
@@ -214,17 +271,19 @@ def of_texts(units: Sequence[Unit], texts: Iterable[str]) -> Predictions:
     )
 
 
-def of_descriptions(described: Iterable[tuple[Unit, Description]]) -> Predictions:
-    """Return the predictions that `baselines.describe` made: a row a sense of a unit.
+def from_descriptions(described: Iterable[tuple[Unit, Description]]) -> Predictions:
+    """Return the predictions of `baselines.describe`, one row per sense of a unit.
 
     Example:
         >>> from baselines import Description
-        >>> made = of_descriptions([(Unit("n", "conv1", 0), Description.abstained())])
-        >>> made.rows[0].status
+        >>> predictions = from_descriptions([(Unit("n", "conv1", 0), Description.abstained())])
+        >>> predictions.rows[0].status
         'abstained'
     """
     return Predictions(
-        tuple(Prediction(unit, *row) for unit, said in described for row in said.rows())
+        tuple(
+            Prediction(unit, *row) for unit, description in described for row in description.rows()
+        )
     )
 
 
@@ -233,7 +292,7 @@ def _is_not_text(description: str) -> bool:
 
 
 def split_layer(file: str) -> tuple[str | None, str]:
-    """Return (layer, path) of `layer=path`, else (None, path); an existing file comes first."""
+    """Split `layer=path`; return (None, path) for a plain path or an existing file."""
     layer, equals, path = file.partition("=")
     if not equals or not layer or Path(file).exists() or "/" in layer:
         return None, file
@@ -241,6 +300,7 @@ def split_layer(file: str) -> tuple[str | None, str]:
 
 
 def _parquet_cells(path: Path) -> tuple[list[str], Iterable[tuple[int, dict[str, str]]]]:
+    """Return the columns of a parquet file and its numbered rows as text cells."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -255,7 +315,7 @@ def _parquet_cells(path: Path) -> tuple[list[str], Iterable[tuple[int, dict[str,
 
 
 def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
-    """Yield rows as a CSV would hold them: null is an empty cell, 3.0 in a unit column is 3."""
+    """Yield rows as a CSV file holds them: null is an empty cell, 3.0 in a unit column is 3."""
     for record in records:
         cells = {}
         for name, value in record.items():
@@ -277,20 +337,20 @@ def _text_cells(records: Iterable[dict[Any, Any]]) -> Iterable[dict[str, str]]:
 def _prediction(
     row: dict[str, Any], where: str, network: str | None, layer: str | None
 ) -> Prediction:
-    """Check a row and complete it with what was given beside the file."""
-    at_network, at_layer = row.get("network") or network, row.get("layer", layer)
-    if not at_network:
+    """Validate a row, with network and layer completed by the arguments."""
+    row_network, row_layer = row.get("network") or network, row.get("layer", layer)
+    if not row_network:
         raise InputError(f"{where}: no network in the file; give it with --network.")
-    if not at_layer:
+    if not row_layer:
         raise InputError(
             f"{where}: the layer is empty."
             if "layer" in row
             else f"{where}: no layer in the file; give it with --layer, or as layer1=FILE."
         )
-    at_network = catalog.canonical(at_network)
-    if network and at_network != catalog.canonical(network):
-        raise InputError(f"{where}: the file says network '{at_network}', not '{network}'.")
-    unit = Unit(at_network, at_layer, row["unit"])
+    row_network = catalog.canonical(row_network)
+    if network and row_network != catalog.canonical(network):
+        raise InputError(f"{where}: the file says network '{row_network}', not '{network}'.")
+    unit = Unit(row_network, row_layer, row["unit"])
     rank = row.get("rank", 1)
     if rank < 1:
         raise InputError(f"{where}: rank {rank}; ranks count from 1.")
@@ -302,14 +362,14 @@ def _prediction(
             f"{where}: a description of {len(description):,} characters; "
             f"{MAX_DESCRIPTION:,} is the most."
         )
-    said = has_words(description) and not _is_not_text(description)
-    status = row.get("status") or ("ok" if said else "failed")
+    has_text = has_words(description) and not _is_not_text(description)
+    status = row.get("status") or ("ok" if has_text else "failed")
     if status not in STATUSES:
         raise InputError(f"{where}: status '{status}'; expected one of {', '.join(STATUSES)}.")
-    if said and status != "ok":
+    if has_text and status != "ok":
         raise InputError(
             f"{where}: status is {status}, yet there is a description: {description[:40]!r}."
         )
-    if not said and status == "ok":
+    if not has_text and status == "ok":
         status = "failed"
-    return Prediction(unit, description if said else "", rank, row.get("score"), status)
+    return Prediction(unit, description if has_text else "", rank, row.get("score"), status)

@@ -1,105 +1,120 @@
-"""What answers are held against: descriptions, one left out or not, or the truth."""
+"""Views of the references: all of them, all but one, the truth, or the unit itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from leaderboard.evaluation.references import References
-from leaderboard.metrics.base import Against
+from leaderboard.evaluation.references import Descriptions, Mask, References
+from leaderboard.metrics.base import Against, ReferenceSets
 from leaderboard.metrics.text import normalise
 from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import phrase
 
-Answers = Sequence[str | None]
-Sets = Sequence[tuple[str, ...]]
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
-class View:
-    """References of every unit, and which units are scored against theirs.
+class ReferenceView:
+    """One set of references per unit.
 
-    The others are candidates in retrieval all the same, with what they have.
+    Attributes:
+        sets: references of each unit.
+        targets: units (n,) that are scored. The others are candidates in retrieval all the same,
+            with the references that they have.
     """
 
-    sets: Sets
+    sets: ReferenceSets
     targets: Mask
 
 
 @dataclass(frozen=True)
-class Side:
-    """What metrics of one kind hold answers against.
+class ReferenceViews:
+    """Views that metrics of one kind score descriptions against.
 
     Attributes:
-        about: units whose values are reported.
-        everything: all references of each unit.
-        matched: what a method and one person alike are held against, averaged over.
-        people: what the k-th person said of each unit, for each k, and the view it is held
+        reported: units (n,) whose values are reported.
+        allref: all references of each unit.
+        matched: views that the method is averaged over, and the human as well.
+        humans: for each k, the k-th annotation of each unit and the view that it is scored
             against.
     """
 
-    about: Mask
-    everything: View
-    matched: list[View]
-    people: list[tuple[Answers, View]]
+    reported: Mask
+    allref: ReferenceView
+    matched: list[ReferenceView]
+    humans: list[tuple[Descriptions, ReferenceView]]
 
 
-def side(known: References, against: Against) -> Side:
-    """Return what metrics of this kind hold answers against."""
+def build_views(references: References, against: Against) -> ReferenceViews:
+    """Build the views for metrics that score against annotations, truths or activations."""
     if against == "activations":
-        return _activations(known)
-    return _described(known) if against == "descriptions" else _truth(known, against)
+        return _activation_views(references)
+    return (
+        _annotation_views(references)
+        if against == "descriptions"
+        else _truth_views(references, against)
+    )
 
 
-def _described(known: References) -> Side:
-    """Everything that people wrote; matched, without the k-th, for each k that some unit has."""
-    about, texts = known.about("descriptions"), known.texts
+def _annotation_views(references: References) -> ReferenceViews:
+    """Build views of the annotations: all of them, and for each k all but the k-th."""
+    reported, texts = references.reported("descriptions"), references.texts
     most = max(map(len, texts), default=0)
-    matched: list[View] = []
-    people: list[tuple[Answers, View]] = []
+    matched: list[ReferenceView] = []
+    humans: list[tuple[Descriptions, ReferenceView]] = []
     for k in range(most if most > 1 else 0):
-        several = np.array([len(t) > max(k, 1) for t in texts])
-        left = [t[:k] + t[k + 1 :] if s else t for t, s in zip(texts, several, strict=True)]
-        view = View(left, several & about)
-        said = [t[k] if wanted else None for t, wanted in zip(texts, view.targets, strict=True)]
+        # units with a k-th annotation and at least one other
+        has_rest = np.array([len(members) > max(k, 1) for members in texts])
+        rest = [
+            members[:k] + members[k + 1 :] if several else members
+            for members, several in zip(texts, has_rest, strict=True)
+        ]
+        view = ReferenceView(rest, has_rest & reported)
+        left_out = [
+            members[k] if target else None
+            for members, target in zip(texts, view.targets, strict=True)
+        ]
         matched.append(view)
-        people.append((said, view))
-    everything = View(texts, about & np.array([bool(t) for t in texts]))
-    return Side(about, everything, matched, people)
+        humans.append((left_out, view))
+    allref = ReferenceView(texts, reported & np.array([bool(members) for members in texts]))
+    return ReferenceViews(reported, allref, matched, humans)
 
 
-def _activations(known: References) -> Side:
-    """Return each unit as its own reference: what it does is known to the metric."""
-    about = known.about("activations")
-    view = View([(str(unit),) for unit in known.units], about)
-    return Side(about, view, [view], _people(known, view))
+def _activation_views(references: References) -> ReferenceViews:
+    """Build the view in which each unit is its own reference: the metric knows its activations."""
+    reported = references.reported("activations")
+    view = ReferenceView([(str(unit),) for unit in references.units], reported)
+    return ReferenceViews(reported, view, [view], _annotators(references, view))
 
 
-def _people(known: References, view: View) -> list[tuple[Answers, View]]:
-    """Return what the k-th person said of each unit, for each k, where nothing is left out."""
-    most = max(map(len, known.texts), default=0)
-    return [([t[k] if len(t) > k else None for t in known.texts], view) for k in range(most)]
-
-
-def _truth(known: References, against: Against) -> Side:
-    """The truths of all units that mean something. Nobody's words are in them: none is left out."""
-    about, means = known.about(against), known.meaningful
+def _truth_views(references: References, against: Against) -> ReferenceViews:
+    """Build the view of the truths of units that mean something; no annotation is left out."""
+    reported, meaningful = references.reported(against), references.meaningful
     sets: list[tuple[str, ...]] = []
-    for formula, truth, wanted in zip(known.formulas, known.truths, means, strict=True):
+    for formula, truth, wanted in zip(
+        references.formulas, references.truths, meaningful, strict=True
+    ):
         if formula is None or not wanted:
             sets.append(())
         elif against == "senses":
             sets.append(tuple(map(str, formula.senses)))
         else:
-            sets.append((str(formula) if against == "formula" else _phrase(formula, truth),))
-    # few units of a layer have several senses: lift is among all that have any
-    view = View(sets, means if against == "senses" else about)
-    return Side(about, view, [view], _people(known, view))
+            sets.append((str(formula) if against == "formula" else _truth_text(formula, truth),))
+    # few units of a layer have several senses, so lift is computed among all that have any
+    view = ReferenceView(sets, meaningful if against == "senses" else reported)
+    return ReferenceViews(reported, view, [view], _annotators(references, view))
 
 
-def _phrase(formula: Formula, truth: str | None) -> str:
+def _annotators(
+    references: References, view: ReferenceView
+) -> list[tuple[Descriptions, ReferenceView]]:
+    """Return the k-th annotation of each unit, for each k, with the same view for all of them."""
+    most = max(map(len, references.texts), default=0)
+    return [
+        ([members[k] if len(members) > k else None for members in references.texts], view)
+        for k in range(most)
+    ]
+
+
+def _truth_text(formula: Formula, truth: str | None) -> str:
     return normalise(truth or phrase(formula))

@@ -72,7 +72,8 @@ def score_files(
     Raises:
         InputError: as `grounding.score` and `Subject.probings`.
     """
-    from leaderboard.evaluation import references, scoring
+    from leaderboard.evaluation import predictions as prediction_files
+    from leaderboard.evaluation import references
     from leaderboard.grounding import score
     from leaderboard.grounding.activations import exemplar_source_ids
     from leaderboard.grounding.scorers import open_scorer
@@ -86,10 +87,15 @@ def score_files(
     scorer = open_scorer(options.scorer or ("grammar" if is_mini else "labels"), cache=cache)
     scope = dict(scope)
     config, layers = scope.get("config"), list(scope.pop("layers", ()))
-    known: Any = None if data is None else references.of(data, config=config)
+    known: Any = None if data is None else references.load(data, config=config)
     if known is None and scope.get("network") is None and not is_mini:
         scope["network"] = model.rpartition(":")[2].partition("@")[0]
-    predictions = scoring.read_predictions(list(files), known, scope.get("network"), layers)
+    predictions = prediction_files.load(
+        list(files),
+        network=scope.get("network"),
+        networks=[] if known is None else known.networks,
+        layers=layers,
+    )
     units = [unit for unit in predictions.units if not layers or unit.layer in layers]
     exemplars = frozenset() if data is None else exemplar_source_ids(data, config)
     held = open_held_out(

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leaderboard.evaluation import predictions as prediction_files
 from leaderboard.evaluation import scoring
-from leaderboard.evaluation.estimates import FLOOR
-from leaderboard.evaluation.reference_views import Answers, Mask
-from leaderboard.evaluation.references import References
+from leaderboard.evaluation.floors import floor_descriptions
+from leaderboard.evaluation.references import Descriptions, Mask, References
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding.metrics import GroundedMetric, build
 from leaderboard.grounding.scorers import Presences, Scorer, open_scorer
-from leaderboard.record_format.score_record import Grounding
+from leaderboard.record_format.score_record import CONSTANT_FLOOR, Grounding
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -74,7 +74,7 @@ def score(
     if references is None:
         if network is None and len(held_out.probings) == 1:
             network = next(iter(held_out.probings))
-        predictions = scoring.read_predictions(predictions, None, network, layers)
+        predictions = prediction_files.load(predictions, network=network, layers=layers)
         references = _references_without_texts(held_out, predictions)
     return scoring.score(
         predictions,
@@ -132,8 +132,8 @@ class Ground:
         return self.held_out.covers(units)
 
     def floors(
-        self, known: References, answers: Answers, constants: Sequence[str]
-    ) -> dict[str, Answers]:
+        self, known: References, answers: Descriptions, constants: Sequence[str]
+    ) -> dict[str, Descriptions]:
         """Return the descriptions of the floors: the most common ones that the scorer can read.
 
         They are taken from the human descriptions or, if there are none, from the method's own.
@@ -147,8 +147,8 @@ class Ground:
         # One call for all texts: models embed them in batches.
         self.presences.of([text for text in dict.fromkeys(answers) if text is not None])
         readable = self.presences.readable
-        floors = scoring.floors(known, list(filter(readable, constants)), texts, readable)
-        if floors[FLOOR][0] is None:
+        floors = floor_descriptions(known, list(filter(readable, constants)), texts, readable)
+        if floors[CONSTANT_FLOOR][0] is None:
             example = next((text for text in answers if text is not None), "")
             raise InputError(
                 f"The scorer '{self.presences.scorer.source['scorer']}' can read none of the "
@@ -160,7 +160,7 @@ class Ground:
     def entry(
         self,
         known: References,
-        answers: Answers,
+        answers: Descriptions,
         scope: Mask,
         accounts: Sequence[Mapping[str, Any]],
         built: Mapping[str, Metric],

@@ -76,14 +76,15 @@ SETS = ("default", "lexical", "neural", "all", "synthetic")
 
 def _plain() -> list[Metric]:
     """Return the metrics that need no model. Making one costs nothing; fitting may."""
-    from leaderboard.metrics import original, overlap, repetition, truth, vectors
+    from leaderboard.metrics import candidate_ranking as ranking
+    from leaderboard.metrics import overlap, paper_2022, repetition, truth, vectors
 
     tfidf = vectors.Tfidf()
     shared = overlap.BleuStatistics()
     orders = range(1, overlap.MAX_ORDER + 1)
     return [
-        vectors.Retrieval(tfidf, "auc"),
-        vectors.Retrieval(tfidf, "top1"),
+        ranking.Retrieval(tfidf, "auc"),
+        ranking.Retrieval(tfidf, "top1"),
         tfidf,
         *(overlap.Rouge(kind, how) for kind in ("l", "1", "2") for how in ("mean", "max")),
         *(overlap.CorpusBleu(order, shared) for order in reversed(orders)),
@@ -96,33 +97,38 @@ def _plain() -> list[Metric]:
         truth.ConceptExact(),
         truth.Unparsed(),
         truth.SenseRecall(),
-        truth.Identification(tfidf, "first"),
-        truth.Identification(tfidf, "auc"),
-        *(original.Bleu2022(order, shared) for order in (None, *orders)),
-        *(original.Rouge2022(kind, part) for kind in original.KINDS for part in original.PARTS),
+        ranking.Identification(tfidf, "first"),
+        ranking.Identification(tfidf, "auc"),
+        *(paper_2022.Bleu2022(order, shared) for order in (None, *orders)),
+        *(
+            paper_2022.Rouge2022(kind, part)
+            for kind in paper_2022.KINDS
+            for part in paper_2022.PARTS
+        ),
     ]
 
 
 def _neural(model: str | None) -> list[Metric]:
     """Return the metrics of one text model; those of a kind share what they encode."""
-    from leaderboard.metrics import bert, original, truth, vectors
-    from leaderboard.metrics.models import TextModel
+    from leaderboard.metrics import bert, paper_2022, vectors
+    from leaderboard.metrics import candidate_ranking as ranking
+    from leaderboard.metrics.text_models import TextModel
 
     embedding = vectors.Embedding(TextModel.parse(model, sentences=True))
     tokens = bert.TokenVectors(TextModel.parse(model))
     return [
-        vectors.Retrieval(embedding, "auc"),
-        vectors.Retrieval(embedding, "top1"),
+        ranking.Retrieval(embedding, "auc"),
+        ranking.Retrieval(embedding, "top1"),
         embedding,
-        truth.Identification(embedding, "first"),
-        truth.Identification(embedding, "auc"),
+        ranking.Identification(embedding, "first"),
+        ranking.Identification(embedding, "auc"),
         *(
             bert.BertScore(tokens, idf=idf, rescaled=rescaled, how=how)
             for idf in (False, True)
             for rescaled in (False, True)
             for how in ("mean", "max")
         ),
-        *(original.BertScore2022(tokens, part) for part in original.PARTS),
+        *(paper_2022.BertScore2022(tokens, part) for part in paper_2022.PARTS),
     ]
 
 
@@ -132,7 +138,7 @@ def catalogue() -> list[MetricSpec]:
     Rescaled scores are listed under the model that 2022 used: few have a published
     baseline. Where no model is at hand, the other model metrics are listed so too.
     """
-    from leaderboard.metrics.models import PREFERRED
+    from leaderboard.metrics.text_models import PREFERRED
 
     published = [metric.spec for metric in _neural(PREFERRED)]
     try:
@@ -180,9 +186,9 @@ def left_out(names: Iterable[str]) -> list[str]:
         >>> left_out(["rouge-l", "default"])
         []
     """
-    from leaderboard.metrics.models import at_hand
+    from leaderboard.metrics.text_models import is_available
 
-    if "synthetic" not in {name.strip().lower() for name in names} or at_hand(sentences=True):
+    if "synthetic" not in {name.strip().lower() for name in names} or is_available(sentences=True):
         return []
     return [name for name in SYNTHETIC if needs_model(name)]
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from leaderboard.metrics.base import Floats, MetricSpec, ReferenceSets, RowMetric
-from leaderboard.metrics.models import TextModel
-from leaderboard.metrics.text import Cache
+from leaderboard.metrics.text import RowCache
+from leaderboard.metrics.text_models import TextModel
 from milannotations.errors import InputError
 
 Part = Literal["p", "r", "f"]
@@ -33,8 +33,8 @@ class TokenVectors:
 
     def __init__(self, model: TextModel) -> None:
         self.model = model
-        self.tokens: Cache[str] = Cache(lambda new: [self._tokenise(text) for text in new])
-        self.vectors: Cache[str] = Cache(self._encode)
+        self.tokens: RowCache[str] = RowCache(lambda new: [self._tokenise(text) for text in new])
+        self.vectors: RowCache[str] = RowCache(self._encode)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

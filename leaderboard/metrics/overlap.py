@@ -27,7 +27,7 @@ from leaderboard.metrics.base import (
     distinct,
     reduce_sets,
 )
-from leaderboard.metrics.text import Cache
+from leaderboard.metrics.text import RowCache
 
 MAX_ORDER = 4
 Features = NDArray[np.int32]
@@ -45,8 +45,8 @@ class NgramSets:
         self._n = n
         self._tokenize = tokenize
         self._ids: dict[tuple[Any, ...], int] = {}
-        self._cache: Cache[str] = Cache(lambda new: [self._features(text) for text in new])
-        self._unions: Cache[tuple[str, ...]] = Cache(
+        self._cache: RowCache[str] = RowCache(lambda new: [self._features(text) for text in new])
+        self._unions: RowCache[tuple[str, ...]] = RowCache(
             lambda new: [np.unique(np.concatenate(self.sets(texts))) for texts in new]
         )
 
@@ -128,7 +128,7 @@ class Rouge(PairMetric):
         )
         self._ngrams = None if kind == "l" else NgramSets(rouge_tokens, int(kind))
         self._letters: dict[str, str] = {}
-        self._spelled: Cache[str] = Cache(lambda new: [self._spell(text) for text in new])
+        self._spelled: RowCache[str] = RowCache(lambda new: [self._spell(text) for text in new])
 
     def signature(self) -> str:
         return (
@@ -238,7 +238,7 @@ class BleuStatistics:
 
     def __init__(self) -> None:
         self._grams = [NgramSets(bleu_tokens, n) for n in range(1, MAX_ORDER + 1)]
-        self._lengths: Cache[tuple[str, ...]] = Cache(
+        self._lengths: RowCache[tuple[str, ...]] = RowCache(
             lambda new: [np.sort(self.lengths(texts)) for texts in new]
         )
 

@@ -27,7 +27,7 @@ def n_words(text: str) -> int:
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Cache(Generic[Key]):
+class RowCache(Generic[Key]):
     """Remembers what was made of each distinct string (or tuple of strings), as rows of a list.
 
     `rows` gives the row of every key asked for, and calls `make` once with those

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from leaderboard import statistics
 from leaderboard.metrics.base import (
     Against,
     Floats,
@@ -27,7 +25,6 @@ from leaderboard.metrics.base import (
     distinct,
     reduce_sets,
 )
-from leaderboard.metrics.vectors import Ranking
 from milannotations.synthetic.formulas import Formula
 from milannotations.synthetic.grammar import Meaning, meaning, parse
 
@@ -171,49 +168,3 @@ class Unparsed(TextMetric):
 
     def values(self, predictions: Sequence[str]) -> Floats:
         return np.array([float(not said(text).parsed) for text in predictions])
-
-
-class Identification(Ranking):
-    """Which of the truths of the layer a description fits best.
-
-    Candidates are the distinct truths of the layer, so that units of the same truth are
-    nobody's distractors. `first` is whether the unit's own fits best (ties split), `auc` the
-    share of the others that fit worse (ties half).
-
-    Args:
-        base: the metric that compares texts.
-        what: "first" or "auc".
-    """
-
-    def __init__(self, base: PairMetric, what: Literal["first", "auc"]) -> None:
-        super().__init__(base)
-        self._what = what
-        family, _, model = base.spec.name.partition("@")
-        by = "" if base.spec.needs else f"-{family}"
-        self.spec = replace(
-            base.spec,
-            name=f"identification{by}{'-auc' * (what == 'auc')}" + (f"@{model}" if model else ""),
-            family="identification",
-            title={
-                "first": f"share of units whose truth fits best of their layer's, by {family}",
-                "auc": f"chance that another truth of the layer fits worse, by {family}",
-            }[what],
-            low=0.0,
-            high=1.0,
-            source=f"this suite, over {base.spec.source}",
-            chance={"first": None, "auc": 0.5}[what],
-            against="truth",
-        )
-
-    def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        """Return the score of every prediction for every unit's truth as its target.
-
-        Args:
-            predictions: n texts.
-            references: the truths of the layer's units, as often as there are units.
-        """
-        texts, at = distinct(predictions)
-        truths, own = distinct([tuple(members) for members in references])
-        scores = self._base.pairs(texts, truths)
-        rank = statistics.retrieval_auc if self._what == "auc" else statistics.best_of_all
-        return rank(scores)[at][:, own]

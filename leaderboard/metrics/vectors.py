@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from leaderboard import statistics
 from leaderboard.metrics.base import (
     Floats,
     MetricSpec,
@@ -20,8 +18,8 @@ from leaderboard.metrics.base import (
     ReferenceSets,
     distinct,
 )
-from leaderboard.metrics.models import TextModel
-from leaderboard.metrics.text import Cache
+from leaderboard.metrics.text import RowCache
+from leaderboard.metrics.text_models import TextModel
 
 
 class VectorMetric(PairMetric):
@@ -32,7 +30,7 @@ class VectorMetric(PairMetric):
     """
 
     def __init__(self) -> None:
-        self._cache = Cache(self._encode)
+        self._cache = RowCache(self._encode)
 
     @abstractmethod
     def _encode(self, texts: list[str]) -> Any:
@@ -74,7 +72,7 @@ class Tfidf(VectorMetric):
     def fit(self, corpus: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self._cache = Cache(self._encode)
+        self._cache = RowCache(self._encode)
         self._vectorizer = TfidfVectorizer()
         try:
             self._vectorizer.fit(corpus)
@@ -149,74 +147,3 @@ class Embedding(VectorMetric):
         return self._encoder.encode(
             texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False
         )
-
-
-class Ranking(PairMetric):
-    """A monotone view of another metric's S, fitted as that metric is.
-
-    Args:
-        base: the metric that compares texts.
-    """
-
-    def __init__(self, base: PairMetric) -> None:
-        self._base = base
-
-    def fit(self, corpus: Sequence[str]) -> None:
-        self._base.fit(corpus)
-
-    def signature(self) -> str:
-        return f"{self.spec.name}|{self._base.signature()}"
-
-    def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        # ranks are among all the references given: no block of them will do
-        return np.diagonal(self.pairs(predictions, references)).copy()
-
-
-class Retrieval(Ranking):
-    """How well a prediction finds its own unit among the units of the layer.
-
-    A monotone view of another metric's S: `auc` is the share of other candidates
-    that fit worse (ties half), `top1` the chance that none of 99 drawn candidates
-    fits better (ties split).
-
-    Args:
-        base: the metric that compares texts.
-        what: "auc" or "top1".
-    """
-
-    def __init__(self, base: PairMetric, what: Literal["auc", "top1"]) -> None:
-        super().__init__(base)
-        self._what = what
-        family, _, model = base.spec.name.partition("@")
-        self.spec = replace(
-            base.spec,
-            name=f"retrieval-{family}-{what}" + (f"@{model}" if model else ""),
-            family="retrieval",
-            title={
-                "auc": f"chance that another unit of the layer fits worse, by {family}",
-                "top1": f"chance to find the unit among 100 of its layer, by {family}",
-            }[what],
-            low=0.0,
-            high=1.0,
-            source=f"this suite, over {base.spec.source}",
-            chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[what],
-        )
-
-    def pairs(
-        self,
-        predictions: Sequence[str],
-        references: ReferenceSets,
-        groups: Sequence[int] | None = None,
-    ) -> Floats:
-        """Return the score of every prediction for every candidate as its target.
-
-        Args:
-            predictions: n texts.
-            references: the candidates' references, those of the whole layer.
-            groups: candidates with the same number are duplicates of one another
-                and never each other's distractors; None where there are none.
-        """
-        texts, at = distinct(predictions)
-        scores = self._base.pairs(texts, references)
-        rank = statistics.retrieval_auc if self._what == "auc" else statistics.retrieval_top1
-        return rank(scores, groups)[at]

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from leaderboard import statistics
-from leaderboard.evaluation.estimates import PERSON
 from leaderboard.ranking import tracks
 from leaderboard.ranking.pairwise import EntryValues, PairComparison, compare_neighbours
 from leaderboard.ranking.tracks import Track
-from leaderboard.record_format.score_record import MetricEntry, Record
+from leaderboard.record_format.score_record import HUMAN, MetricEntry, Record
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _beside(runs: Sequence[EntryRun], track: Track) -> list[Standing]:
     for name, estimates in record.floors.items():
         if name in _OWN or track.ranked_by not in estimates:
             continue
-        estimate, person = estimates[track.ranked_by], name == PERSON
+        estimate, person = estimates[track.ranked_by], name == HUMAN
         who = "one simulated annotator" if record.edition.synthetic else "one person"
         rows.append(
             Standing(

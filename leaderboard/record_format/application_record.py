@@ -1,43 +1,41 @@
-"""Outcomes: the record of an application, a folder as any other record.
+"""Record of an application: a folder like the record of a score.
 
     <task>-<networks>/<method>-<version>/
-      record.json        strict JSON: asked, settings, seeds, digests, results, the one number
-      curves.csv         what the figure shows, a point a row
+      record.json        strict JSON: options, settings, seeds, digests, results
+      curves.csv         points of the figure, one per row
       figure.png, .svg
-      predictions.csv    the descriptions it was run for, where there are any
-      ...                what else a task has to show, such as a sheet of pictures
+      predictions.csv    the descriptions that the task was run on, if any
+      ...                other files of a task, such as contact sheets
 
-Two runs of the same thing differ in `id`, `created` and `seconds` alone.
+Two runs of the same thing differ only in `id`, `created` and `seconds`.
 """
 
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import ConfigDict, FiniteFloat
 
-from leaderboard.record_format.score_record import (
-    check_beside,
+from leaderboard.record_format.base import (
+    RecordBase,
+    StrictModel,
+    Writable,
+    check_no_other_files,
     dumps,
-    held_by,
-    read_as,
-    read_strict,
-    what_ran,
+    read_json,
+    read_model,
+    record_files,
+    stamp,
 )
 from milannotations.errors import InputError
 from milannotations.utils.files import check_is_file, replacing, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-    from leaderboard.evaluation.predictions import Predictions
 
 SCHEMA_VERSION = 1
 Task = Literal["analyze", "audit", "edit"]
@@ -48,22 +46,18 @@ SYNTHETIC_FOOTNOTE = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Number(_Strict):
-    """What a task comes to, in one number.
+class Number(StrictModel):
+    """Headline result of a task.
 
     Attributes:
-        name: what it is, with its unit.
-        value: None where it is not defined (nothing was flagged, nothing varies).
-        low, high: ends of its 95 % interval.
-        control: the same of the control; 0 where the number is a difference from it.
-        p: of the hypothesis that it is the control's, adjusted for what was looked at beside it.
-        n: replicates that the interval is over.
-        over: what they are: `training seeds`, `random orders`, `units`, `pairs of networks`.
-        says: the finding, in a sentence, as far as it goes.
+        name: the quantity, with its unit.
+        value: None where it is undefined (no unit was flagged, nothing varies).
+        low, high: bounds of its 95 % interval.
+        control: the same quantity of the control; 0 where `value` is a difference from it.
+        p: p-value of no difference from the control, adjusted for the comparisons beside it.
+        n: number of replicates behind the interval.
+        over: kind of replicates: `training seeds`, `random orders`, `units`, `pairs of networks`.
+        says: the finding in one sentence, as far as it is supported.
     """
 
     name: str
@@ -77,8 +71,8 @@ class Number(_Strict):
     says: str
 
 
-class Described(_Strict):
-    """The predictions that a task was run for, by unit in question."""
+class Described(StrictModel):
+    """Predictions that a task was run on, counted over its units."""
 
     files: list[dict[str, str]]
     n_units: int
@@ -89,26 +83,21 @@ class Described(_Strict):
     n_distinct: int
 
 
-class Outcome(_Strict):
-    """Everything that a reader needs to trust, repeat or refute what an application came to.
+class ApplicationRecord(RecordBase):
+    """Everything needed to trust, repeat or refute the result of an application.
 
     Attributes:
         kind: the task.
-        data: what the networks are of: the name of a data set, or `mini`.
-        networks: by name, what each is: digest, units a layer, accuracy where it was measured.
-        images: by role (`test`, `exemplars`, ...), where pictures came from, with a digest.
-        results: the task's own, as its module says.
+        data: data set of the networks: its name, or `mini`.
+        networks: each network by name: digest, units per layer, accuracy where it was measured.
+        images: source and digest of the images, by role (`test`, `exemplars`, ...).
+        results: results of the task, as documented in its module.
     """
 
+    model_config = ConfigDict(title="Outcome")
+
     schema_version: int = SCHEMA_VERSION
-    id: str
-    created: str
     kind: Task
-    method: str
-    version: str | None
-    asked: dict[str, Any]
-    settings: dict[str, Any]
-    ran: dict[str, Any]
     data: str
     synthetic: bool
     networks: dict[str, dict[str, Any]]
@@ -116,14 +105,10 @@ class Outcome(_Strict):
     predictions: Described | None
     number: Number
     results: dict[str, Any]
-    warnings: list[str]
-    footnote: str
-    seconds: dict[str, FiniteFloat]
-    files: dict[str, str]
 
     @property
     def address(self) -> tuple[str, ...]:
-        """What makes two outcomes the same cell of a board."""
+        """Key of the leaderboard cell that this record fills."""
         return (
             self.kind,
             self.data,
@@ -133,7 +118,7 @@ class Outcome(_Strict):
         )
 
 
-def made(
+def create(
     kind: Task,
     *,
     method: str,
@@ -149,134 +134,120 @@ def made(
     synthetic: bool = False,
     warnings: Sequence[str] = (),
     footnote: str = "",
-) -> Outcome:
-    """Return an outcome with what is known without asking: id, time, versions.
+) -> ApplicationRecord:
+    """Create a record; id, time and versions are filled in.
 
     Args:
-        method: name, or name@version, of what described the units.
+        kind, data, number, asked, settings, networks, images, results, seconds, predictions,
+            synthetic, warnings: fields of the record.
+        method: name, or name@version, of the method that described the units.
+        footnote: put before the footnote of synthetic results.
     """
     name, _, version = method.partition("@")
-    return Outcome(
-        id=uuid.uuid4().hex,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    footnotes = [footnote, SYNTHETIC_FOOTNOTE if synthetic else ""]
+    return ApplicationRecord(
+        **stamp(),
         kind=kind,
         method=name,
         version=version or None,
-        asked=plain(asked),
-        settings=plain(settings),
-        ran=what_ran(),
+        asked=to_json_value(asked),
+        settings=to_json_value(settings),
         data=data,
         synthetic=synthetic,
-        networks=plain(networks),
-        images=plain(images),
+        networks=to_json_value(networks),
+        images=to_json_value(images),
         predictions=predictions,
         number=number,
-        results=plain(results),
+        results=to_json_value(results),
         warnings=list(warnings),
-        footnote=" ".join(part for part in (footnote, SYNTHETIC_FOOTNOTE * synthetic) if part),
+        footnote=" ".join(text for text in footnotes if text),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         files={},
     )
 
 
-def described(predictions: Predictions, units: Iterable[Any]) -> Described:
-    """Return what the predictions hold of the units in question."""
-    rows = [predictions.first(unit) for unit in units]
-    status = ["missing" if row is None else row.status for row in rows]
-    return Described(
-        files=[{"name": Path(path).name, "sha256": at} for path, at in predictions.sources],
-        n_units=len(rows),
-        n_distinct=len({row.description for row in rows if row is not None and row.description}),
-        **{f"n_{word}": status.count(word) for word in ("ok", "failed", "abstained", "missing")},
-    )
-
-
 def check_free(folder: str | os.PathLike[str], task: str) -> Path:
-    """Return the folder as a Path; raise InputError unless an outcome of this task may go there.
+    """Return the folder as a Path, after checking that a record of this task may be saved there.
 
-    Called before a long run, so that its result has a place to go.
+    Call it before a long run.
+
+    Raises:
+        InputError: the folder holds something else.
     """
     folder = Path(folder)
-    there = held_by(folder)
-    if not there:
+    names = record_files(folder)
+    if not names:
         return folder
-    held = read_strict(check_is_file(folder / "record.json"))
-    if not isinstance(held, dict) or held.get("kind") != task:
+    raw = read_json(check_is_file(folder / "record.json"))
+    if not isinstance(raw, dict) or raw.get("kind") != task:
         raise InputError(f"{folder} holds a record of something else. Give another --out.")
-    check_beside(folder, there - {"record.json", *held.get("files", {})})
+    check_no_other_files(folder, names - {"record.json", *raw.get("files", {})})
     return folder
 
 
 def save(
     folder: str | os.PathLike[str],
-    outcome: Outcome,
+    record: ApplicationRecord,
     *,
     curves: pd.DataFrame,
-    figure: Figure | None = None,
-    predictions: Predictions | None = None,
+    predictions: Writable | None = None,
     files: Mapping[str, bytes] | None = None,
-) -> Outcome:
-    """Write an outcome's folder, whole or not at all; return the outcome as written.
+) -> ApplicationRecord:
+    """Write a record's folder, whole or not at all; return the record as written.
 
-    An outcome of the same task is replaced.
+    A record of the same task is replaced.
 
     Args:
         folder: see `check_free`.
-        outcome: what to write.
+        record: what to write.
         curves: `curves.csv`.
-        figure: `figure.png` and `figure.svg`.
         predictions: `predictions.csv`.
-        files: what else, by name.
+        files: other files by name, such as the figure.
 
     Raises:
         InputError: the folder holds something else.
     """
-    from leaderboard.applications.common.figures import write_figure
-
-    folder = check_free(folder, outcome.kind)
+    folder = check_free(folder, record.kind)
     with replacing(folder) as temporary:
         temporary.mkdir()
         curves.to_csv(temporary / "curves.csv", index=False, float_format="%.6g")
-        if figure is not None:
-            write_figure(figure, temporary)
         if predictions is not None:
             predictions.write(temporary / "predictions.csv")
         for name, content in (files or {}).items():
             (temporary / name).write_bytes(content)
         digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        outcome = outcome.model_copy(update={"files": digests})
-        (temporary / "record.json").write_text(dumps(outcome), encoding="utf-8")
-    return outcome
+        record = record.model_copy(update={"files": digests})
+        (temporary / "record.json").write_text(dumps(record), encoding="utf-8")
+    return record
 
 
-def load(folder: str | os.PathLike[str]) -> Outcome:
-    """Return the outcome in a folder, checked.
+def load(folder: str | os.PathLike[str]) -> ApplicationRecord:
+    """Return the validated record in a folder.
 
     Raises:
         InputError: no `record.json`, not strict JSON, an unknown schema version, or fields that
-            do not fit it.
+            do not fit.
     """
-    return read_as(Outcome, Path(folder) / "record.json", SCHEMA_VERSION)
+    return read_model(ApplicationRecord, Path(folder) / "record.json", SCHEMA_VERSION)
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it: arrays and tuples as lists, NaN as null, keys as text.
+def to_json_value(value: Any) -> Any:
+    """Convert a value to what JSON can hold: lists, null for NaN and infinities, text keys.
 
     Example:
-        >>> plain({1: (np.float64(0.5), float("nan"))})
+        >>> to_json_value({1: (np.float64(0.5), float("nan"))})
         {'1': [0.5, None]}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): to_json_value(member) for key, member in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [
-            plain(each)
-            for each in (sorted(value) if isinstance(value, (set, frozenset)) else value)
-        ]
+        return to_json_value(value.item())
+    if isinstance(value, (set, frozenset)):
+        return [to_json_value(member) for member in sorted(value)]
+    if isinstance(value, (list, tuple)):
+        return [to_json_value(member) for member in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value

@@ -1,59 +1,59 @@
-"""What made a file of descriptions: what a reader needs to judge it and to make it again."""
+"""Information about a method: what a reader needs to judge its descriptions and make them again."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from leaderboard.record_format.base import StrictModel
 
 if TYPE_CHECKING:
     from baselines import MethodSpec
 
 
-class About(BaseModel):
-    """A method as its makers state it. "" and None are not known; nothing here is a score.
+class About(StrictModel):
+    """A method as its authors state it. "" and None mean unknown; nothing here is a score.
 
     Attributes:
-        kind: "floor" looks at no exemplar, "reference" knows the answer, else "method".
-        title: what it does, in a line.
-        authors, paper, licence: whose, where it is described, under which licence.
-        code, commit: where its code lies, and which state of it ran.
+        kind: "floor" looks at no exemplar, "reference" knows the answer, otherwise "method".
+        title: what it does, in one line.
+        authors, paper, licence: who made it, where it is described, under which licence.
+        code, commit: where its code is, and which commit ran.
         command: the exact command that made the descriptions.
-        requires: what it needs beyond exemplars (`baselines.framework.method.REQUIREMENTS`).
-        trained_on: networks or editions whose descriptions it learned from.
-        saw_test_units: whether any unit of the track was among them; None is not known.
-        external_data, external_models: what else went into it.
+        requires: what it needs besides exemplars (`baselines.framework.method.REQUIREMENTS`).
+        trained_on: networks or editions whose annotations it learned from.
+        saw_test_units: whether they include any unit of the track; None if unknown.
+        external_data, external_models: other data and models that it uses.
         hardware, cost: what it ran on, and what that took.
-        seed: of the draws of this file, where there are any.
+        seed: random seed of this file, if the method has one.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["method", "floor", "reference"] = "method"
     title: str
-    authors: list[str] = []
+    authors: list[str] = Field(default=[])
     paper: str = ""
     licence: str = ""
     code: str = ""
     commit: str = ""
     command: str = ""
-    requires: list[str] = []
-    trained_on: list[str] = []
+    requires: list[str] = Field(default=[])
+    trained_on: list[str] = Field(default=[])
     saw_test_units: bool | None = None
-    external_data: list[str] = []
-    external_models: list[str] = []
+    external_data: list[str] = Field(default=[])
+    external_models: list[str] = Field(default=[])
     hardware: str = ""
     cost: str = ""
     seed: int | None = None
 
 
-def of_spec(spec: MethodSpec, command: str, seed: int | None = None) -> About:
-    """Return what a method of this suite says of itself.
+def from_spec(spec: MethodSpec, command: str, seed: int | None = None) -> About:
+    """Return the information about a method of this suite.
 
     Args:
-        spec: of the method.
-        command: that ran it.
-        seed: of its draws.
+        spec: spec of the method.
+        command: command that ran it.
+        seed: random seed of the run.
     """
     return About(
         kind=spec.kind,

@@ -23,7 +23,7 @@ from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
 
 METHOD = "milan"
 RESNET18 = ("conv1", "layer1", "layer2", "layer3", "layer4")
@@ -43,7 +43,7 @@ def reproduce(
     cache: str | None = None,
     tell: Callable[[str], Any] = lambda line: None,
     **edit: Any,
-) -> Outcome:
+) -> ApplicationRecord:
     """Return what a task comes to with the paper's settings, and write its folder.
 
     Args:
@@ -107,7 +107,7 @@ def _paper() -> Any:
 
 def _audit(
     workshop: Any, said: Any, seeds: int, asked: dict[str, Any], out: str | os.PathLike[str]
-) -> Outcome:
+) -> ApplicationRecord:
     from leaderboard.applications.audit.config import PRESETS, AuditConfig
     from leaderboard.applications.audit.mini import AT, MiniAudit
     from leaderboard.applications.audit.task import audit

@@ -23,14 +23,14 @@ from leaderboard.applications.common import keyword_flags
 from leaderboard.applications.common.train_classifier import Training
 from leaderboard.applications.edit.config import EditConfig
 from leaderboard.applications.edit.task import Edit, edit
-from leaderboard.evaluation.predictions import Predictions, of_descriptions
+from leaderboard.evaluation.predictions import Predictions, from_descriptions
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from leaderboard.applications.common.ablated_accuracy import Trial
     from leaderboard.applications.edit.spurious_cues import Cue
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
     from milannotations.exemplars import Loaded, RunConfig
 
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
@@ -72,7 +72,7 @@ def reproduce_edit(
     cache: str | None = None,
     run: RunConfig | None = None,
     tell: Callable[[str], Any] = lambda line: None,
-) -> Outcome:
+) -> ApplicationRecord:
     """Return what the edit comes to with the paper's settings, and write its folder.
 
     Args:
@@ -156,7 +156,7 @@ def _edited(
         tell(f"{name}: {method} describes")
         options = {} if model is None else {"model": model}
         described = baselines.describe(edition, method, config=name, options=options)
-        rows += of_descriptions(described).rows
+        rows += from_descriptions(described).rows
         trials.append(
             real_networks.trial_of(
                 loaded, name, layers, roles, seed=seed, run=run, folder=place, computed=computed

@@ -30,10 +30,10 @@ import numpy as np
 from baselines.shared.text import medoid
 from leaderboard import statistics
 from leaderboard.evaluation import predictions, references
-from leaderboard.evaluation.estimates import PERSON
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import score
 from leaderboard.metrics import build
+from leaderboard.record_format.score_record import HUMAN
 from leaderboard.reproduction.training import LAMBDAS, best_of, choose_lambda
 from milannotations import catalog, splits
 from milannotations.editions import loading
@@ -400,7 +400,7 @@ def _values(
         ]
         for method, texts in answers.items():
             found = score(
-                predictions.of_texts(keys, texts), known, built, split="test",
+                predictions.from_texts(keys, texts), known, built, split="test",
                 settings=ScoreConfig(draws=10),
             )  # fmt: skip
             own = found.units.assign(fold=job.fold.name, seed=job.seed, method=method)
@@ -414,7 +414,7 @@ def _person(found: Any, own: pd.DataFrame) -> pd.DataFrame:
     """Return one person's mean and lift, as rows without a unit."""
     import pandas as pd
 
-    person = found.record.floors.get(PERSON, {})
+    person = found.record.floors.get(HUMAN, {})
     return pd.DataFrame(
         {
             "network": None, "layer": None, "unit": -1, "metric": name, "value": estimate.mean,
@@ -434,7 +434,7 @@ def _references(units: Any, fold: Fold) -> references.References:
     parts = {"test": units.select(fold.test)}
     if others:
         parts["others"] = units.select(others)
-    return references.of_dataset(parts, edition="reproduced", config=fold.name.replace("/", "-"))
+    return references.from_dataset(parts, edition="reproduced", config=fold.name.replace("/", "-"))
 
 
 def _nearest(fold: Fold, features: Features, texts: Sequence[list[str]]) -> list[str]:

@@ -167,10 +167,10 @@ def choose_lambda(
     built = build([metric])
     lifts: list[list[float]] = []
     for units, beam in held_out:
-        known = references.of_dataset({"validation": units}, edition="held out")
+        known = references.from_dataset({"validation": units}, edition="held out")
         own = []
         for lam in LAMBDAS:
-            said = predictions.of_texts(keys(units), best_of(beam, lam))
+            said = predictions.from_texts(keys(units), best_of(beam, lam))
             found = score(said, known, built, settings=ScoreConfig(draws=10))
             own.append(found.record.scores[metric].lift)
         known_lifts = [lift for lift in own if lift is not None]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from leaderboard.record_format.application_record import Outcome
+from leaderboard.record_format.application_record import ApplicationRecord
 from leaderboard.record_format.score_record import Record
 from leaderboard.submission.form import Submission
 from milannotations.utils.files import replacing
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "record": Record,
-    "outcome": Outcome,
+    "outcome": ApplicationRecord,
     "submission": Submission,
 }
 HOME = Path(__file__).parent

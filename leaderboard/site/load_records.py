@@ -19,8 +19,9 @@ from leaderboard.ranking import tracks
 from leaderboard.ranking.standings import EntryRun, TrackRuns
 from leaderboard.ranking.tracks import FALLBACK_METRIC, RANKED_BY, TIES_BY, Track
 from leaderboard.record_format import application_record, score_record
-from leaderboard.record_format.application_record import Outcome
-from leaderboard.record_format.method_info import of_spec
+from leaderboard.record_format.application_record import ApplicationRecord
+from leaderboard.record_format.base import read_json
+from leaderboard.record_format.method_info import from_spec
 from leaderboard.record_format.score_record import Record
 from milannotations.editions.configs import EMBEDDED, edition_name, list_configs, list_files
 from milannotations.errors import InputError
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class ApplicationRun:
     """An application's record and where it lies."""
 
-    outcome: Outcome
+    outcome: ApplicationRecord
     folder: Path
 
 
@@ -60,9 +61,9 @@ def load_records(
                 "write them."
             )
         for place in places:
-            raw = score_record.read_strict(place / "record.json")
+            raw = read_json(place / "record.json")
             kind = raw.get("kind") if isinstance(raw, dict) else None
-            made: Record | Outcome
+            made: Record | ApplicationRecord
             if isinstance(kind, str) and kind in TASKS:
                 made = application_record.load(place)
                 found.append(ApplicationRun(made, place))
@@ -149,7 +150,7 @@ def _introduced(run: EntryRun) -> EntryRun:
         f"milan describe {record.edition.edition} --method {spec.name} "
         f"--config {record.edition.config} --out {spec.name}.csv"
     )
-    about = of_spec(spec, command, record.settings.get("seed"))
+    about = from_spec(spec, command, record.settings.get("seed"))
     return replace(run, record=record.model_copy(update={"about": about}))
 
 
@@ -217,7 +218,7 @@ def find_edition(
 
 
 def read_references(edition: str | os.PathLike[str], config: str) -> References:
-    """Return what people wrote of an edition's units, as `read_references.of_edition` does.
+    """Return what people wrote of an edition's units, as `read_references.from_edition` does.
 
     Read by pyarrow alone: importing `datasets` takes longer than making a board.
     """
@@ -231,7 +232,7 @@ def read_references(edition: str | os.PathLike[str], config: str) -> References:
             pa.concat_tables(parquet.read_table(p, columns=columns) for p in paths)
         )
     name = edition_name(edition)
-    return reference_sources.of_dataset(parts, edition=name, config=config, source=edition)
+    return reference_sources.from_dataset(parts, edition=name, config=config, source=edition)
 
 
 class _Rows:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leaderboard.console.grounding_table import judge, notes
-from leaderboard.evaluation.estimates import PERSON
 from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import standings as ranking
 from leaderboard.ranking.standings import Standing, TrackRuns
 from leaderboard.ranking.tracks import FALLBACK_METRIC, RANKED_BY, TIES_BY
-from leaderboard.record_format.score_record import Estimate, MetricEntry, Record
+from leaderboard.record_format.score_record import HUMAN, Estimate, MetricEntry, Record
 from leaderboard.site.cells import bar, domain_of, interval_text, metric_label, three
 from leaderboard.site.safe_text import method_file, track_file
 
@@ -168,7 +167,7 @@ def _estimates(row: Standing, name: str) -> list[Estimate | None]:
     """Return what the records of a row say of a metric, for a seed each."""
     if is_entry(row):
         return [record.scores.get(name) for record in row.records]
-    floor = PERSON if row.kind == "person" else row.name
+    floor = HUMAN if row.kind == "person" else row.name
     return [record.floors.get(floor, {}).get(name) for record in row.records]
 
 
@@ -178,7 +177,7 @@ def _elsewhere(row: Standing, table: TrackRuns, name: str) -> list[Estimate | No
     if is_entry(row):
         own = [r for r in records if (r.method, r.version) == (row.name, row.version)]
         return [record.scores.get(name) for record in own]
-    floor = PERSON if row.kind == "person" else row.name
+    floor = HUMAN if row.kind == "person" else row.name
     return [records[0].floors.get(floor, {}).get(name)]
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaderboard.evaluation.reference_views import Mask
-from leaderboard.evaluation.references import References
+from leaderboard.evaluation.references import Mask, References
 from leaderboard.metrics.base import Floats
 
 MIN_WORDS = 5

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from leaderboard.evaluation import references
-from leaderboard.evaluation.reference_views import Mask
-from leaderboard.evaluation.references import References
+from leaderboard.evaluation.references import Mask, References
 from leaderboard.ranking.tracks import Track
 from milannotations import catalog
 from milannotations.errors import InputError
@@ -32,7 +31,7 @@ def open_references(track: Track, source: str | os.PathLike[str]) -> References:
         InputError: no such edition, or it lacks the track's config; it is another than the track's.
     """
     csv = Path(source).is_file()
-    opened = references.of(
+    opened = references.load(
         source, config=None if csv else track.config, network=track.config if csv else None
     )
     known = replace(opened, edition=track.edition)
@@ -48,7 +47,7 @@ def open_references(track: Track, source: str | os.PathLike[str]) -> References:
 
 def units_in_scope(track: Track, known: References) -> Mask:
     """Return which units (n,) of the references an entry is to describe."""
-    made = np.array([bool(texts) for texts in known.texts]) | known.known
+    made = known.has_texts | known.has_truth
     if track.condition:
         wanted = set(_split(track).test)
         return made & np.array([unit in wanted for unit in known.units])

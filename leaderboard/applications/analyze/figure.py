@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
 
 COLUMNS = 4
 
 
 @styled
-def draw(outcome: Outcome, curves: pd.DataFrame) -> Figure:
+def draw(outcome: ApplicationRecord, curves: pd.DataFrame) -> Figure:
     """Return a panel a score: both orders, each with its control; several networks are averaged.
 
     Args:
@@ -59,7 +59,7 @@ def draw(outcome: Outcome, curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, outcome: Outcome, rows: pd.DataFrame, name: str) -> None:
+def _panel(axes: Axes, outcome: ApplicationRecord, rows: pd.DataFrame, name: str) -> None:
     said = []
     for color, order in zip(COLORS, outcome.settings["orders"], strict=False):
         own = rows[rows.order == order]
@@ -92,7 +92,7 @@ def _lines(
 
 
 @styled
-def draw_layers(outcome: Outcome, layers: pd.DataFrame) -> Figure:
+def draw_layers(outcome: ApplicationRecord, layers: pd.DataFrame) -> Figure:
     """Return a panel a score: the mean of each layer's units, a line a network.
 
     Args:

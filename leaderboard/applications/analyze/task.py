@@ -35,7 +35,7 @@ from leaderboard.applications.analyze.language import Language
 from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
-from leaderboard.record_format.application_record import Number, Outcome
+from leaderboard.record_format.application_record import ApplicationRecord, Number
 from milannotations.errors import InputError, did_you_mean
 from milannotations.schema import Unit
 from milannotations.utils.files import replacing
@@ -138,27 +138,27 @@ class Accuracies:
 class Analysis:
     """An analysis that was made: outcome, curves, scores by layer, accuracies by class."""
 
-    outcome: Outcome
+    outcome: ApplicationRecord
     curves: pd.DataFrame
     layers: pd.DataFrame
     classes: pd.DataFrame
     predictions: Predictions
 
-    def save(self, folder: str | os.PathLike[str]) -> Outcome:
+    def save(self, folder: str | os.PathLike[str]) -> ApplicationRecord:
         """Write the outcome's folder; see `outcome.save`."""
         from leaderboard.applications.analyze.figure import draw, draw_layers
-        from leaderboard.applications.common.figures import encoded
+        from leaderboard.applications.common.figures import encode_figure
 
         return outcome.save(
             folder,
             self.outcome,
             curves=self.curves,
-            figure=draw(self.outcome, self.curves),
             predictions=self.predictions,
             files={
+                **encode_figure(draw(self.outcome, self.curves)),
                 "layers.csv": _csv(self.layers),
                 "classes.csv": _csv(self.classes),
-                **encoded(draw_layers(self.outcome, self.layers), "layers"),
+                **encode_figure(draw_layers(self.outcome, self.layers), "layers"),
             },
         )
 
@@ -209,7 +209,7 @@ def analyze(
         classes += run.classes
         runs.append(run)
     areas = _combined(runs)
-    made = outcome.made(
+    made = outcome.create(
         "analyze",
         method=method,
         data=data,
@@ -233,7 +233,9 @@ def analyze(
             "undescribed": sum(run.undescribed for run in runs),
         },
         seconds={**(seconds or {}), "analyze": time.perf_counter() - began},
-        predictions=outcome.described(predictions, [u for t in targets for u in t.units]),
+        predictions=outcome.Described(
+            **predictions.counts([unit for target in targets for unit in target.units])
+        ),
         synthetic=synthetic,
         warnings=_warnings(runs, areas),
         footnote=FOOTNOTE,

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from leaderboard.record_format.application_record import Outcome
+    from leaderboard.record_format.application_record import ApplicationRecord
 
 
 @styled
-def draw(outcome: Outcome, counts: pd.DataFrame) -> Figure:
+def draw(outcome: ApplicationRecord, counts: pd.DataFrame) -> Figure:
     """Return the figure of the first list of words.
 
     Args:

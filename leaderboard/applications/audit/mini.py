@@ -19,7 +19,7 @@ from leaderboard.applications.audit.config import AuditConfig
 from leaderboard.applications.audit.task import Audit, audit
 from leaderboard.applications.common.mini_networks import Workshop, titled
 from leaderboard.evaluation.predictions import Predictions
-from leaderboard.record_format.application_record import Outcome
+from leaderboard.record_format.application_record import ApplicationRecord
 from milannotations.schema import Unit
 from milannotations.synthetic.subjects import SubjectWorld
 
@@ -85,7 +85,7 @@ class MiniAudit:
             seconds={"describe": time.perf_counter() - began},
         )
 
-    def save(self, made: Audit, folder: str | Path, *, sheets: bool = True) -> Outcome:
+    def save(self, made: Audit, folder: str | Path, *, sheets: bool = True) -> ApplicationRecord:
         """Write an audit's folder, with sheets of the first pair's flagged units.
 
         Args:

@@ -31,7 +31,7 @@ from leaderboard.applications.audit.config import PRESETS, AuditConfig, NetworkP
 from leaderboard.applications.common import keyword_flags
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
-from leaderboard.record_format.application_record import Number, Outcome
+from leaderboard.record_format.application_record import ApplicationRecord, Number
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
@@ -54,14 +54,14 @@ FOOTNOTE = (
 class Audit:
     """An audit that was made: its outcome, its counts as a table, its figure, what is flagged."""
 
-    outcome: Outcome
+    outcome: ApplicationRecord
     counts: pd.DataFrame
     flagged: pd.DataFrame
     predictions: Predictions
 
     def save(
         self, folder: str | os.PathLike[str], exemplars: Mapping[str, Any] | None = None
-    ) -> Outcome:
+    ) -> ApplicationRecord:
         """Write the outcome's folder; see `outcome.save`.
 
         Args:
@@ -71,8 +71,12 @@ class Audit:
         """
         from leaderboard.applications.audit import flagged_sheets
         from leaderboard.applications.audit.figure import draw
+        from leaderboard.applications.common.figures import encode_figure
 
-        files = {"flagged.csv": self.flagged.to_csv(index=False).encode()}
+        files = {
+            **encode_figure(draw(self.outcome, self.counts)),
+            "flagged.csv": self.flagged.to_csv(index=False).encode(),
+        }
         seed = self.outcome.settings["seed"]
         for name, units in (exemplars or {}).items():
             own = self.flagged[self.flagged.network == name]
@@ -82,7 +86,6 @@ class Audit:
             folder,
             self.outcome,
             curves=self.counts,
-            figure=draw(self.outcome, self.counts),
             predictions=self.predictions,
             files=files,
         )
@@ -124,9 +127,9 @@ def audit(
             has no predictions.
 
     Example:
-        >>> from leaderboard.evaluation.predictions import of_texts
+        >>> from leaderboard.evaluation.predictions import from_texts
         >>> units = [Unit("n", "conv1", i) for i in range(4)]
-        >>> made = audit(of_texts(units, ["the face of a dog", "faces", "surfaces", "grass"]))
+        >>> made = audit(from_texts(units, ["the face of a dog", "faces", "surfaces", "grass"]))
         >>> made.outcome.number.value, made.flagged.unit.tolist()
         (2.0, [0, 1])
     """
@@ -158,7 +161,7 @@ def audit(
             f"Of {len(pairs)} pairs the smallest p is {2.0 ** -len(pairs):.3g}: no number of "
             "units makes up for pairs."
         )
-    made = outcome.made(
+    made = outcome.create(
         "audit",
         method=method,
         data=data,
@@ -172,7 +175,7 @@ def audit(
             "paper": PAPER if tuple(pairs) == PRESETS["milan2022"] else None,
         },
         seconds={**(seconds or {}), "audit": time.perf_counter() - began},
-        predictions=outcome.described(predictions, units),
+        predictions=outcome.Described(**predictions.counts(units)),
         synthetic=synthetic,
         warnings=warnings,
         footnote=FOOTNOTE,

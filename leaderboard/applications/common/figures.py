@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from leaderboard.record_format.application_record import SYNTHETIC_FOOTNOTE
@@ -112,14 +111,8 @@ def band(
     axes.plot(x, middle, color=color, label=label, **{"linewidth": 1.6, **line})
 
 
-def write_figure(figure: Figure, folder: Path) -> None:
-    """Write `figure.png` and `figure.svg`, without times."""
-    for name, content in encoded(figure, "figure").items():
-        (folder / name).write_bytes(content)
-
-
-def encoded(figure: Figure, name: str) -> dict[str, bytes]:
-    """Return a further figure as files, `NAME.png` and `NAME.svg`, for `outcome.save`."""
+def encode_figure(figure: Figure, name: str = "figure") -> dict[str, bytes]:
+    """Return a figure as the bytes of `NAME.png` and `NAME.svg`, for `application_record.save`."""
     import io
 
     from matplotlib import rc_context

@@ -387,7 +387,7 @@ class Workshop:
         )
         self.tell(f"{network.name}: {spec.name} describes {len(units):,} units")
         answers = baselines.run(made, units, context)
-        return predictions.of_descriptions(zip(keys(units), answers, strict=True))
+        return predictions.from_descriptions(zip(keys(units), answers, strict=True))
 
     def _probing(self, network: MiniNetwork) -> Probing:
         probe = self._once("probe", MiniProbe)

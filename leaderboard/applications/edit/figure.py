@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leaderboard.applications.common.figures import COLORS, GREY, INK, PALE, band, panels, styled
-from leaderboard.record_format.application_record import Outcome
+from leaderboard.record_format.application_record import ApplicationRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ CHOICE = {
 
 
 @styled
-def draw(outcome: Outcome, curves: pd.DataFrame) -> Figure:
+def draw(outcome: ApplicationRecord, curves: pd.DataFrame) -> Figure:
     """Return a row a protocol: gains with intervals, and validation curves with the control."""
     protocols = list(outcome.settings["protocols"])
     title = f"Deleting the units that are described as text   ({outcome.method})"

@@ -39,7 +39,7 @@ from leaderboard.applications.common.ablated_accuracy import Trial
 from leaderboard.applications.edit.config import PROTOCOLS, TESTS, EditConfig, Protocol
 from leaderboard.evaluation.predictions import Predictions
 from leaderboard.record_format import application_record as outcome
-from leaderboard.record_format.application_record import Number, Outcome
+from leaderboard.record_format.application_record import ApplicationRecord, Number
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -85,20 +85,21 @@ class Arm:
 class Edit:
     """An edit that was made: its outcome, its curves, and what was said of units."""
 
-    outcome: Outcome
+    outcome: ApplicationRecord
     curves: pd.DataFrame
     predictions: Predictions | None
 
-    def save(self, folder: str | os.PathLike[str]) -> Outcome:
+    def save(self, folder: str | os.PathLike[str]) -> ApplicationRecord:
         """Write the outcome's folder; see `outcome.save`."""
+        from leaderboard.applications.common.figures import encode_figure
         from leaderboard.applications.edit.figure import draw
 
         return outcome.save(
             folder,
             self.outcome,
             curves=self.curves,
-            figure=draw(self.outcome, self.curves),
             predictions=self.predictions,
+            files=encode_figure(draw(self.outcome, self.curves)),
         )
 
 
@@ -161,7 +162,7 @@ def edit(
     warnings = []
     if not any(words for own in said.values() for words in own.values()):
         warnings.append(f"No description holds any of: {', '.join(settings.words)}.")
-    made = outcome.made(
+    made = outcome.create(
         "edit",
         method=method,
         data=data,
@@ -176,7 +177,9 @@ def edit(
         },
         results=results,
         seconds={**(seconds or {}), "edit": time.perf_counter() - began},
-        predictions=outcome.described(predictions, [u for trial in trials for u in trial.units]),
+        predictions=outcome.Described(
+            **predictions.counts([unit for trial in trials for unit in trial.units])
+        ),
         synthetic=synthetic,
         warnings=warnings,
         footnote=" ".join(
@@ -490,8 +493,8 @@ def _number(protocol: Protocol, found: Mapping[str, Any]) -> Number:
     return Number(
         name=f"accuracy gained beyond placebo flags ({protocol})",
         value=above["mean"],
-        low=outcome.plain(above["low"]),
-        high=outcome.plain(above["high"]),
+        low=outcome.to_json_value(above["low"]),
+        high=outcome.to_json_value(above["high"]),
         control=0.0,
         p=own["p"],
         n=n,

@@ -4,14 +4,16 @@ from typing import Any
 
 import evaluate
 
-from leaderboard.metrics import modules
+from leaderboard.metrics import evaluate_modules
 
 
-class Bertscore(evaluate.Metric):  # type: ignore[misc]
-    """The metrics of this family; see `leaderboard.metrics.modules`."""
+class BertscoreModule(evaluate.Metric):  # type: ignore[misc]
+    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
-        return modules.info("bertscore")
+        return evaluate_modules.info("bertscore")
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
-        return modules.compute("bertscore", self.config_name, predictions, references, **options)
+        return evaluate_modules.compute(
+            "bertscore", self.config_name, predictions, references, **options
+        )

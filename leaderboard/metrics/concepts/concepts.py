@@ -4,14 +4,16 @@ from typing import Any
 
 import evaluate
 
-from leaderboard.metrics import modules
+from leaderboard.metrics import evaluate_modules
 
 
-class Concepts(evaluate.Metric):  # type: ignore[misc]
-    """The metrics of this family; see `leaderboard.metrics.modules`."""
+class ConceptsModule(evaluate.Metric):  # type: ignore[misc]
+    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
-        return modules.info("concepts")
+        return evaluate_modules.info("concepts")
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
-        return modules.compute("concepts", self.config_name, predictions, references, **options)
+        return evaluate_modules.compute(
+            "concepts", self.config_name, predictions, references, **options
+        )

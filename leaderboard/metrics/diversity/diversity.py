@@ -4,14 +4,14 @@ from typing import Any
 
 import evaluate
 
-from leaderboard.metrics import modules
+from leaderboard.metrics import evaluate_modules
 
 
-class Diversity(evaluate.Metric):  # type: ignore[misc]
-    """The metrics of this family; see `leaderboard.metrics.modules`."""
+class DiversityModule(evaluate.Metric):  # type: ignore[misc]
+    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
-        return modules.info("diversity")
+        return evaluate_modules.info("diversity")
 
     def _compute(self, predictions: Any, **options: Any) -> dict[str, Any]:
-        return modules.compute("diversity", self.config_name, predictions, None, **options)
+        return evaluate_modules.compute("diversity", self.config_name, predictions, None, **options)

@@ -4,16 +4,16 @@ from typing import Any
 
 import evaluate
 
-from leaderboard.metrics import modules
+from leaderboard.metrics import evaluate_modules
 
 
-class Identification(evaluate.Metric):  # type: ignore[misc]
-    """The metrics of this family; see `leaderboard.metrics.modules`."""
+class IdentificationModule(evaluate.Metric):  # type: ignore[misc]
+    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
-        return modules.info("identification")
+        return evaluate_modules.info("identification")
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
-        return modules.compute(
+        return evaluate_modules.compute(
             "identification", self.config_name, predictions, references, **options
         )

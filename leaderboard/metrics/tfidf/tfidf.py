@@ -4,14 +4,16 @@ from typing import Any
 
 import evaluate
 
-from leaderboard.metrics import modules
+from leaderboard.metrics import evaluate_modules
 
 
-class Tfidf(evaluate.Metric):  # type: ignore[misc]
-    """The metrics of this family; see `leaderboard.metrics.modules`."""
+class TfidfModule(evaluate.Metric):  # type: ignore[misc]
+    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
-        return modules.info("tfidf")
+        return evaluate_modules.info("tfidf")
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
-        return modules.compute("tfidf", self.config_name, predictions, references, **options)
+        return evaluate_modules.compute(
+            "tfidf", self.config_name, predictions, references, **options
+        )

@@ -13,8 +13,8 @@ import numpy as np
 
 from leaderboard.metrics import build, catalogue, needs_model
 from leaderboard.metrics.base import PairMetric, RowMetric, TextMetric
-from leaderboard.metrics.models import at_hand
 from leaderboard.metrics.text import normalise
+from leaderboard.metrics.text_models import is_available
 from milannotations.errors import InputError
 
 WITHOUT_REFERENCES = ("diversity",)
@@ -86,7 +86,7 @@ def compute(
     if model is None and config == "default":
         # a family that has lexical members too works without a model at hand
         lexical = [n for n in names if not needs_model(n)]
-        names = names if at_hand() else lexical or names
+        names = names if is_available() else lexical or names
     behind = f"@{model}" if model else ""
     texts = [normalise(text) for text in predictions]
     sets = [

@@ -40,7 +40,7 @@ def in_local_cache(name: str) -> bool:
     )
 
 
-def at_hand(*, sentences: bool = False) -> bool:
+def is_available(*, sentences: bool = False) -> bool:
     """Say whether there is a default model (see `TextModel.parse`)."""
     try:
         TextModel.parse(None, sentences=sentences)

@@ -18,7 +18,6 @@ import numpy as np
 
 from leaderboard.metrics.base import Floats, MetricSpec, ReferenceSets, RowMetric
 from leaderboard.metrics.bert import BertScore, Part, TokenVectors
-from leaderboard.metrics.models import TextModel
 from leaderboard.metrics.overlap import (
     MAX_ORDER,
     BleuStatistics,
@@ -26,7 +25,8 @@ from leaderboard.metrics.overlap import (
     bleu,
     precisions,
 )
-from leaderboard.metrics.text import Cache, normalise
+from leaderboard.metrics.text import RowCache, normalise
+from leaderboard.metrics.text_models import TextModel
 
 SOURCE = "Hernandez et al. 2022, code of the paper"
 KINDS = ("1", "2", "l")
@@ -82,7 +82,7 @@ class Rouge2022(RowMetric):
 
     def __init__(self, kind: str, part: Part) -> None:
         self._kind, self._part = kind, part
-        self._cache = Cache(self._score)
+        self._cache = RowCache(self._score)
         self.spec = MetricSpec(
             name=f"rouge-{kind}-{part}-2022",
             family="milan2022",
