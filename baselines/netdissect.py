@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from baselines.framework.context import Context
     from baselines.shared.probe_statistics import Probing
-    from milannotations.exemplars import Overlaps
+    from milannotations.exemplars import OverlapCounts
     from milannotations.probes import Concept
 
 SPEC = MethodSpec(
@@ -248,7 +248,7 @@ def dissect(probing: Probing, quantile: float = QUANTILE) -> dict[str, Dissectio
 
 
 def dissection(
-    labels: Sequence[str], names: Sequence[str], of: NDArray[np.int64], overlaps: Overlaps
+    labels: Sequence[str], names: Sequence[str], of: NDArray[np.int64], overlaps: OverlapCounts
 ) -> Dissection:
     """Return a layer's units beside concepts, of the counts that `ByCategory` made.
 
@@ -313,7 +313,7 @@ class ByCategory:
     def merge(self, other: Self) -> None:
         self._overlap.merge(other._overlap)
 
-    def result(self) -> Overlaps:
+    def result(self) -> OverlapCounts:
         """Return the counts; categories come after concepts."""
         return self._overlap.result()
 

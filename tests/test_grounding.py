@@ -30,7 +30,7 @@ from leaderboard.grounding.simulation import Simulation
 from leaderboard.record_format import base, score_record
 from milannotations import InputError, Unit
 from milannotations.exemplars import Ablator
-from milannotations.exemplars.tallies.grid_pooled import Cells
+from milannotations.exemplars.tallies.grid_pooled import GridPooled
 from milannotations.probes.mini import MiniProbe
 from milannotations.synthetic import CONCEPTS
 from milannotations.synthetic.formulas import Formula
@@ -377,21 +377,21 @@ def test_networks_are_shown_the_same_pictures():
 
 def test_cells_are_means_whatever_the_batch():
     maps = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole, parts = Cells(4), Cells(4)
+    whole, parts = GridPooled(4), GridPooled(4)
     whole.update(torch.arange(6), maps)
     for i in (3, 0, 5, 1, 4, 2):
-        other = Cells(4)
+        other = GridPooled(4)
         other.update(torch.tensor([i]), maps[i : i + 1])
         parts.merge(other)
     values = whole.result().values
     assert torch.equal(values, parts.result().values)
     expected = maps.reshape(6, 3, 4, 2, 4, 2).mean((3, 5)).flatten(2)
     torch.testing.assert_close(values, expected)
-    kept = Cells(4)
+    kept = GridPooled(4)
     kept.load_state_dict(whole.state_dict())
     assert torch.equal(kept.result().values, values)
-    with pytest.raises(InputError, match="0 cells a side"):
-        Cells(0)
+    with pytest.raises(InputError, match="0 cells per side"):
+        GridPooled(0)
 
 
 class Painted:

@@ -13,10 +13,15 @@ from hypothesis import strategies as st
 
 from milannotations.errors import InputError
 from milannotations.exemplars.images import batches as loading
-from milannotations.exemplars.tallies import overlap, validation
+from milannotations.exemplars.tallies import overlap, sampling, sparse_masks, validation
 from milannotations.exemplars.tallies import quantile as quantiles
-from milannotations.exemplars.tallies.base import Nonfinite, Overlap, Pooled, Quantile, TopK
 from milannotations.exemplars.tallies.masks import masks, upsample
+from milannotations.exemplars.tallies.overlap import Overlap
+from milannotations.exemplars.tallies.pooled import Pooled
+from milannotations.exemplars.tallies.quantile import Quantile
+from milannotations.exemplars.tallies.sparse_masks import active_pixels
+from milannotations.exemplars.tallies.topk import TopK
+from milannotations.exemplars.tallies.validation import NonFiniteError
 
 SHAPE = (3, 4, 5)
 """Units, height and width of most streams here."""
@@ -260,7 +265,7 @@ def test_not_finite(name, value):
     tally, activations = MAKERS[name](), stream("normal")
     feed(tally, range(8), activations)
     activations[9, 1, 2, 3] = value
-    with pytest.raises(Nonfinite, match=f"Unit 1: an activation is {value}") as caught:
+    with pytest.raises(NonFiniteError, match=f"Unit 1: an activation is {value}") as caught:
         feed(tally, range(8, 16), activations)
     assert isinstance(caught.value, InputError)
     assert caught.value.unit == 1
@@ -291,7 +296,7 @@ def test_what_cannot_be_taken_in(name):
         with pytest.raises(InputError, match=message):
             tally.update(ids, bad, marks)
     for bad_ids in (torch.tensor([-1, 0]), torch.tensor([0, 1 << 40])):
-        with pytest.raises(InputError, match="expected places in a data set"):
+        with pytest.raises(InputError, match="expected indices in a dataset"):
             tally.update(bad_ids, good, marks)
     with pytest.raises(InputError, match="Image 1 came twice"):
         tally.update(torch.tensor([1, 1]), good, marks)
@@ -563,21 +568,21 @@ def test_splitmix64():
     """The published first outputs of the generator from the seed 1234567."""
     step = 0x9E3779B97F4A7C15
     assert slow_mix(1234567 + step & MASK) == 6457827717110365317
-    states = torch.tensor([quantiles._signed(1234567 + i * step) for i in (1, 2)])
-    found = [number & MASK for number in quantiles._mixed(states).tolist()]
+    states = torch.tensor([sampling._signed(1234567 + i * step) for i in (1, 2)])
+    found = [number & MASK for number in sampling._mix(states).tolist()]
     assert found == [6457827717110365317, 3203168211198807973]
 
 
 def test_positions_are_spread_evenly():
     ids = torch.arange(4000)
-    places = quantiles.sampled(ids, 50, 10, seed=5).numpy()
+    places = sampling.sample_positions(ids, 50, 10, seed=5).numpy()
     assert places.shape == (4000, 10)
     assert (np.diff(places, axis=1) > 0).all()
     counts = np.bincount(places.ravel(), minlength=50)
     # each 800 times, with a standard deviation of 25
     assert abs(counts - 800).max() < 5 * 25.3
     assert not (places[1:] == places[:-1]).all(1).any()
-    other = quantiles.sampled(ids, 50, 10, seed=6).numpy()
+    other = sampling.sample_positions(ids, 50, 10, seed=6).numpy()
     assert 1.9 < (places[:, :, None] == other[:, None]).sum((1, 2)).mean() < 2.1
 
 
@@ -678,7 +683,7 @@ def test_overlap_of_nothing_is_zero():
 def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block, exact, many):
     monkeypatch.setattr(validation, "BLOCK", block)
     monkeypatch.setattr(overlap, "EXACT", exact)
-    monkeypatch.setattr(overlap, "MANY", many)
+    monkeypatch.setattr(sparse_masks, "MANY", many)
     thresholds, activations, planes = torch.tensor([0.3, 1.0, 50.0]), stream("normal"), as_planes()
     hot = one_hot(planes)
     assert (planes[:, 0] == planes[:, 1])[planes[:, 0] > 0].any()  # twice at a pixel
@@ -715,7 +720,7 @@ def test_active_pixels_are_those_of_masks(kind, old, size, same, threshold, bloc
     found = torch.zeros_like(expected, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(validation, "BLOCK", block)
-        for at, pixels in overlap.active(maps, thresholds, size):
+        for at, pixels in active_pixels(maps, thresholds, size):
             assert (at.diff() >= 0).all()
             found.index_put_((at, pixels), torch.tensor(1), accumulate=True)
     assert torch.equal(found, expected.long())
@@ -728,7 +733,7 @@ def test_active_pixels_of_real_sizes(old, quantile):
     thresholds = maps.flatten(1).quantile(quantile, dim=1)
     expected = masks(maps, thresholds, (112, 112)).flatten(1)
     found = torch.zeros_like(expected)
-    for at, pixels in overlap.active(maps, thresholds, (112, 112)):
+    for at, pixels in active_pixels(maps, thresholds, (112, 112)):
         found[at, pixels] = True
     assert expected.any()
     assert torch.equal(found, expected)

@@ -373,10 +373,10 @@ class Active:
         Raises:
             InputError: anything else.
         """
-        from milannotations.exemplars.tallies.validation import received, shape_of
+        from milannotations.exemplars.tallies.validation import layer_shape, validate_batch
 
-        ids, activations = received(ids, activations, self._shape)
-        shape = shape_of(activations)
+        ids, activations = validate_batch(ids, activations, self._shape)
+        shape = layer_shape(activations)
         if shape[0] != len(self.thresholds):
             raise InputError(
                 f"{shape[0]:,} units came with {len(self.thresholds):,} thresholds; expected one "
@@ -547,16 +547,12 @@ def _above(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Iterator[
         size: (height, width) of the masks.
     """
     from milannotations.exemplars.tallies.masks import masks
-    from milannotations.exemplars.tallies.overlap import MANY, active
+    from milannotations.exemplars.tallies.sparse_masks import active_pixels, sparse_and_dense
     from milannotations.exemplars.tallies.validation import blocks
 
-    highs = (maps > thresholds[:, None, None]).flatten(1).sum(1)
-    many = highs * MANY > maps.shape[1] * maps.shape[2]
-    # what is between two values is not above both, so no other unit is active anywhere
-    few = ((highs > 0) & ~many).nonzero()[:, 0]
-    for at, pixels in active(maps[few], thresholds[few], size):
-        yield [each.cpu().numpy() for each in (few[at], pixels)]
-    dense = many.nonzero()[:, 0]
+    sparse, dense = sparse_and_dense(maps, thresholds)
+    for at, pixels in active_pixels(maps[sparse], thresholds[sparse], size):
+        yield [each.cpu().numpy() for each in (sparse[at], pixels)]
     for some in blocks(len(dense), size[0] * size[1], maps.device):
         units = dense[some]
         above = masks(maps[units], thresholds[units], size).flatten(1).cpu().numpy()

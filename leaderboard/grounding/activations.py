@@ -208,10 +208,10 @@ def _read(probing: Probing, grid: int | None, pool: str) -> dict[str, NDArray[np
     """Return activations by layer: float32 (sample, unit)."""
     if grid is None:
         return {label: values.numpy() for label, values in probing.pooled(pool).items()}
-    from milannotations.exemplars.tallies.grid_pooled import Cells
+    from milannotations.exemplars.tallies.grid_pooled import GridPooled
 
     side = grid
-    results = probing.tallied(f"cells {side}", lambda _: Cells(side))
+    results = probing.tallied(f"cells {side}", lambda _: GridPooled(side))
     # (image, unit, cell) -> (image, cell, unit) -> (image * cell, unit)
     return {
         label: result.values.movedim(1, 2).flatten(0, 1).numpy()

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from milannotations.exemplars.output.edition import write, write_npy
     from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
     from milannotations.exemplars.run_config import RunConfig
-    from milannotations.exemplars.tallies.base import Overlap, Pooled, Quantile, Tally, TopK
+    from milannotations.exemplars.tallies.base import Tally
+    from milannotations.exemplars.tallies.overlap import Overlap, OverlapCounts
+    from milannotations.exemplars.tallies.pooled import Pooled
+    from milannotations.exemplars.tallies.quantile import Quantile
+    from milannotations.exemplars.tallies.topk import TopK
 
 _WHERE = {
     "engine": ("compute",),
@@ -42,7 +46,11 @@ _WHERE = {
     "output.edition": ("write", "write_npy"),
     "results": ("LayerExemplars", "NetworkExemplars"),
     "run_config": ("RunConfig",),
-    "tallies.base": ("Overlap", "Pooled", "Quantile", "Tally", "TopK"),
+    "tallies.base": ("Tally",),
+    "tallies.overlap": ("Overlap", "OverlapCounts"),
+    "tallies.pooled": ("Pooled",),
+    "tallies.quantile": ("Quantile",),
+    "tallies.topk": ("TopK",),
 }
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
     "Loaded",
     "NetworkExemplars",
     "Overlap",
+    "OverlapCounts",
     "Pictures",
     "Pooled",
     "Preprocessing",

@@ -11,7 +11,8 @@ from milannotations.errors import InputError
 from milannotations.exemplars.hooks.layers import Layer, as_maps
 from milannotations.exemplars.hooks.reader import Taps
 from milannotations.exemplars.images.batches import batches
-from milannotations.exemplars.tallies.base import Quantile, TopK
+from milannotations.exemplars.tallies.quantile import Quantile
+from milannotations.exemplars.tallies.topk import TopK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -25,7 +25,10 @@ from milannotations.exemplars.images.batches import Batch, batches
 from milannotations.exemplars.networks.digest import network_digest
 from milannotations.exemplars.results import LayerExemplars, NetworkExemplars, SkippedImage
 from milannotations.exemplars.run_config import RunConfig
-from milannotations.exemplars.tallies.base import Nonfinite, Quantile, Tally, TopK
+from milannotations.exemplars.tallies.base import Tally
+from milannotations.exemplars.tallies.quantile import Quantile
+from milannotations.exemplars.tallies.topk import TopK
+from milannotations.exemplars.tallies.validation import NonFiniteError
 
 if TYPE_CHECKING:
     import torch
@@ -248,7 +251,7 @@ class Pass:
         try:
             for tally in self.tallies[layer.label].values():
                 tally.update(ids, activations.maps, concepts)
-        except Nonfinite as error:
+        except NonFiniteError as error:
             unit = layer.units[error.unit] if layer.units else error.unit
             hint = (
                 "" if self.run.dtype == "float32" else f" Try another dtype than {self.run.dtype}."

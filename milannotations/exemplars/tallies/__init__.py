@@ -1,1 +1,1 @@
-"""Statistics of a layer over a stream of activations."""
+"""Tallies: statistics of one layer over a stream of activations."""

@@ -1,4 +1,4 @@
-"""A tally of activations by region: each picture's maps at a coarse grid."""
+"""Tally of activations pooled over the cells of a grid on each image."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from milannotations.errors import InputError
-from milannotations.exemplars.tallies.base import Pooled
-from milannotations.exemplars.tallies.validation import received, shape_of
+from milannotations.exemplars.tallies.pooled import Pooled
 
 
-class Cells(Pooled):
+class GridPooled(Pooled):
     """The mean of each unit's activations in each cell of a grid over each image.
 
-    As `Pooled`, with a number for a cell instead of one for the image: values are float32
-    (image, unit, cell), cells row by row. A map that is coarser than the grid is read where each
-    cell lies.
+    As `Pooled`, with a number per cell instead of one per image: values are float32 (image, unit,
+    cell), cells row by row. A map that is coarser than the grid is read where each cell lies.
 
     Args:
-        side: cells a side.
+        side: cells per side.
+
+    Raises:
+        InputError: side is below 1.
 
     Example:
-        >>> tally = Cells(2)
+        >>> tally = GridPooled(2)
         >>> tally.update(torch.tensor([0]), torch.arange(16.0).view(1, 1, 4, 4))
         >>> tally.result().values
         tensor([[[ 2.5000,  4.5000, 10.5000, 12.5000]]])
@@ -31,21 +32,9 @@ class Cells(Pooled):
 
     def __init__(self, side: int) -> None:
         if side < 1:
-            raise InputError(f"A grid of {side} cells a side was asked for; expected at least 1.")
+            raise InputError(f"A grid has {side} cells per side; expected at least 1.")
         super().__init__("mean")
         self.side = side
-
-    def update(self, ids: Tensor, activations: Tensor, concepts: Tensor | None = None) -> None:
-        """Take in a batch; see `Tally.update`."""
-        ids, activations = received(ids, activations, self._shape)
-        self._shape = shape_of(activations)
-        # one picture at a time, so that no batch moves the bits
-        pooled = [
-            torch.nn.functional.adaptive_avg_pool2d(own[None].float().cpu(), self.side)[0]
-            for own in activations
-        ]
-        self._ids.append(ids.clone())
-        self._values.append(torch.stack(pooled).flatten(2))
 
     def estimate(self, units: int, h: int, w: int, images: int = 0, concepts: int = 0) -> int:
         """Return the bytes that it will hold; see `Tally.estimate`."""
@@ -54,3 +43,13 @@ class Cells(Pooled):
     @property
     def _settings(self) -> dict[str, Any]:
         return {"side": self.side}
+
+    def _update(self, ids: Tensor, activations: Tensor, concepts: Tensor | None) -> None:
+        # one image at a time, so that the bits do not depend on the batch
+        pooled = [
+            torch.nn.functional.adaptive_avg_pool2d(maps[None].float().cpu(), self.side)[0]
+            for maps in activations
+        ]
+        self._ids.append(ids.clone())
+        # (image, unit, side, side) -> (image, unit, cell)
+        self._values.append(torch.stack(pooled).flatten(2))
