@@ -23,7 +23,7 @@ PROGRAM = """
 import sys, time
 import torch, torchvision
 from milannotations import exemplars
-from milannotations.exemplars.preprocessing import Preprocessing
+from milannotations.exemplars.networks.preprocessing import Preprocessing
 from torch.utils.data import DataLoader
 def peak():
     line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
