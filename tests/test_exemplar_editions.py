@@ -472,7 +472,7 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
     ("options", "says"),
     [
         ({"masks": "2023"}, r"No masks '2023' \(masks: clamped, 2022\)"),
-        ({"quality": 0}, "expected 1 to 100"),
+        ({"quality": 0}, "Expected 1 to 100"),
         ({"side": 0}, "expected at least 1"),
         ({"made_from": {"model": object()}}, "are to be JSON"),
         ({"name": "base"}, "is the name of the union of"),

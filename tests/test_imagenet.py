@@ -87,7 +87,7 @@ def test_colours_are_those_of_image_folders_loader(folder, mode):
     if mode == "P":
         path = path.with_suffix(".png")
     made.save(path)
-    [got] = ImageNetImages(folder).pictures([0], 32)
+    [got] = ImageNetImages(folder).crops([0], 32)
     np.testing.assert_array_equal(got, crop(default_loader(path), 32))
 
 
@@ -117,7 +117,7 @@ def merged(golden):
 def test_legacy_squash_is_the_original_merge(parity, sources, layer):
     golden = np.load(parity / "a4_golden_merge.npz")[f"merged_by_original/{layer}"]
     pixels = ImageNetImages(sources, legacy_squash=True)
-    got = np.stack(list(pixels.pictures(layer_ids(parity, layer), 32)))
+    got = np.stack(list(pixels.crops(layer_ids(parity, layer), 32)))
     np.testing.assert_array_equal(got, merged(golden))
 
 
@@ -125,7 +125,7 @@ def test_the_aligned_merge_is_exact(parity, sources):
     golden = np.load(parity / "a4_golden_merge.npz")["aligned_resize37_crop32/conv1"]
     ids = layer_ids(parity, "conv1")
     pixels = ImageNetImages(sources)
-    got = np.stack(list(pixels.pictures(ids, 32)))
+    got = np.stack(list(pixels.crops(ids, 32)))
     np.testing.assert_array_equal(got, merged(golden))
     assert pixels.decoded == len(set(ids)) < len(ids)
 
@@ -133,7 +133,7 @@ def test_the_aligned_merge_is_exact(parity, sources):
 def test_the_aligned_merge_at_36_is_exact(parity, sources, monkeypatch):
     golden = np.load(parity / "a4_golden_merge.npz")["aligned_resize36_crop32/conv1"]
     monkeypatch.setattr(imagenet, "shorter_side", lambda _: 36)
-    got = np.stack(list(ImageNetImages(sources).pictures(layer_ids(parity, "conv1"), 32)))
+    got = np.stack(list(ImageNetImages(sources).crops(layer_ids(parity, "conv1"), 32)))
     np.testing.assert_array_equal(got, merged(golden))
 
 
@@ -144,7 +144,7 @@ def test_the_aligned_merge_at_36_is_exact(parity, sources, monkeypatch):
 def test_order_does_not_depend_on_workers(folder, workers):
     ids = random.Random(0).choices(range(12), k=200)
     pixels = ImageNetImages(folder, workers=workers)
-    got = list(pixels.pictures(ids, 32))
+    got = list(pixels.crops(ids, 32))
     alone = [crop(Image.open(folder / path).convert("RGB"), 32) for path in list_images(folder)]
     assert len(got) == 200
     assert all(np.array_equal(one, alone[index]) for one, index in zip(got, ids, strict=True))
@@ -156,20 +156,20 @@ def test_order_does_not_depend_on_workers(folder, workers):
 def test_what_is_kept_serves_later_calls(folder):
     pixels = ImageNetImages(folder)
     for _ in range(3):
-        assert len(list(pixels.pictures([1, 2, 1, 3], 32))) == 4
+        assert len(list(pixels.crops([1, 2, 1, 3], 32))) == 4
     assert pixels.decoded == 3
-    list(pixels.pictures([1], 16))
+    list(pixels.crops([1], 16))
     assert pixels.decoded == 4
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, 11])
 def test_memory_is_bounded_and_each_is_decoded_once(folder, monkeypatch, kept):
-    monkeypatch.setattr(imagenet, "KEPT", kept * 32 * 32 * 3)
+    monkeypatch.setattr(imagenet, "CACHE_BYTES", kept * 32 * 32 * 3)
     alone = [crop(Image.open(folder / path).convert("RGB"), 32) for path in list_images(folder)]
     ids = [*range(12), *range(12), *random.Random(0).choices(range(12), k=200)]
     pixels = ImageNetImages(folder, workers=1)
-    for number, got in enumerate(pixels.pictures(ids, 32)):
-        assert len(pixels._kept) <= kept
+    for number, got in enumerate(pixels.crops(ids, 32)):
+        assert len(pixels._cache) <= kept
         assert np.array_equal(got, alone[ids[number]])
         assert not got.flags.writeable
     assert pixels.decoded == 12
@@ -193,41 +193,41 @@ def test_without_room_for_the_file_pictures_are_decoded_again(folder, monkeypatc
     def full(**options):
         raise OSError("no room")
 
-    monkeypatch.setattr(imagenet, "KEPT", 3 * 32 * 32 * 3)
+    monkeypatch.setattr(imagenet, "CACHE_BYTES", 3 * 32 * 32 * 3)
     monkeypatch.setattr(imagenet.tempfile, "TemporaryFile", full)
     pixels = ImageNetImages(folder, workers=1)
-    got = list(pixels.pictures([*range(12), *range(12)], 32))
+    got = list(pixels.crops([*range(12), *range(12)], 32))
     assert pixels.decoded == 24
     assert all(np.array_equal(got[i], got[i + 12]) for i in range(12))
 
 
 def test_a_picture_pushed_out_while_it_waits_is_still_right(folder, monkeypatch):
-    monkeypatch.setattr(imagenet, "KEPT", 32 * 32 * 3)
+    monkeypatch.setattr(imagenet, "CACHE_BYTES", 32 * 32 * 3)
     pixels = ImageNetImages(folder, workers=2)
-    [first] = pixels.pictures([0], 32)
-    got = list(pixels.pictures([1, 2, 3, 4, 0, 5, 0], 32))
+    [first] = pixels.crops([0], 32)
+    got = list(pixels.crops([1, 2, 3, 4, 0, 5, 0], 32))
     assert np.array_equal(got[4], first)
     assert np.array_equal(got[6], first)
 
 
 def test_stopping_early_leaves_no_threads(folder):
     before = threading.active_count()
-    stream = ImageNetImages(folder).pictures(list(range(12)), 32)
+    stream = ImageNetImages(folder).crops(list(range(12)), 32)
     next(stream)
     stream.close()
     assert threading.active_count() == before
 
 
 def test_no_ids(folder):
-    assert list(ImageNetImages(folder).pictures([], 32)) == []
+    assert list(ImageNetImages(folder).crops([], 32)) == []
 
 
 # --- what goes wrong
 
 
 def test_an_id_beyond_the_folder(folder):
-    with pytest.raises(InputError, match=r"0 to 11; ids point at -1, 12\. .*milan doctor"):
-        ImageNetImages(folder).pictures([3, 12, -1], 32)
+    with pytest.raises(InputError, match=r"0 to 11, but there are ids such as -1, 12\. .*milan doctor"):
+        ImageNetImages(folder).crops([3, 12, -1], 32)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 60, -20])
@@ -235,7 +235,7 @@ def test_a_damaged_picture(tmp_path, keep):
     root = fill(tmp_path / "val")
     path = root / list_images(root)[5]
     path.write_bytes(path.read_bytes()[:keep])
-    stream = ImageNetImages(root).pictures([4, 5], 32)
+    stream = ImageNetImages(root).crops([4, 5], 32)
     next(stream)
     with pytest.raises(InputError, match=rf"{path.name} \(id 5\) cannot be read"):
         next(stream)
@@ -244,14 +244,14 @@ def test_a_damaged_picture(tmp_path, keep):
 def test_a_picture_of_too_many_pixels(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match=r"\(id 0\) cannot be read: .*exceeds limit"):
-        list(ImageNetImages(folder).pictures([0], 32))
+        list(ImageNetImages(folder).crops([0], 32))
 
 
 def test_a_picture_that_went_away(folder):
     pixels = ImageNetImages(folder)
     (folder / pixels.paths[2]).unlink()
-    with pytest.raises(InputError, match=r"\(id 2\) is gone"):
-        list(pixels.pictures([2], 32))
+    with pytest.raises(InputError, match=r"\(id 2\) was removed"):
+        list(pixels.crops([2], 32))
 
 
 def test_no_folder_and_no_pictures(tmp_path):
@@ -272,13 +272,13 @@ def test_a_good_folder(folder):
     found = check_folder(folder, (3, 4))
     assert wrong(found) == {}
     assert [f.name for f in found] == ["layout", "classes", "counts", "names", "strays", "readable"]
-    assert "12 pictures drawn" in found[-1].message
+    assert "12 images drawn" in found[-1].message
 
 
 def test_the_shape_of_the_validation_set_is_expected(folder):
     says = wrong(check_folder(folder))
-    assert "3 class folders; 1,000 were expected" in says["classes"]
-    assert "12 pictures; 50,000 were expected; not 50 in n00000000 (4)" in says["counts"]
+    assert "3 class folders; expected 1,000" in says["classes"]
+    assert "12 images; expected 50,000; not 50 in n00000000 (4)" in says["counts"]
 
 
 @pytest.mark.parametrize("inner", ["val", "imagenet/val", "data/ILSVRC/val"])
@@ -299,7 +299,7 @@ def test_a_flat_folder(tmp_path):
     for number in range(3):
         picture(number).save(tmp_path / f"ILSVRC2012_val_{number:08d}.JPEG")
     says = wrong(check_folder(tmp_path))["layout"]
-    assert "3 pictures lie side by side" in says
+    assert "3 images are directly in" in says
     assert "class folders" in says
 
 
@@ -316,8 +316,8 @@ def test_training_pictures(tmp_path):
         (tmp_path / "n00000001").mkdir(exist_ok=True)
         picture(number, (40, 40 + number)).save(tmp_path / "n00000001" / f"n00000001_{number}.JPEG")
     says = wrong(check_folder(tmp_path, (1, 2)))
-    assert "look like the training pictures" in says["counts"]
-    assert "not named ILSVRC2012_val_" in says["names"]
+    assert "look like the training images" in says["counts"]
+    assert "not named like ILSVRC2012_val_" in says["names"]
 
 
 def test_one_picture_short(folder):
@@ -325,7 +325,7 @@ def test_one_picture_short(folder):
     path.unlink()
     says = wrong(check_folder(folder, (3, 4)))
     assert list(says) == ["counts"]
-    assert f"not 4 in {path.parent.name} (3). Every id behind" in says["counts"]
+    assert f"not 4 in {path.parent.name} (3). Every id after" in says["counts"]
 
 
 def test_a_class_without_a_picture(folder):
@@ -353,14 +353,14 @@ def test_pictures_that_do_not_belong(folder):
 def test_a_picture_twice(folder):
     first = folder / list_images(folder)[0]
     (folder / "n00000002" / first.name).write_bytes(first.read_bytes())
-    assert "there twice: 00000001" in wrong(check_folder(folder, (3, 4)))["names"]
+    assert "repeated: 00000001" in wrong(check_folder(folder, (3, 4)))["names"]
 
 
 def test_stray_files(folder):
     (folder / "n00000001" / "notes.xml").write_text("x")
     found = check_folder(folder, (3, 4))
     assert wrong(found) == {}
-    assert "passed over: n00000001/notes.xml" in found[4].message
+    assert "ignored: n00000001/notes.xml" in found[4].message
     picture(0).save(folder / "loose.png")
     assert "loose.png" in wrong(check_folder(folder, (3, 4)))["strays"]
 
@@ -402,6 +402,4 @@ def test_real_pictures(real):
     assert wrong(check_folder(root, (1000, 1))).keys() == {"names", "readable"}
     pixels = ImageNetImages(root)
     assert len(pixels) == 1000
-    assert all(
-        cutting.shape == (224, 224, 3) for cutting in pixels.pictures(range(0, 1000, 50), 224)
-    )
+    assert all(cutting.shape == (224, 224, 3) for cutting in pixels.crops(range(0, 1000, 50), 224))

@@ -287,7 +287,7 @@ def put(name, place, field, value):
         (put("images", 0, "height", "20"), "images.0. has height '20'; expected a whole number"),
         (put("images", 0, "height", 0), "images.0. is 30 x 0"),
         (put("images", 2, "file_name", None), "images.2. has file_name 'None'; expected text"),
-        (put("annotations", 1, "category_id", 9), "annotations.1. has category_id 9, which is now"),
+        (put("annotations", 1, "category_id", 9), "annotations.1. has category_id 9, which is not"),
         (
             put("annotations", 1, "image_id", 9),
             "annotations.1. has image_id 9, which is not listed",
@@ -396,7 +396,10 @@ def test_segments_errors(made):
         ("name\ncat\n", "has columns name; expected number, name"),
         ("number,name\n", "names no concepts"),
         ("number,name\n1,cat\n1,dog\n", "line 3: number 1 appears twice"),
-        ("number,name\n0,background\n", "line 2: 0 means no label, and is called 'background'"),
+        (
+            "number,name\n0,background\n",
+            "line 2: 0 means no concept; leave out its name 'background'",
+        ),
         ("number,name\none,cat\n", "line 2: number 'one' is not a whole number"),
         ("number,name\n99999,cat\n", "line 2: number 99,999"),
     ]:
@@ -436,7 +439,7 @@ def test_label_maps_of_every_kind(tmp_path):
     assert base.read_labels(path).tolist() == (labels.astype(int) * 300).tolist()
     Image.fromarray(labels > 1).save(path)
     assert base.read_labels(path).tolist() == [[0, 0], [1, 1]]
-    for mode, message in [("RGBA", "has the mode RGBA"), ("RGB", "with blue in it")]:
+    for mode, message in [("RGBA", "has the mode RGBA"), ("RGB", "with a blue channel")]:
         Image.new(mode, (2, 2), (1, 2, 3)).save(path)
         with pytest.raises(InputError, match=message):
             base.read_labels(path)

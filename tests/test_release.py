@@ -123,8 +123,8 @@ def test_pixels_of_imagenet_are_those_that_the_masks_were_made_on(parity, tmp_pa
     for squash, expected in ((True, "merged_by_original"), (False, "aligned_resize37_crop32")):
         pixels = imagenet.ImageNetImages(tmp_path / "val", legacy_squash=squash)
         out = tmp_path / expected
-        made = prepare(ALEXNET, path, out, pixels=pixels, unlisted=True)
-        assert made.pictures == "lossless WebP"
+        made = prepare(ALEXNET, path, out, images=pixels, unlisted=True)
+        assert made.images == "lossless WebP"
         rows = rows_of(out, ALEXNET)
         for unit in range(4):
             row = rows[Unit(ALEXNET, "conv1", unit)]
@@ -183,7 +183,7 @@ def test_the_card_says_what_is_in_it(both):
     assert f"| {ALEXNET} | none | 1-bit PNG | a4_alexnet-imagenet.zip, 5,840 bytes |" in card
     assert f"| {PLACES} | lossless WebP |" in card
     assert "Unions of these configs, without copies: alexnet." in card
-    assert "cut down: 12 of 1,152 published units" in card
+    assert "partial: 12 of 1,152 published units" in card
 
 
 def test_checksums_statistics_and_how_it_was_made_lie_beside(both):
@@ -203,7 +203,7 @@ def test_checksums_statistics_and_how_it_was_made_lie_beside(both):
 def test_what_came_of_it_is_returned(zipped, tmp_path):
     made = prepare("made-up", zipped, tmp_path / "out")
     assert made.units == {"train": 21, "test": 2}
-    assert (made.descriptions, made.pictures, made.notes) == (46, "lossless WebP", ())
+    assert (made.descriptions, made.images, made.notes) == (46, "lossless WebP", ())
     assert set(splits.partition([Unit("made-up", "conv1", i) for i in range(12)]).test) < set(
         rows_of(tmp_path / "out", "made-up")
     )
@@ -240,8 +240,8 @@ def test_lossy_pictures_are_smaller_and_the_card_says_so(tmp_path):
     path = write_zip(tmp_path / "a.zip", members({"conv1": 4}, side=64))
     prepare("made-up", path, tmp_path / "a")
     made = prepare("made-up", path, tmp_path / "b", quality=80)
-    assert made.pictures == "WebP of quality 80 (lossy)"
-    assert made.pictures in (tmp_path / "b" / "README.md").read_text()
+    assert made.images == "WebP of quality 80 (lossy)"
+    assert made.images in (tmp_path / "b" / "README.md").read_text()
     sizes = [sum(map(len, content(tmp_path / out / "made-up").values())) for out in "ab"]
     assert sizes[1] < sizes[0] / 2
     with pytest.raises(InputError, match="Expected 1 to 100"):
@@ -273,7 +273,7 @@ class Fake:
     def __init__(self, count=30, side=SIDE):
         self.count, self.side = count, side
 
-    def pictures(self, ids, side):
+    def crops(self, ids, side):
         if max(ids) >= self.count:
             raise InputError("there is no such picture")
         return (np.full((self.side, self.side, 3), i, dtype=np.uint8) for i in ids)
@@ -283,14 +283,14 @@ def test_pixels_are_asked_for_where_the_archive_has_none(tmp_path):
     made = members(images=False)
     made |= {n: d for n, d in members().items() if n == "conv2/images.npy"}
     path = write_zip(tmp_path / "a.zip", made)
-    assert prepare("made-up", path, tmp_path / "a").pictures == "lossless WebP; none in conv1"
-    prepare("made-up", path, tmp_path / "b", pixels=Fake())
+    assert prepare("made-up", path, tmp_path / "a").images == "lossless WebP; none in conv1"
+    prepare("made-up", path, tmp_path / "b", images=Fake())
     for unit, row in rows_of(tmp_path / "b", "made-up").items():
         grey = [str(np.asarray(image).max()) for image in row["images"]]
         assert (grey == row["source_ids"]) == (unit.layer == "conv1")
     for wrong in (Fake(count=3), Fake(side=8)):
         with pytest.raises(InputError, match=r"no such picture|expected \(16, 16, 3\)"):
-            prepare("made-up", path, tmp_path / "c", pixels=wrong)
+            prepare("made-up", path, tmp_path / "c", images=wrong)
 
 
 def test_dino_masks_are_marked_and_moved_back_when_asked(tmp_path):
@@ -299,7 +299,7 @@ def test_dino_masks_are_marked_and_moved_back_when_asked(tmp_path):
     path = write_zip(tmp_path / "dino.zip", made)
     bad = prepare(convert.DINO, path, tmp_path / "a", unlisted=True)
     good = prepare(convert.DINO, path, tmp_path / "b", unlisted=True, repair_dino_shift=True)
-    assert "They stand as published" in bad.notes[0]
+    assert "They are kept as published" in bad.notes[0]
     assert "were moved back" in good.notes[0]
     for out, note in (("a", bad.notes[0]), ("b", good.notes[0])):
         assert note in (tmp_path / out / "README.md").read_text()
@@ -311,7 +311,7 @@ def test_dino_masks_are_marked_and_moved_back_when_asked(tmp_path):
     np.testing.assert_array_equal(moved[:, :8, 8:], masks[:, 8:, :8])
     assert not moved[:, 8:, 8:].any()
     assert rows_of(tmp_path / "a", convert.DINO)[unit]["unit_kind"] == "token"
-    with pytest.raises(InputError, match="is for dino_vits8-imagenet"):
+    with pytest.raises(InputError, match="only to dino_vits8-imagenet"):
         prepare("made-up", path, tmp_path / "c", repair_dino_shift=True)
 
 

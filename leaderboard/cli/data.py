@@ -152,7 +152,7 @@ def prepare(
         list[str], typer.Argument(metavar="NETWORK...", help="Published networks, or groups.")
     ],
     out: Annotated[str, typer.Option(help="Folder of the edition; made, or added to.")],
-    options: Annotated[dict[str, Any], OptionsOf(convert.prepare, without=("pixels", "progress"))],
+    options: Annotated[dict[str, Any], OptionsOf(convert.prepare, without=("images", "progress"))],
     source: Annotated[dict[str, Any], SOURCE_OPTIONS],
     pixels: Annotated[dict[str, Any], OptionsOf(imagenet.ImageNetImages, only=("legacy_squash",))],
     zips: Annotated[
@@ -191,12 +191,12 @@ def prepare(
             **source,
         )
         prepared = convert.prepare(
-            name, archive, out, pixels=reader, progress=progress_wanted(), **options
+            name, archive, out, images=reader, progress=progress_wanted(), **options
         )
         counts = ", ".join(f"{count:,} {split}" for split, count in prepared.units.items())
         print(
             f"{prepared.network}: {counts} units, {prepared.descriptions:,} descriptions; "
-            f"images: {prepared.pictures}"
+            f"images: {prepared.images}"
         )
         if prepared.n_left_out:
             print(f"Left out: {prepared.n_left_out:,} annotated units of layers that it lacks.")

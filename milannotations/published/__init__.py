@@ -1,1 +1,1 @@
-"""The published archives and annotations of MILANNOTATIONS (2022)."""
+"""Published archives and annotations of MILANNOTATIONS (2022): download, reading, conversion."""

@@ -1,4 +1,4 @@
-"""Read the published `annotations.csv`: header `layer,unit,summary`, one row a description."""
+"""Published `annotations.csv`: header `layer,unit,summary`, one row per description."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from milannotations.schema import Unit, row
 from milannotations.utils.files import TextTable, parse_whole_number, sha256
 
 HEADER = ("layer", "unit", "summary")
+"""Columns of the file, in order."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What people wrote about the units of one network.
+    """Human descriptions of the units of one network.
 
-    `descriptions` keeps units in the order of their first row, and a unit's
-    descriptions in the order of their rows: positions in a file, not people.
+    Attributes:
+        network: name with dashes.
+        descriptions: by unit, in the order of their rows. Positions in a list are positions in the
+            file and do not identify annotators.
+        digest: sha256 of the file.
+        n_empty: number of summaries without a word, which are left out.
     """
 
     network: str
@@ -34,7 +39,7 @@ class Annotations:
 
 
 def has_words(text: str) -> bool:
-    """Say whether a text holds any letter or digit; without one it describes nothing.
+    """Return whether a text holds any letter or digit; without one it describes nothing.
 
     Example:
         >>> has_words("red"), has_words(" ?.")
@@ -44,18 +49,22 @@ def has_words(text: str) -> bool:
 
 
 def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) -> Annotations:
-    """Return the annotations of `network` from a published `annotations.csv`.
+    """Read the annotations of `network` from a published `annotations.csv`.
 
-    Rows may come in any order, with CRLF or LF, with quoted commas. Layers are
-    text, digits included (`0`, `4` of resnet152-places365). A summary without a
-    word is left out and counted in `n_empty`; its unit is kept.
+    Rows may be in any order, with CRLF or LF, with quoted commas. Layers are text, even if they
+    look like numbers (`0`, `4` of resnet152-places365). A summary without a word is left out and
+    counted in `n_empty`; its unit is kept.
+
+    Args:
+        path: the CSV file.
+        network: name; slashes are accepted.
+        unlisted: accept layers and units that the published network does not have.
 
     Raises:
-        InputError: not a file, not UTF-8, other columns, a unit that is no whole
-            number, a layer or unit that the published network does not have
-            (`unlisted=True` skips that check).
+        InputError: not a file, not UTF-8, other columns, a unit that is no whole number, a layer
+            or unit that the published network does not have.
 
-    Source: `experiments` of Hernandez et al. 2022 wrote these files.
+    Source: files written by `experiments` of Hernandez et al. 2022.
     """
     network = catalog.canonical(network)
     table = TextTable(path)
@@ -71,9 +80,9 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
         if not cells["layer"].strip():
             raise InputError(f"{where}: the layer is empty.")
         unit = Unit(network, cells["layer"].strip(), parse_whole_number(cells["unit"], where))
-        written = descriptions.setdefault(unit, [])
+        summaries = descriptions.setdefault(unit, [])
         if has_words(cells["summary"]):
-            written.append(cells["summary"])
+            summaries.append(cells["summary"])
         else:
             n_empty += 1
     if not descriptions:
@@ -83,17 +92,17 @@ def read(path: str | os.PathLike[str], network: str, *, unlisted: bool = False) 
 
 
 def split_units(network: str, units: Iterable[Unit]) -> dict[str, list[Unit]]:
-    """Return the HF splits (`train`, `test`) of these units: within-network, seed 0.
+    """Split units into `train` and `test`: the within-network split, seed 0.
 
-    For a published network a unit's side is that of `splits.within`, whichever of
-    its units are present; its layers come in the order of the catalog.
+    Units of a published network are split as in `splits.within`, whichever of its units are
+    present, and sorted by layer in the order of the catalog.
     """
     units = list(units)
-    published = network in catalog.NETWORKS
-    if published:
+    is_published = network in catalog.NETWORKS
+    if is_published:
         order = {layer: i for i, layer in enumerate(catalog.NETWORKS[network].layers)}
         units.sort(key=lambda unit: (order.get(unit.layer, len(order)), unit))
-    test = set((splits.within(network) if published else splits.partition(units)).test)
+    test = set((splits.within(network) if is_published else splits.partition(units)).test)
     return {
         "train": [unit for unit in units if unit not in test],
         "test": [unit for unit in units if unit in test],
@@ -108,26 +117,31 @@ def build_edition(
     unlisted: bool = False,
     overwrite: bool = False,
 ) -> Annotations:
-    """Write the annotations as a text-only edition (or add them to one) at `out`.
+    """Write annotations as a text-only config of the edition at `out`.
 
-    The exemplar columns are null. `datasets.load_dataset(out, network)` opens it,
-    with the splits `train` and `test`. What `milan data annotations` does.
+    The exemplar columns are null. `datasets.load_dataset(out, network)` opens it, with the splits
+    `train` and `test`. `milan data annotations` calls this.
+
+    Args:
+        path, network, unlisted: as `read`.
+        out: an edition, or a new folder for one.
+        overwrite: replace an existing config of this network.
 
     Raises:
-        InputError: see `read`; `out` holds something else; `out` has this network
-            already (`overwrite=True` replaces it).
+        InputError: see `read`; `out` holds something else; `out` has this network already.
     """
     from milannotations.editions.writing import write_config
 
-    found = read(path, network, unlisted=unlisted)
-    published = catalog.NETWORKS.get(found.network)
+    annotations = read(path, network, unlisted=unlisted)
+    published = catalog.NETWORKS.get(annotations.network)
     kind = published.unit_kind if published else None
+    parts = split_units(annotations.network, sorted(annotations.descriptions))
     rows = {
         split: [
-            row(unit, descriptions=found.descriptions[unit], unit_kind=kind, polarity="+")
+            row(unit, descriptions=annotations.descriptions[unit], unit_kind=kind, polarity="+")
             for unit in units
         ]
-        for split, units in split_units(found.network, sorted(found.descriptions)).items()
+        for split, units in parts.items()
     }
-    write_config(out, found.network, rows, overwrite=overwrite)
-    return found
+    write_config(out, annotations.network, rows, overwrite=overwrite)
+    return annotations

@@ -1,13 +1,13 @@
-"""Convert a published archive into a config of an edition, with its exemplars.
+"""Conversion of a published archive into a config of an edition, with exemplars.
 
     EDITION/<network>/
-      train-conv1-00000.parquet, ...   units of one layer and split, in order, `ROWS` a row group
+      train-conv1-00000.parquet, ...   units of one layer and split, in order, in row groups
       checksums.json                   sha256 of every shard, in order
-      prepared.json                    what it was made from, and how
+      prepared.json                    source and settings
       statistics.json                  `milannotations.editions.statistics`
 
-A config is made in a hidden folder beside its place and renamed when it is whole. A finished
-layer stays there, so that a run that was interrupted, by a kill too, goes on with the layer it
+A config is written in a hidden folder beside its destination and renamed when it is complete.
+Finished layers stay there, so that a run that was interrupted or killed resumes at the layer it
 was at. The same archive and settings give the same bytes, interrupted or not.
 """
 
@@ -42,39 +42,46 @@ from milannotations.published.archive import Archive, Layer, unshift_dino
 from milannotations.utils.files import read_json, write_json
 
 DINO = "dino_vits8-imagenet"
+"""Network whose published masks are shifted by one patch."""
+
 _SHIFT = (
     "masks were published one patch of 8 pixels out of place in reading order, because the last "
     "token was dropped instead of the class token"
 )
-_AS_PUBLISHED = f"{_SHIFT}. They stand as published; --repair-dino-shift moves them back."
+_AS_PUBLISHED = f"{_SHIFT}. They are kept as published; --repair-dino-shift moves them back."
 _REPAIRED = (
     f"{_SHIFT}. They were moved back by one patch. The last patch (bottom right) was never "
     "published and is 0 in every mask; pixels by the left and right edges are approximate; the "
-    "ranking of pictures still counts the class token."
+    "ranking of images still counts the class token."
 )
 
 
 class ImageSource(Protocol):
-    """Source of images that an archive only points at; see `milannotations.published.imagenet`."""
+    """Source of images that an archive refers to by id; `imagenet.ImageNetImages` is one."""
 
-    def pictures(self, ids: Sequence[int], side: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield (side, side, 3), uint8, for every id, in order."""
+    def crops(self, ids: Sequence[int], side: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the image of every id, in order: (side, side, 3), uint8."""
 
 
 @dataclass(frozen=True)
 class ConvertedConfig:
-    """What `prepare` wrote.
+    """Summary of the config that `prepare` wrote.
 
-    `folder` is the config's; `units` counts those of each split; `pictures` says how they are
-    kept ("none" where the archive has none); `n_left_out` counts annotated units of layers
-    that the archive lacks; `notes` are known faults, as on the card.
+    Attributes:
+        network: name of the config.
+        folder: of the config.
+        units: number of units by split.
+        descriptions: number of descriptions.
+        images: format of the images; "none" if there are none.
+        n_left_out: number of annotated units in layers that the archive lacks.
+        notes: known faults, as on the card.
     """
 
     network: str
     folder: Path
     units: dict[str, int]
     descriptions: int
-    pictures: str
+    images: str
     n_left_out: int
     notes: tuple[str, ...]
 
@@ -84,7 +91,7 @@ def prepare(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    pixels: ImageSource | None = None,
+    images: ImageSource | None = None,
     quality: int | None = None,
     repair_dino_shift: bool = False,
     unlisted: bool = False,
@@ -93,32 +100,33 @@ def prepare(
 ) -> ConvertedConfig:
     """Convert the archive of a network into a config of the edition at `out`.
 
-    Run again after an interruption it goes on at the layer it was at; with another source
-    or other settings it starts over. What `milan data prepare` does.
+    A run after an interruption resumes at the layer it was at; with another source or other
+    settings it starts over. `milan data prepare` calls this.
 
     Args:
-        network: whose archive it is.
+        network: name of the network.
         source: the zip, or the folder with its content.
-        out: an edition, or a place for one.
-        pixels: gives the pictures of layers without images.npy; without it `images` is null.
+        out: an edition, or a new folder for one.
+        images: source of the images of layers without images.npy; without it their column
+            `images` is null.
         quality: of lossy WebP, 1 to 100; None is lossless.
         repair_dino_shift: move the masks of dino_vits8-imagenet back, see `unshift_dino`.
         unlisted: see `Archive`.
-        overwrite: replace a config that is there.
-        progress: show a bar.
+        overwrite: replace an existing config.
+        progress: show a progress bar.
 
     Raises:
-        InputError: see `Archive` and `editions.writing.write_config`; another process is at it; the
-            disk is full.
+        InputError: see `Archive` and `editions.writing.write_config`; another process is
+            preparing it; the disk is full.
     """
     network, out = catalog.canonical(network), Path(out)
     check_quality(quality)
     if repair_dino_shift and network != DINO:
-        raise InputError(f"--repair-dino-shift is for {DINO}; {network} has no such fault.")
+        raise InputError(f"--repair-dino-shift does not apply to {network}, only to {DINO}.")
     check_destination(out, network, overwrite=True)
     with Archive(source, network, unlisted=unlisted) as archive:
         if all(layer.has_images for layer in archive.layers.values()):
-            pixels = None
+            images = None
         asked = {
             "network": network,
             "source": archive.members.source(),
@@ -126,39 +134,39 @@ def prepare(
                 "quality": quality,
                 "repair_dino_shift": repair_dino_shift,
                 "unlisted": unlisted,
-                "pixels": _how(pixels),
+                "pixels": _cropping(images),
             },
         }
         with explain_full_disk(out), hold_lock(out, network):
             work = UnfinishedConfig(out, network, asked, archive.members.stamp())
             if not work.is_installed():
                 check_destination(out, network, overwrite=overwrite)
-                _convert(archive, work, pixels, progress)
+                _convert(archive, work, images, progress)
             with hold_lock(out, "the card", wait=True):
                 work.install()
-    made = read_json(out / network / PREPARED)
+    prepared = read_json(out / network / PREPARED)
     return ConvertedConfig(
         network,
         out / network,
-        made["units"],
-        made["descriptions"],
-        made["pictures"],
-        made["n_left_out"],
-        tuple(made["notes"]),
+        prepared["units"],
+        prepared["descriptions"],
+        prepared["pictures"],
+        prepared["n_left_out"],
+        tuple(prepared["notes"]),
     )
 
 
-def _how(pixels: ImageSource | None) -> str | None:
-    if pixels is None:
+def _cropping(images: ImageSource | None) -> str | None:
+    if images is None:
         return None
-    return "whole picture, squashed" if getattr(pixels, "legacy_squash", False) else "centre crop"
+    return "whole picture, squashed" if getattr(images, "legacy_squash", False) else "centre crop"
 
 
 # ---- rows
 
 
 def _convert(
-    archive: Archive, work: UnfinishedConfig, pixels: ImageSource | None, progress: bool
+    archive: Archive, work: UnfinishedConfig, images: ImageSource | None, progress: bool
 ) -> None:
     from tqdm import tqdm
 
@@ -171,8 +179,8 @@ def _convert(
     parts = split_units(archive.network, units) if annotated else {"test": units}
     split_of = {unit: split for split, members in parts.items() for unit in members}
     for layer in archive.layers.values():
-        if pixels is not None and not layer.has_images:
-            pixels.pictures([int(layer.ids.max())], layer.side)  # an id too high is found now
+        if images is not None and not layer.has_images:
+            images.crops([int(layer.ids.max())], layer.side)  # fails early if an id is too high
     work.begin()
     with (
         tqdm(
@@ -193,7 +201,7 @@ def _convert(
                 if any(u.layer == layer.name for u in parts[split])
             }
             try:
-                for unit, row in _rows(archive, layer, pixels, pool, work.settings):
+                for unit, row in _rows(archive, layer, images, pool, work.settings):
                     writers[split_of[unit]].add(row)
                     bar.update()
                 for writer in writers.values():
@@ -204,87 +212,86 @@ def _convert(
             work.record_layer(
                 layer.name, [name for split in writers for name in sorted(writers[split].names)]
             )
-    _describe(archive, work, pixels)
+    _write_metadata(archive, work, images)
 
 
 def _rows(
     archive: Archive,
     layer: Layer,
-    pixels: ImageSource | None,
+    source: ImageSource | None,
     pool: ThreadPoolExecutor,
     settings: dict[str, Any],
 ) -> Iterator[tuple[schema.Unit, dict[str, Any]]]:
-    """Yield the rows of a layer; pictures and masks are futures of their bytes."""
+    """Yield the rows of a layer; images and masks are futures of their bytes."""
     known = catalog.NETWORKS.get(archive.network)
     kind = known.unit_kind if known else None
-    written = archive.annotations.descriptions if archive.annotations else {}
-    merged = None
-    if pixels is not None and not layer.has_images:
-        merged = pixels.pictures(layer.ids.ravel().tolist(), layer.side)
-    for found in archive.units(layer.name):
-        unit = schema.Unit(archive.network, layer.name, found.unit)
-        masks = unshift_dino(found.masks) if settings["repair_dino_shift"] else found.masks
-        pictures: list[NDArray[np.uint8]] | None = None
-        if found.images is not None:
-            pictures = [image.transpose(1, 2, 0) for image in found.images]
-        elif merged is not None:
-            pictures = [_checked(next(merged, None), layer.side) for _ in found.ids]
+    descriptions = archive.annotations.descriptions if archive.annotations else {}
+    quality, crops = settings["quality"], None
+    if source is not None and not layer.has_images:
+        crops = source.crops(layer.ids.ravel().tolist(), layer.side)
+    for member in archive.units(layer.name):
+        unit = schema.Unit(archive.network, layer.name, member.unit)
+        masks = unshift_dino(member.masks) if settings["repair_dino_shift"] else member.masks
+        images: list[NDArray[np.uint8]] | None = None
+        if member.images is not None:
+            images = [image.transpose(1, 2, 0) for image in member.images]  # (h, w, channel)
+        elif crops is not None:
+            images = [_check_crop(next(crops, None), layer.side) for _ in member.ids]
         yield (
             unit,
             schema.row(
                 unit,
-                images=pictures
-                and [pool.submit(encode_webp, p, settings["quality"]) for p in pictures],
+                images=images and [pool.submit(encode_webp, image, quality) for image in images],
                 masks=[pool.submit(encode_png, mask) for mask in masks],
-                source_ids=[str(id_) for id_ in found.ids],
-                activations=found.activations,
-                descriptions=written.get(unit, []),
+                source_ids=[str(id_) for id_ in member.ids],
+                activations=member.activations,
+                descriptions=descriptions.get(unit, []),
                 unit_kind=kind,
                 polarity="+",
             ),
         )
 
 
-def _checked(picture: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
-    if picture is None:
-        raise InputError("There are fewer pictures than ids; expected one for every id.")
-    if picture.shape != (side, side, 3) or picture.dtype != np.uint8:
+def _check_crop(crop: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
+    if crop is None:
+        raise InputError("There are fewer images than ids; expected one for every id.")
+    if crop.shape != (side, side, 3) or crop.dtype != np.uint8:
         raise InputError(
-            f"A picture came as {picture.shape}, {picture.dtype}; expected {(side, side, 3)}, "
-            "uint8, as its mask."
+            f"An image has the shape {crop.shape}, {crop.dtype}; expected {(side, side, 3)}, "
+            "uint8, like its mask."
         )
-    return picture
+    return crop
 
 
-def _describe(archive: Archive, work: UnfinishedConfig, pixels: ImageSource | None) -> None:
-    """Write the three files beside the shards."""
-    counted = write_statistics(work.whole, work.checksums)
-    shown = {
-        layer.name: layer.has_images or pixels is not None for layer in archive.layers.values()
+def _write_metadata(archive: Archive, work: UnfinishedConfig, images: ImageSource | None) -> None:
+    """Write the three JSON files beside the shards."""
+    counts = write_statistics(work.whole, work.checksums)
+    has_images = {
+        layer.name: layer.has_images or images is not None for layer in archive.layers.values()
     }
-    how = quality_label(work.settings["quality"])
-    without = [name for name, has in shown.items() if not has]
+    label = quality_label(work.settings["quality"])
+    without = [name for name, has in has_images.items() if not has]
     if without:
-        how = "none" if not any(shown.values()) else f"{how}; none in {', '.join(without)}"
+        label = f"{label}; none in {', '.join(without)}" if any(has_images.values()) else "none"
     notes = []
     if archive.network == DINO:
         notes.append(_REPAIRED if work.settings["repair_dino_shift"] else _AS_PUBLISHED)
     known = catalog.NETWORKS.get(archive.network)
     if known and archive.n_units != known.n_units:
-        notes.append(f"cut down: {archive.n_units:,} of {known.n_units:,} published units.")
+        notes.append(f"partial: {archive.n_units:,} of {known.n_units:,} published units.")
     write_json(
         work.whole / PREPARED,
         {
             "format": 1,
             **work.asked,
             "annotations_sha256": archive.annotations and archive.annotations.digest,
-            "pictures": how,
+            "pictures": label,
             "layers": {
                 layer.name: {"units": layer.n_units, "k": layer.k, "side": layer.side}
                 for layer in archive.layers.values()
             },
-            "units": counted["units_by_split"],
-            "descriptions": counted["descriptions"],
+            "units": counts["units_by_split"],
+            "descriptions": counts["descriptions"],
             "n_left_out": archive.n_left_out,
             "notes": notes,
         },

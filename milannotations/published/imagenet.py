@@ -1,13 +1,13 @@
-"""Pixels for networks whose published archives point into the ImageNet validation pictures.
+"""Images of archives that refer to the ImageNet validation set by id, and checks of its folder.
 
-An id counts the pictures of a torchvision `ImageFolder`: class folders sorted by name, files
-sorted inside each (2022 format, `ids.csv`). Masks were made on pictures whose shorter side was
-resized to 256 and whose centre was cropped to 224; the 2022 merge squashed the whole picture
-instead, so that masks did not fit.
+An id is an index into a torchvision `ImageFolder`: class folders sorted by name, files sorted
+within each (2022 format, `ids.csv`). Masks were computed on images whose shorter side was resized
+to 256 and whose centre was cropped to 224. The 2022 merge resized the whole image instead, so
+that masks did not fit.
 
-Listing, resizing and cropping are those of torchvision on PIL pictures, done with PIL alone:
-importing torch costs more memory than the conversion of an archive may take. Tests hold
-them to torchvision's, byte by byte.
+Listing, resizing and cropping are those of torchvision on PIL images, written with PIL alone:
+importing torch takes more memory than the whole conversion may. Tests compare them with
+torchvision byte by byte.
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ if TYPE_CHECKING:
     from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What `ImageFolder` takes for a picture, in any case."""
+"""File name extensions of `ImageFolder`, in lower case."""
 
 EXPECTED = (1000, 50)
-"""Classes of the ImageNet validation set, and pictures in each."""
+"""Number of classes of the ImageNet validation set, and of images per class."""
 
-KEPT = 64 << 20
-"""Bytes of cut pictures kept: 445 of 224 pixels, those of 29 units of 15 without a repeat."""
+CACHE_BYTES = 64 << 20
+"""Bytes of crops kept in memory: 445 of 224 pixels, the exemplars of 29 units without a repeat."""
 
 _SYNSET = re.compile(r"n\d{8}")
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
 
-Picture = NDArray[np.uint8]
+Crop = NDArray[np.uint8]
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the pictures of an `ImageFolder`, relative to `folder`, in the order of their ids.
+    """Return the images of an `ImageFolder`, relative to `folder`, in the order of their ids.
 
     Raises:
-        InputError: no such folder, or no picture in a folder inside it.
+        InputError: no such folder, or no image in a folder inside it.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"No such folder of pictures: {folder}")
-    found = []
+        raise InputError(f"No such folder of images: {folder}")
+    paths = []
     for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
-        for at, _, files in sorted(os.walk(root / name, followlinks=True)):
-            inside = os.path.relpath(at, root)
-            found += [
+        for parent, _, files in sorted(os.walk(root / name, followlinks=True)):
+            inside = os.path.relpath(parent, root)
+            paths += [
                 os.path.join(inside, file)
                 for file in sorted(files)
                 if file.lower().endswith(EXTENSIONS)
             ]
-    if not found:
+    if not paths:
         raise InputError(
-            f"{folder} has no class folders with pictures in them. "
-            f"What is wrong: milan doctor --images {folder}"
+            f"{folder} has no class folders with images in them. "
+            f"To find out more: milan doctor --images {folder}"
         )
-    return found
+    return paths
 
 
 def shorter_side(side: int) -> int:
-    """Return the shorter side of the picture that a crop of `side` was cut from.
+    """Return the shorter side of the resized image that a crop of `side` pixels is taken from.
 
     Example:
         >>> shorter_side(224), shorter_side(32)
@@ -82,46 +82,50 @@ def shorter_side(side: int) -> int:
     return round(side * 256 / 224)
 
 
-def crop(picture: Image.Image, side: int, *, legacy_squash: bool = False) -> Picture:
-    """Return the part of an RGB picture that masks of `side` pixels were made on.
+def crop(image: Image.Image, side: int, *, legacy_squash: bool = False) -> Crop:
+    """Crop an RGB image to the part that masks of `side` pixels were computed on.
 
-    Torchvision's `Resize(shorter_side(side))` (bilinear, antialiased) and `CenterCrop(side)`;
-    with `legacy_squash` its `Resize((side, side))`, as in the merge of 2022.
+    Torchvision's `Resize(shorter_side(side))` (bilinear, antialiased) and `CenterCrop(side)`; with
+    `legacy_squash` its `Resize((side, side))`, as in the merge of 2022.
 
     Returns:
         (side, side, 3), uint8, read-only.
     """
     from PIL import Image
 
-    high, wide, left, top = side, side, 0, 0
+    height, width, left, top = side, side, 0, 0
     if not legacy_squash:
-        short = shorter_side(side)
-        least = min(picture.size)
-        wide, high = (
-            short if length == least else int(short * length / least) for length in picture.size
+        # the rounding of torchvision: int() for the longer side, round() for the offsets
+        short, shortest = shorter_side(side), min(image.size)
+        width, height = (
+            short if length == shortest else int(short * length / shortest) for length in image.size
         )
-        left, top = round((wide - side) / 2), round((high - side) / 2)
-    if picture.size != (wide, high):
-        picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
-    pixels = np.array(picture, dtype=np.uint8)[top : top + side, left : left + side].copy()
+        left, top = round((width - side) / 2), round((height - side) / 2)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(image, dtype=np.uint8)[top : top + side, left : left + side].copy()
     pixels.flags.writeable = False
     return pixels
 
 
 class ImageNetImages:
-    """The pictures that ids of an `ImageFolder` point at, cut as their masks were.
+    """Images of an `ImageFolder` by id, cropped like their masks.
 
-    Pictures are decoded in threads (Pillow lets go of the interpreter while it decodes and
-    resizes; processes were no faster). Each is decoded once a call: what memory cannot keep and
-    a later id of the call asks for waits in a temporary file (on a full disk it is decoded again).
-    What is kept serves later calls too.
-    Memory: `KEPT`, a few cut pictures a worker, and one whole picture a worker, whatever the
-    number of ids. Disk: at most one cut picture (150 kB at 224 pixels) for each that recurs.
+    Images are decoded in threads (Pillow releases the interpreter lock while it decodes and
+    resizes; processes were no faster). Each image is decoded once per call. Crops that memory
+    cannot hold and that a later id of the call needs wait in a temporary file; on a full disk they
+    are decoded again. Crops in memory also serve later calls.
+
+    Memory: `CACHE_BYTES`, a few crops per worker, and one whole image per worker, whatever the
+    number of ids. Disk: at most one crop (150 kB at 224 pixels) per image that recurs.
 
     Args:
-        folder: the validation pictures in class folders.
-        workers: threads; None takes one a core.
+        folder: the validation images in class folders.
+        workers: number of threads; None takes one per core.
         legacy_squash: see `crop`.
+
+    Attributes:
+        decoded: number of images decoded so far.
 
     Raises:
         InputError: see `list_images`.
@@ -139,116 +143,127 @@ class ImageNetImages:
         self.workers = workers or os.cpu_count() or 1
         self.legacy_squash = legacy_squash
         self.decoded = 0
-        self._kept: OrderedDict[tuple[int, int], Picture] = OrderedDict()
-        self._n_kept = 0
+        self._cache: OrderedDict[tuple[int, int], Crop] = OrderedDict()
+        self._cache_bytes = 0
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def pictures(self, ids: Sequence[int], side: int) -> Iterator[Picture]:
-        """Yield the picture of every id, in order.
+    def crops(self, ids: Sequence[int], side: int) -> Iterator[Crop]:
+        """Yield the crop of every id, in order.
 
-        The more ids in a call, the better workers are used: give a layer's.
+        Workers are used better with many ids per call: pass those of a whole layer.
 
         Args:
-            ids: positions in the folder, from 0; repeats are cheap.
+            ids: indices into the folder, from 0; repeats are cheap.
             side: of the masks, in pixels.
 
         Yields:
             (side, side, 3), uint8, read-only.
 
         Raises:
-            InputError: an id is not in the folder (before anything is decoded); a picture is
+            InputError: an id is not in the folder (before anything is decoded); an image is
                 missing or damaged (when it is reached).
         """
-        wanted = [int(i) for i in ids]
-        beyond = [i for i in wanted if not 0 <= i < len(self)]
+        indices = [int(i) for i in ids]
+        beyond = [i for i in indices if not 0 <= i < len(self)]
         if beyond:
             raise InputError(
-                f"{self.folder} has the pictures 0 to {len(self) - 1:,}; ids point at "
-                f"{some(sorted(set(beyond)))}. What is wrong: milan doctor --images {self.folder}"
+                f"{self.folder} has the images 0 to {len(self) - 1:,}, but there are ids such as "
+                f"{some(sorted(set(beyond)))}. To find out more: milan doctor --images "
+                f"{self.folder}"
             )
-        return self._stream(wanted, side)
+        return self._stream(indices, side)
 
-    def _stream(self, ids: list[int], side: int) -> Iterator[Picture]:
-        left = Counter(ids)
-        pending: dict[int, Future[Picture]] = {}
-        ahead: deque[tuple[int, Future[Picture] | Picture]] = deque()
-        coming = iter(ids)
-        pool, spilt = ThreadPoolExecutor(self.workers), _Spill(side)
+    def _stream(self, indices: list[int], side: int) -> Iterator[Crop]:
+        uses = Counter(indices)  # how often each index is still to be looked up
+        pending: dict[int, Future[Crop]] = {}  # being decoded, by index
+        queue: deque[tuple[int, Future[Crop] | Crop]] = deque()  # looked up, not yet yielded
+        upcoming = iter(indices)
+        pool, spill = ThreadPoolExecutor(self.workers), _Spill(side)
         try:
             while True:
-                while len(ahead) < 4 * self.workers and (index := next(coming, None)) is not None:
-                    left[index] -= 1
-                    made: Future[Picture] | Picture | None = self._kept.get((index, side))
-                    if made is not None:
-                        self._kept.move_to_end((index, side))
-                    elif (made := spilt.get(index, last=not left[index])) is None:
+                # Look up a few indices ahead, so that workers always have images to decode: in
+                # memory, then on disk, then among those being decoded; else start decoding.
+                while len(queue) < 4 * self.workers and (index := next(upcoming, None)) is not None:
+                    uses[index] -= 1
+                    result: Future[Crop] | Crop | None = self._cache.get((index, side))
+                    if result is not None:
+                        self._cache.move_to_end((index, side))
+                    elif (result := spill.get(index, last=not uses[index])) is None:
                         if index not in pending:
-                            pending[index] = pool.submit(self._picture, index, side)
+                            pending[index] = pool.submit(self._decode, index, side)
                             self.decoded += 1
-                        made = pending[index]
-                    ahead.append((index, made))
-                if not ahead:
+                        result = pending[index]
+                    queue.append((index, result))
+                if not queue:
                     return
-                index, made = ahead.popleft()
-                if isinstance(made, Future):
-                    made = made.result()
+                index, result = queue.popleft()
+                if isinstance(result, Future):
+                    result = result.result()
+                    # several entries of the queue may share a future; the first one caches it
                     if pending.pop(index, None) is not None:
-                        self._keep((index, side), made, left, spilt)
-                yield made
+                        self._remember((index, side), result, uses, spill)
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)
-            spilt.close()
+            spill.close()
 
-    def _keep(
-        self, key: tuple[int, int], picture: Picture, left: Counter[int], spilt: _Spill
+    def _remember(
+        self, key: tuple[int, int], image: Crop, uses: Counter[int], spill: _Spill
     ) -> None:
-        self._kept[key] = picture
-        self._n_kept += picture.nbytes
-        while self._n_kept > KEPT:
-            (index, side), oldest = self._kept.popitem(last=False)
-            self._n_kept -= oldest.nbytes
-            if side == key[1] and left[index]:
-                spilt.put(index, oldest)
+        """Cache a crop; move the least recently used ones to disk if they are needed again."""
+        self._cache[key] = image
+        self._cache_bytes += image.nbytes
+        while self._cache_bytes > CACHE_BYTES:
+            (index, side), oldest = self._cache.popitem(last=False)
+            self._cache_bytes -= oldest.nbytes
+            if side == key[1] and uses[index]:
+                spill.put(index, oldest)
 
-    def _picture(self, index: int, side: int) -> Picture:
+    def _decode(self, index: int, side: int) -> Crop:
         path = self.folder / self.paths[index]
         try:
-            return crop(_opened(path), side, legacy_squash=self.legacy_squash)
+            return crop(_open_image(path), side, legacy_squash=self.legacy_squash)
         except FileNotFoundError:
-            raise InputError(f"{path} (id {index}) is gone since the folder was read.") from None
+            raise InputError(
+                f"{path} (id {index}) was removed after the folder was read."
+            ) from None
         except _UNREADABLE as error:
             raise InputError(
-                f"{path} (id {index}) cannot be read: {error}. Put a good copy in its place."
+                f"{path} (id {index}) cannot be read: {error}. Replace it by a good copy."
             ) from None
 
 
 class _Spill:
-    """Cut pictures of one side that memory has no room for, in a file without a name."""
+    """Temporary file of crops of one side that do not fit into memory.
+
+    The file is a sequence of slots of equal size. A slot is reused after the last use of its crop.
+    """
 
     def __init__(self, side: int) -> None:
         self.shape = (side, side, 3)
-        self.slots: dict[int, int] = {}
+        self.slots: dict[int, int] = {}  # index of an image to its slot
         self.free: list[int] = []
         self.file: IO[bytes] | None = None
 
-    def put(self, index: int, picture: Picture) -> None:
+    def put(self, index: int, image: Crop) -> None:
+        """Write a crop, unless the disk is full."""
         slot = self.free[-1] if self.free else len(self.slots)
         try:
             if self.file is None:
                 self.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-            self.file.seek(slot * picture.nbytes)
-            if self.file.write(picture.tobytes()) != picture.nbytes:
+            self.file.seek(slot * image.nbytes)
+            if self.file.write(image.tobytes()) != image.nbytes:
                 return
         except OSError:
-            return  # no room: it is decoded again
+            return  # the disk is full: the image will be decoded again
         self.slots[index] = slot
         if self.free:
             self.free.pop()
 
-    def get(self, index: int, *, last: bool) -> Picture | None:
-        """Return a picture that was put here, and forget it if this is its last use."""
+    def get(self, index: int, *, last: bool) -> Crop | None:
+        """Return a crop, None if it is not in the file; free its slot on the last use."""
         slot = self.slots.get(index)
         if slot is None or self.file is None:
             return None
@@ -264,8 +279,8 @@ class _Spill:
             self.file.close()
 
 
-def _opened(path: Path) -> Image.Image:
-    """Return a picture in RGB, as ImageFolder's loader does: grey, CMYK and palette too."""
+def _open_image(path: Path) -> Image.Image:
+    """Read an image of any mode (grey, CMYK, palette) as RGB, like the loader of ImageFolder."""
     from PIL import Image
 
     try:
@@ -276,10 +291,10 @@ def _opened(path: Path) -> Image.Image:
 
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError)
-"""What Pillow raises for damaged pictures."""
+"""Exceptions of Pillow for damaged images."""
 
 
-# --- what can be wrong with a folder
+# ---- checks of a folder
 
 
 def check_folder(
@@ -289,15 +304,17 @@ def check_folder(
     sample: int = 64,
     seed: int = 0,
 ) -> list[CheckResult]:
-    """Say whether a folder holds the validation pictures in the order that ids count in.
+    """Check that a folder holds the validation images in the order that ids refer to.
 
     Args:
-        folder: the validation pictures in class folders.
-        expected: classes, and pictures in each.
-        sample: pictures to decode, drawn with `seed`.
+        folder: the validation images in class folders.
+        expected: number of classes, and of images per class.
+        sample: number of images to decode, drawn with `seed`.
+        seed: random seed of the draw.
 
     Returns:
-        One result per question; none raises. The first that is wrong may be the only one.
+        One result per check; errors are results, not exceptions. After a wrong layout there are no
+        further results.
     """
     root = Path(folder)
     try:
@@ -319,32 +336,32 @@ def check_folder(
 
 def _layout(root: Path) -> CheckResult:
     if root.is_file():
-        says = f"{root} is a file; unpack it and name the folder"
+        message = f"{root} is a file; unpack it and give the folder"
     elif not root.is_dir():
-        says = f"no such folder: {root}"
+        message = f"no such folder: {root}"
     elif any(_SYNSET.fullmatch(name) for name in _folders(root)):
         return CheckResult.of("layout", True, f"class folders in {root}")
-    elif (inner := _nested(root)) is not None:
-        says = f"the class folders are further in: --images {inner}"
+    elif (inner := _find_classes(root)) is not None:
+        message = f"the class folders are further inside: --images {inner}"
     elif flat := [name for name in os.listdir(root) if name.lower().endswith(EXTENSIONS)]:
-        says = (
-            f"{len(flat):,} pictures lie side by side in {root}. Sort them into class folders "
+        message = (
+            f"{len(flat):,} images are directly in {root}. Sort them into class folders "
             "(n01440764, n01443537, ...), as the well-known script valprep.sh does"
         )
     else:
-        says = f"{root} has no class folders (n01440764, n01443537, ...)"
-    return CheckResult.of("layout", False, says)
+        message = f"{root} has no class folders (n01440764, n01443537, ...)"
+    return CheckResult.of("layout", False, message)
 
 
 def _folders(root: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
 
 
-def _nested(root: Path) -> Path | None:
-    """Return a folder up to three levels in that has class folders; `val` before others."""
+def _find_classes(root: Path) -> Path | None:
+    """Return a folder up to three levels inside that has class folders; `val` before others."""
     level = [root]
     for _ in range(3):
-        level = [at / name for at in level[:50] for name in _folders(at)]
+        level = [folder / name for folder in level[:50] for name in _folders(folder)]
         level.sort(key=lambda path: "val" not in path.name)
         for path in level[:50]:
             if any(_SYNSET.fullmatch(name) for name in _folders(path)):
@@ -355,94 +372,95 @@ def _nested(root: Path) -> Path | None:
 def _classes(root: Path, expected: int) -> CheckResult:
     names = _folders(root)
     others = [name for name in names if not _SYNSET.fullmatch(name)]
-    found = len(names) - len(others)
-    says = f"{found:,} class folders"
-    if found != expected:
-        says += f"; {expected:,} were expected: is the folder complete?"
+    n_classes = len(names) - len(others)
+    message = f"{n_classes:,} class folders"
+    if n_classes != expected:
+        message += f"; expected {expected:,}. Is the folder complete?"
     if others:
-        says += (
-            f"; {some(others)} would count as classes and shift the ids behind them: move them out"
+        message += (
+            f"; {some(others)} would count as classes and shift the ids after them: move them out"
         )
-    return CheckResult.of("classes", found == expected and not others, says)
+    return CheckResult.of("classes", n_classes == expected and not others, message)
 
 
 def _counts(root: Path, paths: list[str], expected: tuple[int, int]) -> CheckResult:
-    classes, each = expected
+    n_classes, per_class = expected
     counts = Counter(dict.fromkeys(_folders(root), 0))
     counts.update(Path(path).parts[0] for path in paths)
-    odd = [f"{name} ({count})" for name, count in sorted(counts.items()) if count != each]
-    says = f"{len(paths):,} pictures"
-    if len(paths) != classes * each:
-        says += f"; {classes * each:,} were expected"
+    odd = [f"{name} ({count})" for name, count in sorted(counts.items()) if count != per_class]
+    message = f"{len(paths):,} images"
+    if len(paths) != n_classes * per_class:
+        message += f"; expected {n_classes * per_class:,}"
     if odd:
-        says += f"; not {each} in {some(odd)}"
-    if len(paths) > 4 * classes * each:
-        says += ". These look like the training pictures; the ids count validation pictures"
+        message += f"; not {per_class} in {some(odd)}"
+    if len(paths) > 4 * n_classes * per_class:
+        message += ". These look like the training images; the ids refer to validation images"
     elif odd:
-        says += ". Every id behind the first odd class points at another picture"
-    return CheckResult.of("counts", not odd and len(paths) == classes * each, says)
+        message += ". Every id after the first such class refers to another image"
+    return CheckResult.of("counts", not odd and len(paths) == n_classes * per_class, message)
 
 
 def _names(paths: list[str], expected: tuple[int, int]) -> CheckResult:
     matches = [_NAME.fullmatch(os.path.relpath(path, Path(path).parts[0])) for path in paths]
-    strange = [path for path, match in zip(paths, matches, strict=True) if match is None]
+    unusual = [path for path, match in zip(paths, matches, strict=True) if match is None]
     numbers = Counter(int(match[1]) for match in matches if match)
-    twice = [f"{number:08d}" for number, count in sorted(numbers.items()) if count > 1]
+    repeated = [f"{number:08d}" for number, count in sorted(numbers.items()) if count > 1]
     beyond = [f"{n:08d}" for n in sorted(numbers) if expected == EXPECTED and not 0 < n <= 50_000]
-    wrong = []
-    if strange:
-        wrong.append(
-            f"not named ILSVRC2012_val_00000001.JPEG and so on: {some(strange, 3)}. Files are "
-            "counted in order of their names; remove what does not belong, give the rest their "
-            "own names again"
+    problems = []
+    if unusual:
+        problems.append(
+            f"not named like ILSVRC2012_val_00000001.JPEG: {some(unusual, 3)}. Files are counted "
+            "in the order of their names; remove files that do not belong here, and give the "
+            "others their original names"
         )
-    if twice:
-        wrong.append(f"there twice: {some(twice)}; remove the copies")
+    if repeated:
+        problems.append(f"repeated: {some(repeated)}; remove the copies")
     if beyond:
-        wrong.append(f"no number of the validation set: {some(beyond)}")
-    says = "; ".join(wrong) or "as published, so that sorting gives the order of the ids"
-    return CheckResult.of("names", not wrong, says)
+        problems.append(f"not a number of the validation set: {some(beyond)}")
+    message = "; ".join(problems) or "as published, so that sorting gives the order of the ids"
+    return CheckResult.of("names", not problems, message)
 
 
 def _strays(root: Path, paths: list[str]) -> CheckResult:
     counted = set(paths)
     strays = sorted(
         inside
-        for at, _, files in os.walk(root, followlinks=True)
+        for parent, _, files in os.walk(root, followlinks=True)
         for file in files
-        if (inside := os.path.relpath(os.path.join(at, file), root)) not in counted
+        if (inside := os.path.relpath(os.path.join(parent, file), root)) not in counted
     )
-    pictures = [path for path in strays if path.lower().endswith(EXTENSIONS)]
-    if pictures:
+    images = [path for path in strays if path.lower().endswith(EXTENSIONS)]
+    if images:
         return CheckResult.of(
             "strays",
             False,
-            f"pictures outside the class folders are not counted: {some(pictures, 3)}. Move each "
+            f"images outside the class folders are not counted: {some(images, 3)}. Move each "
             "into its class folder",
         )
     if strays:
-        return CheckResult.of("strays", True, f"not pictures, and passed over: {some(strays, 3)}")
+        return CheckResult.of("strays", True, f"not images, ignored: {some(strays, 3)}")
     return CheckResult.of("strays", True, "none")
 
 
 def _readable(root: Path, paths: list[str], sample: int, seed: int) -> CheckResult:
     drawn = sorted(random.Random(seed).sample(paths, min(sample, len(paths))))  # noqa: S311
-    wrong, sizes = [], []
+    unreadable, sizes = [], []
     for path in drawn:
         try:
-            sizes.append(_opened(root / path).size)
+            sizes.append(_open_image(root / path).size)
         except _UNREADABLE as error:
-            wrong.append(f"{path} ({error})")
-    if wrong:
-        says = f"{some(wrong, 3)} of {len(drawn)} drawn cannot be read; put good copies there"
-        return CheckResult.of("readable", False, says)
+            unreadable.append(f"{path} ({error})")
+    if unreadable:
+        message = f"{some(unreadable, 3)} of {len(drawn)} drawn cannot be read; replace them"
+        return CheckResult.of("readable", False, message)
+    # originals have many sizes: one shorter side in all of them means that they were resized
     if len(drawn) > 9 and len({min(size) for size in sizes}) == 1:
         return CheckResult.of(
             "readable",
             False,
-            f"all of {len(drawn)} drawn have a shorter side of {min(sizes[0])} pixels: somebody "
-            "has resized them. Pixels will differ from those the network saw"
+            f"all of {len(drawn)} drawn have a shorter side of {min(sizes[0])} pixels: they were "
+            "resized. Pixels will differ from those the network saw"
             + (", and masks will not fit" if len(set(sizes)) == 1 else "")
-            + "; use the original pictures",
+            + "; use the original images",
         )
-    return CheckResult.of("readable", True, f"{len(drawn)} pictures drawn and decoded")
+    return CheckResult.of("readable", True, f"{len(drawn)} images drawn and decoded")
