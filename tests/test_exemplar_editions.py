@@ -312,7 +312,7 @@ def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
     assert not any(np.asarray(mask).any() for mask in rows[0]["masks"])
     assert unit_lines(rows[0])[0].startswith("x/conv1/0   (dead: no activation is above")
     assert unit_lines(rows[1]) == ["x/conv1/1", "no descriptions"]
-    assert unit_lines({**rows[1], "descriptions": ["a", "b"]})[1] == "people: a | b"
+    assert unit_lines({**rows[1], "descriptions": ["a", "b"]})[1] == "humans: a | b"
     assert unit_lines({**rows[1], "activations": None, "threshold": None})[0] == "x/conv1/1"
 
 

@@ -122,7 +122,7 @@ def test_a_tensor_is_a_list_of_one_and_order_is_kept():
         (torch.ones(1, 3, 4, 4), torch.ones(1, 4, 4), "Masks"),
         (torch.ones(1, 3, 4, 4), torch.ones(1, 2, 4, 4), "Masks"),
         (torch.ones(2, 3, 4, 4), torch.ones(1, 1, 4, 4), "do not fit"),
-        (torch.ones(1, 3, 4, 4).int(), torch.ones(1, 1, 4, 4), "floats"),
+        (torch.ones(1, 3, 4, 4).int(), torch.ones(1, 1, 4, 4), "floating-point"),
     ],
 )
 def test_what_does_not_fit_is_said(maps, masks, said):

@@ -125,7 +125,7 @@ def test_sha256_is_that_of_the_bytes_one_file_after_the_other(write_file):
 
 def test_check_is_file_returns_the_path_of_a_file_only(tmp_path, write_file):
     assert check_is_file(str(write_file("a", "x"))) == tmp_path / "a"
-    with pytest.raises(InputError, match="is a directory; a file was expected"):
+    with pytest.raises(InputError, match="is a directory. Expected a file"):
         check_is_file(tmp_path)
     with pytest.raises(InputError, match=r"No such file: .*absent"):
         check_is_file(tmp_path / "absent")
@@ -167,7 +167,7 @@ def test_table_keeps_a_quoted_cell_as_it_is(write_file, text):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", ["is empty", "a header line was expected"]),
+        (b"", ["is empty", "Expected a header line"]),
         (b"\n \n", ["is empty"]),
         (b"a,a\n1,2\n", ["column 'a' twice"]),
         (b"a,b\n1,2\n1,2,3\n", ["line 3", "3 cells under 2 columns (a, b)", "needs quotes"]),

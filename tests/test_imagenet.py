@@ -226,7 +226,9 @@ def test_no_ids(folder):
 
 
 def test_an_id_beyond_the_folder(folder):
-    with pytest.raises(InputError, match=r"0 to 11, but there are ids such as -1, 12\. .*milan doctor"):
+    with pytest.raises(
+        InputError, match=r"0 to 11, but there are ids such as -1, 12\. .*milan doctor"
+    ):
         ImageNetImages(folder).crops([3, 12, -1], 32)
 
 

@@ -156,7 +156,7 @@ def push(
         repo_id: `ORG/NAME` of a dataset; created if it does not exist.
         include_pictures: upload the images too.
         rights: statement for the card: who holds the rights in the images, and why they may be
-            redistributed. Needed with `include_pictures`.
+            redistributed; required if images are included.
         private: visibility of a repository that is created; an existing one keeps its own.
         api: a `huggingface_hub.HfApi`; None makes one with the user's login.
         tell: called with a line for the user before the upload.

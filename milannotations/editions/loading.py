@@ -88,9 +88,12 @@ def select(
     copied into the cache of `datasets` first.
 
     Args:
-        edition, config: as `load`.
-        split: one, or several joined by `+`; None takes all.
-        network, layer, unit: only these.
+        edition: as `load`.
+        network: only units of this network.
+        layer: only units of this layer.
+        unit: only this index.
+        config: config of the edition; may be left out if there is only one.
+        split: split, or several joined by `+` (default: all).
         count: draw this many units with `seed`, kept in the order of the edition; None returns
             all.
         seed: random seed of the draw.

@@ -109,9 +109,9 @@ def prepare(
         out: an edition, or a new folder for one.
         images: source of the images of layers without images.npy; without it their column
             `images` is null.
-        quality: of lossy WebP, 1 to 100; None is lossless.
-        repair_dino_shift: move the masks of dino_vits8-imagenet back, see `unshift_dino`.
-        unlisted: see `Archive`.
+        quality: quality of lossy WebP images, 1 to 100 (default: lossless).
+        repair_dino_shift: move the published masks of dino_vits8-imagenet back by one patch.
+        unlisted: accept layers, units and shapes that differ from the catalog.
         overwrite: replace an existing config.
         progress: show a progress bar.
 

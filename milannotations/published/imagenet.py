@@ -122,7 +122,8 @@ class ImageNetImages:
     Args:
         folder: the validation images in class folders.
         workers: number of threads; None takes one per core.
-        legacy_squash: see `crop`.
+        legacy_squash: resize whole images to a square, as the merge of 2022 did, instead of
+            cropping them like their masks.
 
     Attributes:
         decoded: number of images decoded so far.

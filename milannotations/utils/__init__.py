@@ -1,1 +1,1 @@
-"""Helpers without knowledge of units: files, images, terminal output."""
+"""Helpers that know nothing of units: files, downloads, caches, terminal output, images."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and text tables that say what is wrong with them."""
+"""Atomic writing of files, digests, JSON objects and strict CSV tables."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Any
 from milannotations.errors import InputError
 
 MAX_CELL = 131_072
-"""Characters a CSV cell may hold: more is a broken quote or an attack, not a text."""
+"""Most characters of a CSV cell. A longer one is a broken quote or an attack, not text."""
 
 
 @contextmanager
 def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it over `target` on success.
 
-    The caller makes a file or a folder at the temporary path. A failure, or a
-    kill, leaves `target` as it was. A folder that exists is moved aside first and
-    removed last, so that half of either is never opened; a kill in the instant
-    between leaves both in a hidden folder beside `target`.
+    The caller writes a file or a folder at the temporary path. After an error or a kill `target`
+    is as before. An existing folder is moved aside first and removed last, so that readers never
+    see half of either; a kill between the two renames leaves both in a hidden folder beside
+    `target`.
 
     Raises:
-        InputError: `target` is a folder and a file was made.
+        InputError: `target` is a folder and the caller wrote a file.
 
     Example:
         >>> import tempfile
@@ -47,7 +47,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if target.is_dir() and temporary.is_file():
-            raise InputError(f"{target} is a folder; a file was to be written there.")
+            raise InputError(f"{target} is a folder. Expected the path of a file.")
         if target.is_dir():
             target.rename(scratch / "before")
         temporary.replace(target)
@@ -58,20 +58,20 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
-    """Raise InputError or OSError unless a file can be made at `target`: before hours are spent.
+    """Raise InputError or OSError unless a file can be written at `target`.
 
-    Folders on the way are made.
+    Long computations call this first. Missing parent folders are created.
     """
     target = Path(target)
     if target.is_dir():
-        raise InputError(f"{target} is a folder; a file was to be written there.")
+        raise InputError(f"{target} is a folder. Expected the path of a file.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent):
         pass
 
 
 def sha256(*paths: str | os.PathLike[str]) -> str:
-    """Return the sha256 (hex) of the bytes of the files, one after the other."""
+    """Return the sha256 (hexadecimal) of the concatenated bytes of files."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as stream:
@@ -107,36 +107,41 @@ def check_is_file(path: str | os.PathLike[str]) -> Path:
     """Return `path` as a Path; raise InputError unless it is a file."""
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a directory; a file was expected.")
+        raise InputError(f"{path} is a directory. Expected a file.")
     if not path.exists():
         raise InputError(f"No such file: {path}")
     return path
 
 
 def begins_with(path: str | os.PathLike[str], magic: bytes) -> bool:
-    """Say whether a file begins with these bytes, whatever its name ends with."""
+    """Return whether a file begins with these bytes."""
     with open(path, "rb") as stream:
         return stream.read(len(magic)) == magic
 
 
 class TextTable:
-    """A UTF-8 CSV file, read strictly: a header, then rows as dicts with their line.
+    """UTF-8 CSV file, read strictly: a header, then rows as dicts with their line numbers.
 
-    Raises InputError for a directory, bytes that are not UTF-8, an empty file, a
-    column named twice, a row that is too long or too short, an open quote and a
-    cell of more than `MAX_CELL` characters, always naming file and line.
+    Attributes:
+        path: of the file.
+        columns: names in the header, in order.
+
+    Raises:
+        InputError: a folder, bytes that are not UTF-8, an empty file, a repeated column, a row
+            that is too long or too short, an open quote or a cell of more than `MAX_CELL`
+            characters; names file and line.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = check_is_file(path)
-        self.columns = next(self._raw())[1]
+        self.columns = next(self._lines())[1]
         repeated = sorted(name for name, times in Counter(self.columns).items() if times > 1)
         if repeated:
             raise InputError(f"{self.path} has column '{repeated[0]}' twice.")
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield (line number, row) for every row that is not blank."""
-        rows = self._raw()
+        rows = self._lines()
         next(rows)
         for line, cells in rows:
             if len(cells) != len(self.columns):
@@ -146,11 +151,11 @@ class TextTable:
                 )
             yield line, dict(zip(self.columns, cells, strict=True))
 
-    def _raw(self) -> Iterator[tuple[int, list[str]]]:
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
         if begins_with(self.path, b"\x1f\x8b"):
             raise InputError(f"{self.path} is compressed; unpack it first.")
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        # newline="": the csv module then sees CRLF and line breaks inside quotes as they are.
+        # utf-8-sig: spreadsheets write a byte order mark before the first column name.
+        # newline="": the csv module must see CRLF and line breaks inside quotes unchanged.
         header_seen = False
         with open(self.path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
@@ -178,14 +183,19 @@ class TextTable:
                     f"{self.path}, line {reader.line_num}: not a CSV row ({error}); {hint}"
                 ) from None
         if not header_seen:
-            raise InputError(f"{self.path} is empty; a header line was expected.")
+            raise InputError(f"{self.path} is empty. Expected a header line.")
 
 
 def parse_whole_number(text: str, where: str, what: str = "unit") -> int:
     """Return a whole number from 0, such as a unit's index; raise InputError otherwise.
 
+    Args:
+        text: of the number.
+        where: file and line, for the message.
+        what: name of the number, for the message.
+
     Example:
-        >>> whole_number("12", "a.csv, line 3")
+        >>> parse_whole_number("12", "a.csv, line 3")
         12
     """
     cleaned = text.strip()

@@ -1,4 +1,4 @@
-"""Objects out of a user's own Python file: `path/to/file.py:name`."""
+"""Loading of objects from a user's Python file: `path/to/file.py:name`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from milannotations.utils.files import check_is_file
 _SPEC = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[^:]*))?", re.DOTALL)
 
 _neighbours: dict[str, Path] = {}
-"""Modules that user's files imported from beside them, and the folder they came from."""
+"""Folders of modules that users' files imported from beside them, by module name."""
 
 _loaded: dict[str, Path] = {}
-"""Names of the modules made of user's files, in the order of loading."""
+"""Paths of users' files by module name, in the order of loading."""
 
 
 def parse_spec(spec: str) -> tuple[Path, str] | None:
-    """Return path and name of `path/to/file.py:name`; None where `spec` is no such thing.
+    """Return path and name of `path/to/file.py:name`; None if `spec` has another form.
 
     Example:
-        >>> parts("nets/small.py:build"), parts("torchvision:resnet18")
+        >>> parse_spec("nets/small.py:build"), parse_spec("torchvision:resnet18")
         ((PosixPath('nets/small.py'), 'build'), None)
     """
     match = _SPEC.fullmatch(spec)
@@ -39,27 +39,27 @@ def parse_spec(spec: str) -> tuple[Path, str] | None:
 
 
 def load_object(spec: str, expected: str = "factory") -> Any:
-    """Import a file and return what it calls `name`.
+    """Import a Python file and return one of its objects.
 
-    The file runs once, however often it is asked for, as a module of a name of its own, and
-    may import what lies beside it.
+    The file runs once per content, as a module with a unique name, and may import modules beside
+    it.
 
     Args:
         spec: `path/to/file.py:name`.
-        expected: what the name stands for, for messages.
+        expected: kind of object, for messages.
 
     Raises:
         InputError: no such file or name; the file fails when it is imported.
     """
-    found = parse_spec(spec)
-    if found is None:
-        raise InputError(f"'{spec}' was given; expected path/to/file.py:{expected}.")
-    path, name = found
+    parsed = parse_spec(spec)
+    if parsed is None:
+        raise InputError(f"'{spec}' is no object of a file. Expected path/to/file.py:{expected}.")
+    path, name = parsed
     check_is_file(path)
     if not name:
         names = _defined(path)
         hint = f" (it has {some(names)})" if names else ""
-        raise InputError(f"Say which {expected} of {path}{hint}: {path}:{(names or [expected])[0]}")
+        raise InputError(f"Name the {expected} in {path}{hint}: {path}:{(names or [expected])[0]}")
     module = load_module(path)
     if not hasattr(module, name):
         names = _defined(path)
@@ -71,7 +71,7 @@ def load_object(spec: str, expected: str = "factory") -> Any:
 
 
 def load_module(path: str | os.PathLike[str]) -> ModuleType:
-    """Return the module that a Python file makes; see `load_object`."""
+    """Import a Python file as a module; see `load_object`."""
     path = Path(os.path.abspath(path))
     content = path.read_bytes()
     digest = hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()
@@ -82,7 +82,7 @@ def load_module(path: str | os.PathLike[str]) -> ModuleType:
     if specification is None or specification.loader is None:
         raise InputError(f"{path} cannot be imported; expected a Python file.")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # dataclasses and pickle look their module up here
+    sys.modules[name] = module  # dataclasses and pickle look up their module here
     try:
         with run_user_code(path):
             specification.loader.exec_module(module)
@@ -94,20 +94,20 @@ def load_module(path: str | os.PathLike[str]) -> ModuleType:
 
 
 def loaded_files() -> tuple[str, ...]:
-    """Return the files imported so far: another process imports them before it unpickles."""
+    """Return the files imported so far; another process must import them before it unpickles."""
     return tuple(map(str, _loaded.values()))
 
 
 @contextmanager
 def run_user_code(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Run code of a user's file: imports find what lies beside it, failures name its line.
+    """Run code of a user's file: it may import modules beside it, and errors name its line.
 
     Raises:
-        InputError: anything that the code raises, `sys.exit` too.
+        InputError: the code raised any exception or called `sys.exit`.
     """
     path = Path(os.path.abspath(path))
     for name, folder in list(_neighbours.items()):
-        # `utils` beside another file is not this file's `utils`
+        # forget the `utils` beside another file, so that this file imports its own
         if folder != path.parent and _has(path.parent, name):
             for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
                 del sys.modules[module]
@@ -119,7 +119,7 @@ def run_user_code(path: str | os.PathLike[str]) -> Iterator[None]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{path.name}{_where(error, path)}: {_said(error)}") from error
+        raise InputError(f"{path.name}{_where(error, path)}: {_message(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
         new = {module.partition(".")[0] for module in set(sys.modules) - before}
@@ -130,7 +130,7 @@ def _has(folder: Path, name: str) -> bool:
     return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "the file ends the program (sys.exit); put that under if __name__ == '__main__'"
     return f"{type(error).__name__}: {getattr(error, 'msg', None) or error}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""What every command does with words, tables and errors, whoever starts it."""
+"""Terminal input and output of every command: options, tables, JSON, errors, exit status."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ MULTI_VALUE_OPTIONS_OF = {
     "check": ("--metric", "--network"),
     "train": ("--data",),
 }
-"""Options that do so for one command alone."""
-
+"""Options that take several values in one command only, by command."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a help text: commands that work."""
+    """Return the epilog of a help text: commands that work."""
     return "Examples:\n\n" + "\n\n".join(f"  {command}" for command in commands)
 
 
 def console() -> Any:
-    """Return a console; a pipe or a file has no width of its own and is given room."""
+    """Return a console of the terminal's width, or of 200 columns for pipes and files."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
@@ -48,12 +47,12 @@ def console() -> Any:
 
 
 def print_json(value: Any) -> None:
-    """Print strict JSON."""
+    """Print a value as strict JSON with sorted keys."""
     print(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header, as wide as the terminal."""
+    """Print a table as wide as the terminal."""
     from rich.table import Table
 
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
@@ -63,48 +62,47 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def expand_options(words: Sequence[str]) -> list[str]:
-    """Write options with several values out, as the parser wants them: one option a value.
+    """Expand options with several values into one option per value, as the parser wants them.
 
-    Values end at the next option, at `--`, and, for `score`, at a word that is a file or
-    names a layer's file.
+    The values of an option end at the next option, at `--`, and, for `score`, at a word that is a
+    file or has the form layer=FILE.
 
     Example:
-        >>> spread(["score", "--metrics", "rouge-l", "bleu-4", "--seed", "1"])
+        >>> expand_options(["score", "--metrics", "rouge-l", "bleu-4", "--seed", "1"])
         ['score', '--metrics', 'rouge-l', '--metrics', 'bleu-4', '--seed', '1']
     """
-    made: list[str] = []
-    many = (*MULTI_VALUE_OPTIONS, *MULTI_VALUE_OPTIONS_OF.get(words[0] if words else "", ()))
-    files = words[:1] == ["score"]  # the one command that takes files beside its options
-    option: str | None = None
-    taken = 0
-    for place, word in enumerate(words):
+    expanded: list[str] = []
+    names = (*MULTI_VALUE_OPTIONS, *MULTI_VALUE_OPTIONS_OF.get(words[0] if words else "", ()))
+    takes_files = words[:1] == ["score"]  # the only command that takes files beside its options
+    option: str | None = None  # the option whose values are being read
+    n_values = 0
+    for i, word in enumerate(words):
         if word == "--":
-            return [*made, *words[place:]]
-        if word in many:
-            option, taken = word, 0
+            return [*expanded, *words[i:]]
+        if word in names:
+            option, n_values = word, 0
             continue
-        named, equals, value = word.partition("=")
-        if equals and named in many:  # --metrics=a,b
-            option, taken, word = named, 0, value
-            made += [part for value in word.split(",") for part in (option, value)]
-            taken = 1
+        name, equals, value = word.partition("=")
+        if equals and name in names:  # --metrics=a,b
+            option, n_values = name, 1
+            expanded += [part for value in value.split(",") for part in (option, value)]
             continue
-        ends = word.startswith("-") or (files and taken and ("=" in word or Path(word).exists()))
-        if option and not ends:
-            values = word.split(",") if option != "--constant" else [word]
-            made += [part for value in values for part in (option, value)]
-            taken += 1
+        is_file = takes_files and n_values > 0 and ("=" in word or Path(word).exists())
+        if option and not (word.startswith("-") or is_file):
+            values = [word] if option == "--constant" else word.split(",")
+            expanded += [part for value in values for part in (option, value)]
+            n_values += 1
             continue
-        if option and not taken:
-            made.append(option)  # the parser says that a value is missing
+        if option and not n_values:
+            expanded.append(option)  # the parser reports the missing value
         option = None
-        made.append(word)
-    return made + ([option] if option and not taken else [])
+        expanded.append(word)
+    return expanded + ([option] if option and not n_values else [])
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command and leave with 0 (done), 1 (mend your input), 2 (usage), 130 (stopped)."""
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # theirs; ours say more
+    """Run a command and exit: 0 success, 1 error of the user, 2 wrong usage, 130 interrupted."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # ours say more
     try:
         command()
     except InputError as error:
