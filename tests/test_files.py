@@ -125,7 +125,7 @@ def test_sha256_is_that_of_the_bytes_one_file_after_the_other(write_file):
 
 def test_check_is_file_returns_the_path_of_a_file_only(tmp_path, write_file):
     assert check_is_file(str(write_file("a", "x"))) == tmp_path / "a"
-    with pytest.raises(InputError, match="is a directory. Expected a file"):
+    with pytest.raises(InputError, match=r"is a directory\. Expected a file"):
         check_is_file(tmp_path)
     with pytest.raises(InputError, match=r"No such file: .*absent"):
         check_is_file(tmp_path / "absent")
