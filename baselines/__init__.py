@@ -5,10 +5,10 @@ from __future__ import annotations
 from baselines.framework.context import Context
 from baselines.framework.method import Description, Method, MethodSpec
 from baselines.framework.provenance import Account
-from baselines.framework.registry import get, options_of, specs
+from baselines.framework.registry import get, parse_options, specs
 from baselines.framework.run import (
-    context_of,
     describe,
+    make_context,
     open_training,
     open_units,
     run,
@@ -23,12 +23,12 @@ __all__ = [
     "Method",
     "MethodSpec",
     "Subject",
-    "context_of",
     "describe",
     "get",
+    "make_context",
     "open_training",
     "open_units",
-    "options_of",
+    "parse_options",
     "run",
     "shuffled_exemplars",
     "specs",

@@ -19,10 +19,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from baselines.framework.context import Context, undecoded
+from baselines.framework.context import Context, encoded_exemplars
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
-from baselines.shared.openai_client import Answer, Endpoint, Score, cleaned, nonsense
+from baselines.framework.run import unit_keys
+from baselines.shared.openai_client import (
+    Answer,
+    ChatClient,
+    LogProbability,
+    clean_answer,
+    rejection_reason,
+)
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
@@ -84,7 +90,7 @@ VERSION = 1
 """Of files in the cache: others are read as absent."""
 
 
-class Writer(Protocol):
+class VisionLanguageModel(Protocol):
     """A vision-language model; `identity` is what its answers depend on, as JSON."""
 
     @property
@@ -102,13 +108,13 @@ class Writer(Protocol):
         """Return up to n answers."""
         ...
 
-    def log_p(self, pictures: _Pictures, prompt: str, answer: Answer) -> Score:
+    def log_p(self, pictures: _Pictures, prompt: str, answer: Answer) -> LogProbability:
         """Return log p(answer | pictures, prompt)."""
         ...
 
 
 @dataclass(frozen=True)
-class Usage:
+class UnitCost:
     """What a unit's description cost.
 
     Attributes:
@@ -134,7 +140,7 @@ class Captioner:
     each unit cost, of the units described so far.
     """
 
-    writer: Writer
+    writer: VisionLanguageModel
     show: Show
     prompt: str
     blank: bool
@@ -148,7 +154,7 @@ class Captioner:
     parallel: int
     cache: AnswerCache
     spec: MethodSpec = SPEC
-    usage: dict[Unit, Usage] = field(default_factory=dict)
+    usage: dict[Unit, UnitCost] = field(default_factory=dict)
 
     @property
     def tokens(self) -> tuple[int | None, int | None]:
@@ -157,7 +163,9 @@ class Captioner:
         return _total([u.tokens_in for u in used]), _total([u.tokens_out for u in used])
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        rows = list(zip(keys(units), undecoded(units), strict=True)) if len(units) else []
+        rows = (
+            list(zip(unit_keys(units), encoded_exemplars(units), strict=True)) if len(units) else []
+        )
         for unit, row in rows:
             if row["images"] is None or row["masks"] is None:
                 raise InputError(
@@ -175,20 +183,20 @@ class Captioner:
     def _describe(self, unit: Unit, row: Mapping[str, Any]) -> Description:
         pictures, n = self.pictures(row)
         if not pictures:
-            self.usage[unit] = Usage("no region")
+            self.usage[unit] = UnitCost("no region")
             return Description.abstained()
         made, cached = self._ask(pictures, self.prompt.replace("{n}", str(n)))
         cost = (made["seconds"], made["tokens_in"], made["tokens_out"], cached)
         wrong, good = "no text", []
         for said in made["said"]:
-            text = cleaned(said["text"])
-            problem = said["reason"] or nonsense(text, self.max_words)
+            text = clean_answer(said["text"])
+            problem = said["reason"] or rejection_reason(text, self.max_words)
             score = _score(said, self.lam) if self.pmi else None
             if problem or (self.pmi and score is None):
                 wrong = problem or "not scored"
             else:
                 good.append((text, score))
-        self.usage[unit] = Usage("ok" if good else wrong, *cost)
+        self.usage[unit] = UnitCost("ok" if good else wrong, *cost)
         if not good:
             return Description.failed()
         return Description.of(*max(good, key=lambda said: said[1] or 0.0))  # the first, if several
@@ -210,10 +218,10 @@ class Captioner:
         if not shown:
             return [], 0
         if self.show == "grid":
-            made = [grid_of(shown, self.side, self.outline)]
+            made = [draw_grid(shown, self.side, self.outline)]
         else:
-            made = [crop_of(*pair, self.side, self.outline) for pair in shown]
-        return (blanks(made) if self.blank else made), len(shown)
+            made = [draw_crop(*pair, self.side, self.outline) for pair in shown]
+        return (blank_images(made) if self.blank else made), len(shown)
 
     def _ask(self, pictures: _Pictures, prompt: str) -> tuple[dict[str, Any], bool]:
         """Return {"said": answers, "seconds": ..., "tokens_in": ...}, and if it was known."""
@@ -243,7 +251,7 @@ class Captioner:
                 continue
             seen.add(answer.text)
             if self.pmi and not answer.reason and has_words(answer.text):
-                for name, looked in (("given", pictures), ("blank", blanks(pictures))):
+                for name, looked in (("given", pictures), ("blank", blank_images(pictures))):
                     score = self.writer.log_p(looked, prompt, answer)
                     one[name], one["reason"] = score.log_p, one["reason"] or score.reason
                     tokens.append((score.tokens, 0))
@@ -321,13 +329,13 @@ def create(
         raise InputError("The prompt is empty; leave it out for the one that is built in.")
     if cache is not None and Path(cache).exists() and not Path(cache).is_dir():
         raise InputError(f"{cache} is a file; the cache is a folder.")
-    writer: Writer
+    writer: VisionLanguageModel
     if url:
-        writer = Endpoint(
+        writer = ChatClient(
             url, model, max_tokens=max_tokens, attempts=attempts, timeout=timeout, body=body
         )
     else:
-        writer, parallel = Local(model, max_tokens=max_tokens), 1
+        writer, parallel = LocalModel(model, max_tokens=max_tokens), 1
     if prompt is None:
         prompt = PROMPTS[show] + (OUTLINED if outline else "")
     return Captioner(
@@ -339,7 +347,7 @@ def create(
 # what is shown ----------------------------------------------------------------------------
 
 
-def dimmed(
+def dim_outside(
     image: Image.Image, region: NDArray[np.bool_], side: int, outline: bool = True
 ) -> Image.Image:
     """Return a picture with a longer side of `side`, darkened outside its region.
@@ -378,7 +386,7 @@ def dimmed(
     return Pictures.fromarray(shown.astype(np.uint8))
 
 
-def grid_of(
+def draw_grid(
     shown: Sequence[tuple[Image.Image, NDArray[np.bool_]]], side: int, outline: bool = True
 ) -> Image.Image:
     """Return one picture of all exemplars, `COLUMNS` in a row, each in a square of `side`."""
@@ -392,14 +400,14 @@ def grid_of(
     )
     for place, pair in enumerate(shown):
         tile = Pictures.new("RGB", (side, side))
-        picture = dimmed(*pair, side, outline)
+        picture = dim_outside(*pair, side, outline)
         tile.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         row, column = divmod(place, columns)
         sheet.paste(tile, (column * (side + gap) + gap, row * (side + gap) + gap))
     return sheet
 
 
-def crop_of(
+def draw_crop(
     image: Image.Image, region: NDArray[np.bool_], side: int, outline: bool = True
 ) -> Image.Image:
     """Return what is around the region, with a longer side of `side`, darkened outside of it."""
@@ -415,12 +423,12 @@ def crop_of(
         missing = max(0, round(SMALLEST * length) - (high - low + 2 * margin))
         box.append((max(0, low - margin - missing // 2), min(length, high + margin + missing // 2)))
     (left, right), (top, bottom) = box
-    return dimmed(
+    return dim_outside(
         image.crop((left, top, right, bottom)), region[top:bottom, left:right], side, outline
     )
 
 
-def blanks(pictures: _Pictures) -> _Pictures:
+def blank_images(pictures: _Pictures) -> _Pictures:
     """Return pictures of those sizes and of one colour, which show nothing."""
     from PIL import Image as Pictures
 
@@ -514,7 +522,7 @@ def _read(path: Path, question: Mapping[str, Any]) -> dict[str, Any]:
 # a model that runs here -------------------------------------------------------------------
 
 
-class Local:
+class LocalModel:
     """An image-text-to-text model of transformers, asked about one unit at a time.
 
     Nothing is drawn: an answer is decoded greedily, candidates are beams.
@@ -587,7 +595,7 @@ class Local:
             )
         return self._generate(pictures, prompt, num_beams=n, num_return_sequences=n)
 
-    def log_p(self, pictures: _Pictures, prompt: str, answer: Answer) -> Score:
+    def log_p(self, pictures: _Pictures, prompt: str, answer: Answer) -> LogProbability:
         """Return the summed log-probability of the answer's tokens, its end included."""
         import inspect
 
@@ -614,7 +622,7 @@ class Local:
         with torch.inference_mode():
             logits = model(**inputs, use_cache=False).logits[0, -n - 1 : -1]
         told = logits.float().log_softmax(-1).gather(1, ids[0, :, None])
-        return Score(float(told.double().sum()), inputs["input_ids"].shape[1])
+        return LogProbability(float(told.double().sum()), inputs["input_ids"].shape[1])
 
     def _generate(self, pictures: _Pictures, prompt: str, **how: int) -> list[Answer]:
         import torch

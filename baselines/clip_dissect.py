@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
-from baselines.shared.clip import USUAL, TextImage, TextImageModel
-from baselines.shared.concept_formulas import readable
+from baselines.framework.run import unit_keys
+from baselines.shared.clip import EXAMPLE_MODEL, ClipModel, TextImageModel
+from baselines.shared.concept_formulas import readable_name
 from milannotations.errors import InputError, did_you_mean
 from milannotations.published.annotations import has_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
 
 SPEC = MethodSpec(
     name="clip-dissect",
@@ -68,14 +68,14 @@ class ClipDissect:
         self._similarity, self._settings = similarity, settings
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        members = keys(units)
+        members = unit_keys(units)
         if not members:
             return []
         self._loaded()  # before a pass that may take hours
         said = list[Description]()
         for unit in members:
-            probing = context.probing(unit.network)
-            ((layer, row),) = probing.rows([unit])
+            probing = context.probe_statistics(unit.network)
+            ((layer, row),) = probing.locate([unit])
             chosen = self._chosen(layer, probing, context)[row]
             said.append(Description.abstained() if chosen is None else Description.of(*chosen))
         return said
@@ -84,17 +84,19 @@ class ClipDissect:
         if self._model is None:
             raise InputError(
                 "'clip-dissect' needs a text-image model. Give the folder of a CLIP or SigLIP, or "
-                f"its name on the hub: --model DIR, such as {USUAL} (create(model=...))."
+                f"its name on the hub: --model DIR, such as {EXAMPLE_MODEL} (create(model=...))."
             )
         if isinstance(self._model, str | Path):
-            self._model = TextImage.load(self._model, cache=self._cache)
+            self._model = ClipModel.load(self._model, cache=self._cache)
         return self._model
 
     def _chosen(
-        self, layer: str, probing: Probing, context: Context
+        self, layer: str, probing: ProbeStatistics, context: Context
     ) -> list[tuple[str, float] | None]:
         """Return (concept, similarity) of each unit of a layer; None for a constant unit."""
-        names = self._concepts or list(dict.fromkeys(readable(c.name) for c in probing.concepts))
+        names = self._concepts or list(
+            dict.fromkeys(readable_name(c.name) for c in probing.concepts)
+        )
         model = self._loaded()
         listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
         context.chosen_on[probing.network].update(
@@ -102,15 +104,15 @@ class ClipDissect:
         )
 
         def similarities() -> Tensor:
-            pictures = (probing.picture(i) for i in range(len(probing.items)))
-            return model.images(pictures) @ model.texts(names).T
+            pictures = (probing.image(i) for i in range(len(probing.items)))
+            return model.embed_images(pictures) @ model.embed_texts(names).T
 
         def choose() -> list[tuple[str, float] | None]:
-            q = probing.pooled(self._pool)[layer].float()
+            q = probing.pooled_activations(self._pool)[layer].float()
             moves = (q != q[:1]).any(0)
             chosen: list[tuple[str, float] | None] = [None] * len(moves)
             if moves.any():
-                p = context.once((*of, "P"), similarities)
+                p = context.cached((*of, "P"), similarities)
                 best = self._similarity(p, q[:, moves]).numpy()
                 for unit, row in zip(moves.nonzero()[:, 0].tolist(), best, strict=True):
                     concept = int(row.argmax())  # the first of the list, if several
@@ -118,7 +120,7 @@ class ClipDissect:
             return chosen
 
         of = (SPEC.name, probing.network, model.digest, listed)
-        return context.once((*of, layer, self._pool, self._settings), choose)
+        return context.cached((*of, layer, self._pool, self._settings), choose)
 
 
 def create(

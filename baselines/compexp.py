@@ -10,13 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from baselines.framework.context import Context
-    from baselines.shared.formula_search import Search
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.formula_search import FormulaSearch
+    from baselines.shared.probe_statistics import ProbeStatistics
 
 SPEC = MethodSpec(
     name="compexp",
@@ -50,11 +50,11 @@ class CompExp:
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         answers = []
-        for unit in keys(units):
-            probing = context.probing(unit.network)
-            [(layer, row)] = probing.rows([unit])
+        for unit in unit_keys(units):
+            probing = context.probe_statistics(unit.network)
+            [(layer, row)] = probing.locate([unit])
             key = (SPEC.name, unit.network, layer, self._quantile, self._categories)
-            search = context.once(key, partial(self._search, probing, layer))
+            search = context.cached(key, partial(self._search, probing, layer))
             found = search.beam(row, self._length, self._beam)
             if found is None:
                 answers.append(Description.abstained())
@@ -63,20 +63,20 @@ class CompExp:
                 answers.append(Description.of(found.formula.words(names), found.iou))
         return answers
 
-    def _search(self, probing: Probing, layer: str) -> Search:
-        from baselines.shared.formula_search import Search, activities
+    def _search(self, probing: ProbeStatistics, layer: str) -> FormulaSearch:
+        from baselines.shared.formula_search import FormulaSearch, count_concept_sets
 
-        activity = activities(probing, self._quantile)[layer]
+        activity = count_concept_sets(probing, self._quantile)[layer]
         known = sorted({concept.category for concept in probing.concepts})
         if self._categories is None:
-            return Search(activity, len(probing.concepts))
+            return FormulaSearch(activity, len(probing.concepts))
         if not set(self._categories) <= set(known):
             raise InputError(
                 f"'compexp' was asked for the categories {', '.join(self._categories)}; the probe "
                 f"has {', '.join(known)}."
             )
         chosen = [i for i, each in enumerate(probing.concepts) if each.category in self._categories]
-        return Search(activity, len(probing.concepts), chosen)
+        return FormulaSearch(activity, len(probing.concepts), chosen)
 
 
 def create(

@@ -34,7 +34,7 @@ class Constant:
     def describe(self, units: Any, context: Context) -> list[Description]:
         text = self.text
         if text is None:
-            text = context.once(
+            text = context.cached(
                 "constant", lambda: commonest(text for _, text in context.descriptions)
             )
         return [Description.of(str(text))] * len(units)

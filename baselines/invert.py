@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
-from baselines.shared.concept_formulas import Formula, Operator
+from baselines.framework.run import unit_keys
+from baselines.shared.concept_formulas import ConceptFormula, Operator
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ BYTES = 2**26
 """Of the activations under formulas that are multiplied at once."""
 
 
-class Found(NamedTuple):
+class InvertLabel(NamedTuple):
     """What was found for a unit.
 
     Attributes:
@@ -51,7 +51,7 @@ class Found(NamedTuple):
             others. It does not know that the formula was searched for.
     """
 
-    formula: Formula
+    formula: ConceptFormula
     auroc: float
     share: float
     p: float
@@ -69,28 +69,28 @@ class Invert:
     def describe(self, units: Any, context: Context) -> list[Description]:
         found = self.explain(units, context)
         said = list[Description]()
-        for unit, each in zip(keys(units), found, strict=True):
+        for unit, each in zip(unit_keys(units), found, strict=True):
             if each is None:
                 said.append(Description.abstained())
                 continue
-            text = each.formula.words(literals(context.probing(unit.network).concepts))
+            text = each.formula.words(literals(context.probe_statistics(unit.network).concepts))
             said.append(Description.of(text, each.auroc))
         return said
 
-    def explain(self, units: Any, context: Context) -> list[Found | None]:
+    def explain(self, units: Any, context: Context) -> list[InvertLabel | None]:
         """Return what was found for each unit, in order; None for a unit that is constant.
 
         Raises:
             InputError: no such network or unit; no formula holds in as many pictures as asked.
         """
-        members, found = keys(units), list[Found | None]([None] * len(units))
+        members, found = unit_keys(units), list[InvertLabel | None]([None] * len(units))
         groups: dict[tuple[str, str], list[int]] = {}
         for i, unit in enumerate(members):
             groups.setdefault((unit.network, unit.layer), []).append(i)
         for (network, layer), places in groups.items():
-            probing = context.probing(network)
-            rows = [row for _, row in probing.rows([members[i] for i in places])]
-            activations = probing.pooled(self._pool)[layer][:, rows].numpy()
+            probing = context.probe_statistics(network)
+            rows = [row for _, row in probing.locate([members[i] for i in places])]
+            activations = probing.pooled_activations(self._pool)[layer][:, rows].numpy()
             answers = search(activations, probing.presence, **self._how)
             for i, each in zip(places, answers, strict=True):
                 found[i] = each
@@ -169,7 +169,7 @@ def search(
     beam: int = BEAM,
     least: float = LEAST,
     fewest: int = FEWEST,
-) -> list[Found | None]:
+) -> list[InvertLabel | None]:
     """Return the best formula of each unit that a beam search finds; None for a constant unit.
 
     Formulas join concepts and negations of concepts by AND and OR, from left to right, none twice.
@@ -191,7 +191,7 @@ def search(
 
     values, there = np.asarray(activations), np.asarray(presence, bool)
     moves = [int(u) for u in np.flatnonzero((values != values[:1]).any(0))]
-    found = list[Found | None]([None] * values.shape[1])
+    found = list[InvertLabel | None]([None] * values.shape[1])
     if not moves:
         return found
     images = len(there)
@@ -208,14 +208,14 @@ def search(
         beams = _search(_ranks(values[:, part]), concepts, length, beam)
         for unit, (formula, score, mask) in zip(part, beams, strict=True):
             p = float(mannwhitneyu(values[mask, unit], values[~mask, unit]).pvalue)
-            found[unit] = Found(formula.normal(), score, float(mask.mean()), p)
+            found[unit] = InvertLabel(formula.normalize(), score, float(mask.mean()), p)
     return found
 
 
 class _Entry(NamedTuple):
     """A place in a beam."""
 
-    formula: Formula
+    formula: ConceptFormula
     score: float
     mask: Mask
 
@@ -277,7 +277,7 @@ def _singles(scores: Floats, concepts: _Concepts) -> Iterator[_Entry]:
     for i in map(int, (-scores).argsort(kind="stable")):
         if scores[i] < 0:
             return
-        yield _Entry(Formula(i), float(scores[i]), concepts.masks[i])
+        yield _Entry(ConceptFormula(i), float(scores[i]), concepts.masks[i])
 
 
 def _joined(beam: list[_Entry], scores: Floats, concepts: _Concepts) -> Iterator[_Entry]:
@@ -295,7 +295,7 @@ def _joined(beam: list[_Entry], scores: Floats, concepts: _Concepts) -> Iterator
             return
         other, mask = concepts.masks[literal], beam[place].mask
         yield _Entry(
-            beam[place].formula.then(operators[which], literal),
+            beam[place].formula.append(operators[which], literal),
             score,
             mask & other if which == 0 else mask | other,
         )

@@ -23,7 +23,7 @@ SPEC = MethodSpec(
 )
 
 
-class Searched:
+class MilanMethod:
     """A trained model and one way to search it.
 
     Args:
@@ -59,7 +59,9 @@ class Searched:
         return [Description.of(best[0].text, round(best[0].score, 3)) for best in found.n_best]
 
 
-def create(model: str | None = None, beam: int | None = None, lam: float | None = None) -> Searched:
+def create(
+    model: str | None = None, beam: int | None = None, lam: float | None = None
+) -> MilanMethod:
     """Return the method.
 
     Args:
@@ -67,4 +69,4 @@ def create(model: str | None = None, beam: int | None = None, lam: float | None 
         beam: width of the beam (default: the model's).
         lam: lambda, the weight of log p(d) (default: the model's).
     """
-    return Searched(SPEC, model, strategy="pmi", beam=beam, lam=lam)
+    return MilanMethod(SPEC, model, strategy="pmi", beam=beam, lam=lam)

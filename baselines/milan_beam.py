@@ -13,11 +13,11 @@ SPEC = replace(
 )
 
 
-def create(model: str | None = None, beam: int | None = None) -> milan.Searched:
+def create(model: str | None = None, beam: int | None = None) -> milan.MilanMethod:
     """Return the method.
 
     Args:
         model: folder or name of a model (default: that of the mini world, which ships).
         beam: width of the beam (default: the model's).
     """
-    return milan.Searched(SPEC, model, strategy="beam", beam=beam)
+    return milan.MilanMethod(SPEC, model, strategy="beam", beam=beam)

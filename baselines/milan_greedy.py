@@ -13,11 +13,11 @@ SPEC = replace(
 )
 
 
-def create(model: str | None = None) -> milan.Searched:
+def create(model: str | None = None) -> milan.MilanMethod:
     """Return the method.
 
     Args:
         model: folder or name of a model (default: that of the mini world, which ships).
 
     """
-    return milan.Searched(SPEC, model, strategy="greedy")
+    return milan.MilanMethod(SPEC, model, strategy="greedy")

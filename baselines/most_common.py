@@ -24,7 +24,7 @@ class MostCommon:
     spec = SPEC
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        table = context.once("most-common", lambda: _table(context))
+        table = context.cached("most-common", lambda: _table(context))
         layers = zip(units["network"], units["layer"], strict=True)
         return [Description.of(table.get(layer, table[None])) for layer in layers]
 

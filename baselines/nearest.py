@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from baselines.framework.context import CHUNK, Context, undecoded
+from baselines.framework.context import ENCODE_BATCH, Context, encoded_exemplars
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from baselines.shared.text import medoid
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
@@ -67,11 +67,11 @@ class Nearest:
     def describe(self, units: Any, context: Context) -> list[Description]:
         if not len(units):
             return []
-        index: Index = context.once(
+        index: Index = context.cached(
             (SPEC.name, self._encoder[1]), lambda: _index(context, *self._encoder)
         )
         features = _features(units, context, *self._encoder)
-        return [_answer(*pair, index) for pair in zip(keys(units), features, strict=True)]
+        return [_answer(*pair, index) for pair in zip(unit_keys(units), features, strict=True)]
 
     @cached_property
     def _encoder(self) -> tuple[nn.Module, str]:
@@ -112,7 +112,7 @@ def _index(context: Context, encoder: nn.Module, name: str) -> Index:
     found = {i: each for i, each in zip(usable, features, strict=True) if each is not None}
     if not found:
         raise InputError("'nearest': the masks of every training unit are empty.")
-    members = keys(training)
+    members = unit_keys(training)
     return Index(
         {members[i]: place for place, i in enumerate(found)},
         np.stack([each / np.linalg.norm(each).clip(SMALL) for each in found.values()]),
@@ -150,7 +150,7 @@ def _features(units: Any, context: Context, encoder: nn.Module, name: str) -> li
     """
     made: list[_Features] = []
     block: list[_Regions] = []
-    rows = zip(keys(units), undecoded(units), strict=True)
+    rows = zip(unit_keys(units), encoded_exemplars(units), strict=True)
     for place, (unit, row) in enumerate(rows, 1):
         if row["images"] is None or row["masks"] is None:
             raise InputError(
@@ -190,11 +190,11 @@ def _mean(regions: list[tuple[tuple[Tensor, ...], Tensor]]) -> _Features:
 
 
 def _encode(pictures: Sequence[Any], encoder: nn.Module) -> list[Tensor]:
-    """Return the feature maps of pictures; always of `CHUNK` at once, for equal last bits."""
+    """Return feature maps of images, always in batches of `ENCODE_BATCH`, for equal last bits."""
     import numpy as np
     import torch
 
-    batch = torch.zeros(CHUNK, 3, SIDE, SIDE)
+    batch = torch.zeros(ENCODE_BATCH, 3, SIDE, SIDE)
     for place, picture in enumerate(pictures):
         pixels = np.asarray(
             picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE,) * 2)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
-from baselines.shared.concept_formulas import readable
+from baselines.framework.run import unit_keys
+from baselines.shared.concept_formulas import readable_name
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from baselines.framework.context import Context
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
     from milannotations.exemplars import OverlapCounts
     from milannotations.probes import Concept
 
@@ -52,7 +52,7 @@ COLORS = ("#4363d8", "#3cb44b", "#f58231", "#911eb4", "#e6194b", "#808000", "#46
 """Of categories in charts, in their order."""
 
 
-class Match(NamedTuple):
+class ConceptMatch(NamedTuple):
     """A unit and a concept, in positions of the pictures that label the concept's category.
 
     Attributes:
@@ -70,7 +70,7 @@ class Match(NamedTuple):
     iou: float
 
 
-class Dissected(NamedTuple):
+class DissectedUnit(NamedTuple):
     """A unit, with the best concept of each category, by category, and which of them is best.
 
     Attributes:
@@ -82,7 +82,7 @@ class Dissected(NamedTuple):
 
     unit: int
     category: str
-    matches: dict[str, Match]
+    matches: dict[str, ConceptMatch]
     active: bool = True
 
     @property
@@ -97,7 +97,7 @@ class Dissected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class DissectionSummary:
     """What a layer detects.
 
     Attributes:
@@ -123,13 +123,13 @@ class Dissection:
     """
 
     categories: tuple[str, ...]
-    units: tuple[Dissected, ...]
+    units: tuple[DissectedUnit, ...]
 
-    def summary(self, threshold: float = THRESHOLD) -> Summary:
+    def summary(self, threshold: float = THRESHOLD) -> DissectionSummary:
         """Return how many units are detectors, and of how many concepts."""
         found = [each for each in self.units if each.score > threshold]
         counts = Counter(each.category for each in found)
-        return Summary(
+        return DissectionSummary(
             len(self.units),
             len(found),
             len({(each.category, each.label) for each in found}),
@@ -143,7 +143,7 @@ class Dissection:
             open(temporary, "w", encoding="utf-8", newline="") as stream,
         ):
             writer = csv.writer(stream, lineterminator="\n")
-            columns = [f"{c}-{name}" for c in self.categories for name in Match._fields]
+            columns = [f"{c}-{name}" for c in self.categories for name in ConceptMatch._fields]
             writer.writerow(["unit", "category", "label", "score", *columns])
             for each in sorted(self.units, key=lambda each: (-each.score, each.unit)):
                 cells = [cell for c in self.categories for cell in each.matches[c]]
@@ -169,7 +169,7 @@ class Dissection:
                 said = f"{category}: {sum(n for _, n in own):,} units, {len(own):,} concepts"
                 color = COLORS[place % len(COLORS)]
                 axes.bar([x for x, _ in own], [n for _, n in own], 0.8, color=color, label=said)
-        labels = [readable(label) for (_, label), _ in bars]
+        labels = [readable_name(label) for (_, label), _ in bars]
         axes.set_xticks(range(len(bars)), labels, rotation=90, fontsize=7)
         axes.set_xlim(-0.7, max(len(bars), 1) - 0.3)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -204,19 +204,19 @@ class NetDissect:
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         answers = []
-        for unit in keys(units):
-            probing = context.probing(unit.network)
-            [(layer, row)] = probing.rows([unit])
+        for unit in unit_keys(units):
+            probing = context.probe_statistics(unit.network)
+            [(layer, row)] = probing.locate([unit])
             key = (SPEC.name, unit.network, self._quantile)
-            made = context.once(key, partial(dissect, probing, self._quantile))
+            made = context.cached(key, partial(dissect, probing, self._quantile))
             answers.append(self._answer(made[layer].units[row]))
         return answers
 
-    def _answer(self, found: Dissected) -> Description:
+    def _answer(self, found: DissectedUnit) -> Description:
         below = self._detectors_only and found.score <= self._threshold
         if not found.active or found.score == 0 or below:
             return Description.abstained()
-        return Description.of(readable(found.label), found.score)
+        return Description.of(readable_name(found.label), found.score)
 
 
 def create(
@@ -233,14 +233,16 @@ def create(
     return NetDissect(detectors_only, float(quantile), float(threshold))
 
 
-def dissect(probing: Probing, quantile: float = QUANTILE) -> dict[str, Dissection]:
+def dissect(probing: ProbeStatistics, quantile: float = QUANTILE) -> dict[str, Dissection]:
     """Return what the units of all layers detect, in one pass with known thresholds."""
     import numpy as np
 
     concepts = probing.concepts
     names = categories(concepts)
     of = np.array([names.index(concept.category) for concept in concepts])
-    overlaps = probing.second("overlap by category", lambda t: ByCategory(t, of), quantile)
+    overlaps = probing.run_thresholded_tally(
+        "overlap by category", lambda t: CategoryOverlap(t, of), quantile
+    )
     return {
         layer: dissection([concept.name for concept in concepts], names, of, found)
         for layer, found in overlaps.items()
@@ -250,7 +252,7 @@ def dissect(probing: Probing, quantile: float = QUANTILE) -> dict[str, Dissectio
 def dissection(
     labels: Sequence[str], names: Sequence[str], of: NDArray[np.int64], overlaps: OverlapCounts
 ) -> Dissection:
-    """Return a layer's units beside concepts, of the counts that `ByCategory` made.
+    """Return a layer's units beside concepts, of the counts that `CategoryOverlap` made.
 
     Args:
         labels: of concepts.
@@ -270,7 +272,7 @@ def dissection(
     units = []
     for unit, own in enumerate(places):
         matches = {
-            name: Match(
+            name: ConceptMatch(
                 labels[i],
                 int(truth[i]),
                 int(activation[unit, c]),
@@ -280,11 +282,11 @@ def dissection(
             for c, (name, i) in enumerate(zip(names, own.tolist(), strict=True))
         }
         category = names[int(ious[unit, own].argmax())]
-        units.append(Dissected(unit, category, matches, bool(overlaps.unit[unit] > 0)))
+        units.append(DissectedUnit(unit, category, matches, bool(overlaps.unit[unit] > 0)))
     return Dissection(tuple(names), tuple(units))
 
 
-class ByCategory:
+class CategoryOverlap:
     """Counts where units and concepts overlap, and where units are active beside categories.
 
     `exemplars.Overlap`, with a concept more for each category: it is everywhere in pictures in
@@ -365,7 +367,7 @@ def read(path: str | os.PathLike[str]) -> Dissection:
         reader = csv.reader(stream)
         header = next(reader, [])
         names = tuple(name.removesuffix("-iou") for name in header if name.endswith("-iou"))
-        needed = [f"{c}-{name}" for c in names for name in Match._fields]
+        needed = [f"{c}-{name}" for c in names for name in ConceptMatch._fields]
         needed = ["unit", "category", "label", "score", *needed]
         if not names or not set(needed) <= set(header):
             missing = [name for name in needed if name not in header] or ["object-iou"]
@@ -378,10 +380,12 @@ def read(path: str | os.PathLike[str]) -> Dissection:
         for number, row in enumerate(reader, 2):
             try:
                 cells = dict(zip(header, row, strict=True))
-                numbers = {c: [float(cells[f"{c}-{f}"]) for f in Match._fields[1:]] for c in names}
-                matches = {c: Match(cells[f"{c}-label"], *numbers[c]) for c in names}
+                numbers = {
+                    c: [float(cells[f"{c}-{f}"]) for f in ConceptMatch._fields[1:]] for c in names
+                }
+                matches = {c: ConceptMatch(cells[f"{c}-label"], *numbers[c]) for c in names}
                 active = any(match.activation for match in matches.values())
-                each = Dissected(int(cells["unit"]) - 1, cells["category"], matches, active)
+                each = DissectedUnit(int(cells["unit"]) - 1, cells["category"], matches, active)
             except ValueError as error:
                 raise InputError(f"{path}, line {number}: {error}.") from None
             if each.category not in matches or each.unit < 0:

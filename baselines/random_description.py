@@ -6,7 +6,7 @@ from typing import Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 
 SPEC = MethodSpec(
     name="random-description",
@@ -25,7 +25,7 @@ class RandomDescription:
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         drawn = []
-        for unit in keys(units):
+        for unit in unit_keys(units):
             place = context.draw(SPEC.name, unit, below=len(context.descriptions))
             drawn.append(Description.of(context.descriptions[place][1]))
         return drawn

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from bench.timing import line, seconds
 
 if TYPE_CHECKING:
-    from baselines.shared.concept_formulas import Formula
-    from baselines.shared.formula_search import Activity, Found
+    from baselines.shared.concept_formulas import ConceptFormula
+    from baselines.shared.formula_search import BestFormula, ConceptSetCounts
 
 SIZE = 112
 CONCEPTS = {"scene": 20, "object": 40, "part": 20, "color": 20}
@@ -80,7 +80,7 @@ class Shown:
 
 
 class Probed:
-    """The concepts of the label maps, as `Probing` asks for them."""
+    """The concepts of the label maps, as `ProbeStatistics` asks for them."""
 
     def __init__(self) -> None:
         from milannotations.probes import Concept
@@ -97,8 +97,8 @@ def dissection() -> None:
     from torch.utils.data import DataLoader
 
     from baselines import netdissect
-    from baselines.shared.formula_search import activities
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.formula_search import count_concept_sets
+    from baselines.shared.probe_statistics import ProbeStatistics
     from milannotations.exemplars import RunConfig
 
     torch.manual_seed(0)
@@ -111,7 +111,7 @@ def dissection() -> None:
                 model(batch["image"])
 
     probings = {
-        layers: Probing("resnet18", model, shown, Probed(), list(layers), run=run)
+        layers: ProbeStatistics("resnet18", model, shown, Probed(), list(layers), run=run)
         for layers in (LAYERS, LAYERS[-1:])
     }
     thresholds = {layers: probing.thresholds() for layers, probing in probings.items()}
@@ -120,7 +120,9 @@ def dissection() -> None:
         probings[layers]._kept.clear()
         probings[layers].thresholds()
 
-    def second(layers: tuple[str, ...], name: str, work: Callable[[Probing], object]) -> None:
+    def second(
+        layers: tuple[str, ...], name: str, work: Callable[[ProbeStatistics], object]
+    ) -> None:
         kept = probings[layers]._kept
         for key in [key for key in kept if key.startswith(name)]:
             del kept[key]
@@ -136,7 +138,7 @@ def dissection() -> None:
                 lambda: first(LAYERS),
                 lambda: second(LAYERS, "overlap", netdissect.dissect),
                 lambda: second(LAYERS[-1:], "overlap", netdissect.dissect),
-                lambda: second(LAYERS, "active", activities),
+                lambda: second(LAYERS, "active", count_concept_sets),
             )
         ]
         for _ in range(3)
@@ -162,7 +164,7 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
     import torch
     from torch.nn import functional as nnf
 
-    from baselines.shared.formula_search import Active
+    from baselines.shared.formula_search import ConceptSetTally
     from milannotations.exemplars.tallies.masks import masks
 
     planes = labels(LABELLED)
@@ -173,7 +175,7 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
         liked = torch.from_numpy(np.isin(planes, pair).any(1)[:, None].astype(np.float32))
         maps[:, unit] += 3 * nnf.adaptive_avg_pool2d(liked, CELLS)[:, 0]
     thresholds = maps.transpose(0, 1).flatten(1).quantile(0.995, dim=1)
-    tally = Active(thresholds, (SIZE, SIZE))
+    tally = ConceptSetTally(thresholds, (SIZE, SIZE))
     shown = torch.from_numpy(planes)
     took = seconds(lambda: tally.update(torch.arange(LABELLED), maps, shown))
     line(f"milliseconds a picture to count {UNITS} units", 1000 * took / LABELLED, "ms")
@@ -185,18 +187,18 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
 
 def plain(active: NDArray[np.bool_], masks: NDArray[np.bool_], length: int, beam: int) -> Any:
     """Search by the definition, a boolean array a formula."""
-    from baselines.shared.concept_formulas import OPERATORS, Formula, join
+    from baselines.shared.concept_formulas import OPERATORS, ConceptFormula, join_masks
 
     total, areas = np.count_nonzero(active), [np.count_nonzero(mask) for mask in masks]
 
-    def rank(pair: tuple[Formula, float]) -> tuple[float, int, Formula]:
+    def rank(pair: tuple[ConceptFormula, float]) -> tuple[float, int, ConceptFormula]:
         return -pair[1], pair[0].length, pair[0]
 
     def iou(mask: NDArray[np.bool_], area: int) -> float:
         both = np.count_nonzero(mask & active)
         return both / (total + area - both)
 
-    best = [(Formula(c), iou(mask, areas[c])) for c, mask in enumerate(masks)]
+    best = [(ConceptFormula(c), iou(mask, areas[c])) for c, mask in enumerate(masks)]
     best = sorted((pair for pair in best if pair[1] > 0), key=rank)[:beam]
     for size in range(2, length + 1):
         news = {}
@@ -207,19 +209,19 @@ def plain(active: NDArray[np.bool_], masks: NDArray[np.bool_], length: int, beam
                 for concept, mask in enumerate(masks):
                     if concept in parent.concepts:
                         continue
-                    found = join(own, operator, mask)
+                    found = join_masks(own, operator, mask)
                     area = np.count_nonzero(found)
                     if area in (before, 0) or (operator != "AND NOT" and area == areas[concept]):
                         continue  # what one of the two is already
                     score = iou(found, area)
                     if score > 0:
-                        news[parent.then(operator, concept).normal()] = score
+                        news[parent.append(operator, concept).normalize()] = score
         best = sorted([*best, *news.items()], key=rank)[:beam]
     return best[0]
 
 
 def formulas() -> None:
-    from baselines.shared.formula_search import BEAM, LENGTH, Search
+    from baselines.shared.formula_search import BEAM, LENGTH, FormulaSearch
 
     concepts = sum(CONCEPTS.values())
     print(
@@ -227,18 +229,18 @@ def formulas() -> None:
         f"{LABELLED} pictures of {SIZE} x {SIZE}"
     )
     planes, above, tally = active()
-    activity: Activity = tally.result()
-    found: list[Found | None] = []
+    activity: ConceptSetCounts = tally.result()
+    found: list[BestFormula | None] = []
 
     def search() -> None:
         # made anew: nothing is known of any formula
-        searching = Search(activity, concepts)
+        searching = FormulaSearch(activity, concepts)
         found[:] = [searching.beam(unit) for unit in range(UNITS)]
 
     took = min(seconds(search) for _ in range(3)) / UNITS
     line("milliseconds a unit", 1000 * took, "ms", "aim: 120")
-    searching = Search(activity, concepts)
-    exact: list[Found | None] = []
+    searching = FormulaSearch(activity, concepts)
+    exact: list[BestFormula | None] = []
     took_exact = seconds(lambda: exact.extend(searching.exact(unit) for unit in range(UNITS)))
     line("the best of length 2, for certain", 1000 * took_exact / UNITS, "ms")
     for beam in (BEAM, 4 * BEAM):
@@ -257,7 +259,7 @@ def formulas() -> None:
     line("bit-packed masks of concepts and units would need",
          (concepts + UNITS) * positions / 8 / 2**20, "MB")  # fmt: skip
     masks = np.stack([(planes == c + 1).any(1).ravel() for c in range(concepts)])
-    expected: list[tuple[Formula, float]] = []
+    expected: list[tuple[ConceptFormula, float]] = []
     slow = seconds(
         lambda: expected.extend(plain(above[u].ravel(), masks, LENGTH, BEAM) for u in range(PLAIN))
     )

@@ -39,14 +39,14 @@ class Classes:
 
 
 class Kept:
-    """A network's activations, as `Probing` gives them, of a pass that is over."""
+    """A network's activations, as `ProbeStatistics` gives them, of a pass that is over."""
 
     def __init__(self, probe: Classes, activations: Any) -> None:
         self.probe, self.items = probe, probe
         self.source = {"model": "0" * 64}
         self._found = {LAYER: activations}
 
-    def pooled(self, how: str = "mean") -> Any:
+    def pooled_activations(self, how: str = "mean") -> Any:
         return self._found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import baselines
 from baselines import Account, MethodSpec, Subject
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from leaderboard.evaluation import predictions, references, scoring
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import Score
@@ -148,15 +148,17 @@ def run(
     for method, title, place_of in zip(made, titles, places, strict=True):
         name = method.spec.name
         tell(f"{name}: describing {len(units):,} units")
-        context = baselines.context_of(method.spec, units, training, subject, settings.seed)
+        context = baselines.make_context(method.spec, units, training, subject, settings.seed)
         account = Account()
         answers = baselines.run(method, units, context, account=account)
-        said = predictions.from_descriptions(zip(keys(units), answers, strict=True))
+        said = predictions.from_descriptions(zip(unit_keys(units), answers, strict=True))
         beside = {}
         if blind and uses_exemplars(method.spec):
             tell(f"{name}: describing shuffled exemplars")
             others = baselines.run(method, shuffled, context)
-            beside["blind"] = predictions.from_descriptions(zip(keys(units), others, strict=True))
+            beside["blind"] = predictions.from_descriptions(
+                zip(unit_keys(units), others, strict=True)
+            )
         tell(f"{name}: scoring")
         scores[name] = scoring.score(
             said,

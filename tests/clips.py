@@ -25,7 +25,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.probe_statistics import ProbeStatistics
 from milannotations.probes import Concept, stack_planes
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -216,10 +216,10 @@ class Columns(nn.Module):
 def probing(weights, presence, names=None, network="net"):
     """Return a network whose units are weighted sums of concepts, on a probe of them."""
     probe = Squares(presence, names)
-    return Probing(network, Columns(weights).eval(), Items(probe), probe, ["conv"])
+    return ProbeStatistics(network, Columns(weights).eval(), Items(probe), probe, ["conv"])
 
 
-class Planted(Probing):
+class Planted(ProbeStatistics):
     """A network on a probe, whose pooled activations are given: by layer, (image, unit)."""
 
     def __init__(self, pooled, presence, names=None, network="net"):
@@ -227,7 +227,7 @@ class Planted(Probing):
         super().__init__(network, nn.Identity(), Items(probe), probe, [])
         self._given = {k: torch.as_tensor(np.asarray(v)).float() for k, v in pooled.items()}
 
-    def pooled(self, how="mean"):
+    def pooled_activations(self, how="mean"):
         return self._given
 
     def thresholds(self, quantile=0.995):

@@ -11,7 +11,7 @@ from test_models import RESNET20
 
 import baselines
 from baselines import Context
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.applications.audit.config import AuditConfig
 from leaderboard.applications.audit.task import audit
 from leaderboard.evaluation import predictions
@@ -32,12 +32,14 @@ def said_of(method, network, widths, model, weights, probe, side):
 
     loaded = load_model(model, weights=weights)
     items = ProbeItems(open_probe(probe), loaded.preprocessing, (28, 28), side)
-    probing = Probing(network, loaded.model, items, items.probe, list(widths), run=RunConfig())
+    probing = ProbeStatistics(
+        network, loaded.model, items, items.probe, list(widths), run=RunConfig()
+    )
     units = [Unit(network, layer, i) for layer, width in widths.items() for i in range(width)]
     table = Dataset.from_list(
         [row(unit, unit_kind="channel") for unit in units], features=features()
     )
-    context = Context(probings={network: probing})
+    context = Context(probe_statistics={network: probing})
     answers = baselines.run(baselines.get(method), table, context)
     return predictions.from_descriptions(zip(units, answers, strict=True)), probing
 
@@ -143,7 +145,7 @@ def inside(probing, concept):
     from milannotations.exemplars import Overlap
 
     names = [each.name for each in probing.concepts]
-    found = probing.second(
+    found = probing.run_thresholded_tally(
         "overlap-all", lambda thresholds: Overlap(thresholds, concepts=len(names))
     )
     place = names.index(concept)

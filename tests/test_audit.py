@@ -248,9 +248,9 @@ def test_sheets_show_flagged_units(tmp_path):
     import baselines
 
     units = baselines.open_units("mini", split="test", network="mini-sharp", layers="layer3")
-    from baselines.framework.run import keys
+    from baselines.framework.run import unit_keys
 
-    members = keys(units)
+    members = unit_keys(units)
     predictions = from_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))
     audit(predictions).save(tmp_path / "out", {"mini-sharp": units})
     assert (tmp_path / "out" / "sheet-mini-sharp.png").stat().st_size > 1000

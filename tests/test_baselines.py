@@ -17,11 +17,10 @@ from PIL import Image
 
 import baselines
 from baselines import Context, Description, MethodSpec
-from baselines.framework import context, registry
-from baselines.framework import method as contract
-from baselines.framework.run import EXEMPLARS, keys
+from baselines.framework import columns, context, registry
+from baselines.framework.run import EXEMPLAR_COLUMNS, unit_keys
 from baselines.shared import text as words
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.evaluation.floors import floor_descriptions
 from leaderboard.evaluation.predictions import Prediction, Predictions
 from leaderboard.evaluation.references import References
@@ -212,7 +211,7 @@ class Layers(torch.nn.Module):
 def probing():
     plain = Preprocessing(lambda picture: torch.zeros(3, 16, 16), (0.0,) * 3, (1.0,) * 3)
     items = ProbeItems(Painted(), plain, (16, 16))
-    return Probing("tiny", Layers(), items, Painted(), ["a", "b", "c"])
+    return ProbeStatistics("tiny", Layers(), items, Painted(), ["a", "b", "c"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,7 +231,7 @@ def everything(training, seed=0):
         seed=seed,
         training=training,
         networks={"tiny": lambda images: {}},
-        probings={"tiny": probing()},
+        probe_statistics={"tiny": probing()},
     )
 
 
@@ -278,7 +277,7 @@ def test_description_becomes_a_checked_prediction(name, units, training):
     answers = baselines.run(make(name), units, everything(training))
     rows = [
         Prediction(unit, *row)
-        for unit, answer in zip(keys(units), answers, strict=True)
+        for unit, answer in zip(unit_keys(units), answers, strict=True)
         for row in answer.rows()
     ]
     assert len(Predictions(tuple(rows))) == len(units)
@@ -299,21 +298,21 @@ def test_only_the_seed_of_random_descriptions_matters(units, training):
 def test_no_method_sees_the_answers(edition, method_file):
     body = "return [Description.of(' '.join(units.column_names))] * len(units)"
     for _, said in baselines.describe(edition, method_file(body), split="test"):
-        assert tuple(said.text.split()) == contract.VISIBLE
-        assert not set(said.text.split()) & set(contract.ANSWERS)
-    assert set(contract.VISIBLE) | set(contract.ANSWERS) == set(schema.COLUMNS)
+        assert tuple(said.text.split()) == columns.VISIBLE_COLUMNS
+        assert not set(said.text.split()) & set(columns.HIDDEN_COLUMNS)
+    assert set(columns.VISIBLE_COLUMNS) | set(columns.HIDDEN_COLUMNS) == set(schema.COLUMNS)
 
 
 def test_rows_hold_no_answer_either(edition, method_file):
     body = "return [Description.of(' '.join([*row, *units.features])) for row in units]"
     for _, said in baselines.describe(edition, method_file(body), split="test"):
-        assert not set(said.text.split()) & set(contract.ANSWERS)
+        assert not set(said.text.split()) & set(columns.HIDDEN_COLUMNS)
 
 
 def test_training_units_have_words_and_no_truth(training):
-    columns = Context(training=training).training.column_names
-    assert "descriptions" in columns
-    assert not {"truth", "truth_formula", "seen", "duplicate_of"} & set(columns)
+    names = Context(training=training).training.column_names
+    assert "descriptions" in names
+    assert not {"truth", "truth_formula", "seen", "duplicate_of"} & set(names)
 
 
 def test_a_reference_that_requires_the_truth_sees_it(edition, method_file):
@@ -363,7 +362,7 @@ def test_listing_is_light():
 def test_did_you_mean():
     with pytest.raises(InputError, match=r"No method 'neerest'\. Did you mean 'nearest'\?"):
         baselines.get("neerest")
-    for name in ("most_common", "words", "contract", "", "../nearest"):
+    for name in ("most_common", "shared", "framework", "", "../nearest"):
         with pytest.raises(InputError, match=r"No (method|file)"):
             baselines.get(name)
 
@@ -422,7 +421,7 @@ def test_a_file_that_does_not_import_keeps_its_traceback(write_file):
 
 
 def entries(monkeypatch, *pairs):
-    found = [EntryPoint(name, value, registry.GROUP) for name, value in pairs]
+    found = [EntryPoint(name, value, registry.ENTRY_POINT_GROUP) for name, value in pairs]
     monkeypatch.setattr(registry, "entry_points", lambda group: found)
 
 
@@ -606,7 +605,9 @@ def test_options_go_with_names(edition):
 def test_activations(edition, method_file, units):
     body = "return [Description.of(f'{context.activations(n, [1, 2])}') for n in units['network']]"
     path = method_file(body, more="requires=('activations',)")
-    with pytest.raises(InputError, match=r"'stranger' needs the network's activations.*probings="):
+    with pytest.raises(
+        InputError, match=r"'stranger' needs the network's activations.*probe_statistics="
+    ):
         baselines.describe(edition, path, split="test")
     method = baselines.get(str(path))
     with pytest.raises(InputError, match=r"network 'tiny' is not at hand \(at hand: big\)"):
@@ -729,7 +730,9 @@ def test_nearest_with_one_training_unit(units, training):
 
 
 def test_nearest_needs_pictures(units, training):
-    bare = training.select([0]).map(lambda _: dict.fromkeys(EXEMPLARS), features=training.features)
+    bare = training.select([0]).map(
+        lambda _: dict.fromkeys(EXEMPLAR_COLUMNS), features=training.features
+    )
     method = baselines.get("nearest", encoder=Colours())
     with pytest.raises(InputError, match="found no training unit with exemplars"):
         baselines.run(method, units, Context(training=bare))
@@ -753,7 +756,7 @@ def test_each_picture_is_encoded_once(units, training):
 
 def test_what_is_remembered_has_a_bound(units, training, monkeypatch):
     before = baselines.run(make("nearest"), units, Context(training=training))
-    monkeypatch.setattr(context, "BUDGET", 5000)
+    monkeypatch.setattr(context, "ENCODED_BYTES", 5000)
     small = Context(training=training)
     assert baselines.run(make("nearest"), units, small) == before
     (kept,) = small._encoded.values()
@@ -778,8 +781,8 @@ def test_shuffled_exemplars(edition):
     shuffled = baselines.shuffled_exemplars(units, seed=0)
     assert shuffled.column_names == units.column_names
     assert shuffled.features == units.features
-    assert keys(shuffled) == keys(units)
-    fixed = [name for name in units.column_names if name not in EXEMPLARS]
+    assert unit_keys(shuffled) == unit_keys(units)
+    fixed = [name for name in units.column_names if name not in EXEMPLAR_COLUMNS]
     assert shuffled.select_columns(fixed)[:] == units.select_columns(fixed)[:]
     for layer in "abc":
         was, now = ([row for row in rows if row["layer"] == layer] for rows in (units, shuffled))

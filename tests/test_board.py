@@ -382,7 +382,7 @@ def test_an_application_has_its_number_its_control_and_its_figure(site):
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory):
     """A board of two records that ship; in activations, one of them and another were scored."""
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
     from leaderboard.grounding import score
     from leaderboard.grounding.activations import HeldOutActivations
     from milannotations.probes.mini import ConceptItems, MiniProbe
@@ -390,7 +390,7 @@ def grounded(tmp_path_factory):
 
     few = ConceptItems(MiniProbe(40))
     held = HeldOutActivations({
-        name: Probing(name, network(name), few, few.probe, list(layers))
+        name: ProbeStatistics(name, network(name), few, few.probe, list(layers))
         for name, layers in NETWORKS.items()
     })  # fmt: skip
     folder = tmp_path_factory.mktemp("grounded")

@@ -24,12 +24,20 @@ from PIL import Image
 
 import baselines
 from baselines import Description, captioner
-from baselines.captioner import BLANK, PROMPTS, AnswerCache, Usage, crop_of, dimmed, grid_of
-from baselines.framework.context import undecoded
-from baselines.framework.resume import Journal
-from baselines.framework.run import keys
+from baselines.captioner import (
+    BLANK,
+    PROMPTS,
+    AnswerCache,
+    UnitCost,
+    dim_outside,
+    draw_crop,
+    draw_grid,
+)
+from baselines.framework.context import encoded_exemplars
+from baselines.framework.resume import DescriptionLog
+from baselines.framework.run import unit_keys
 from baselines.shared import openai_client
-from baselines.shared.openai_client import cleaned, nonsense
+from baselines.shared.openai_client import clean_answer, rejection_reason
 from milannotations import InputError, Unit, schema
 from milannotations.editions.writing import write_config
 from milannotations.utils import http as http_requests
@@ -207,7 +215,7 @@ def test_one_grid_of_the_exemplars_that_have_a_region(server, units):
     (picture,), text = shown(server.asked[1])
     assert picture.shape == (32 + 2 * 2, 2 * (32 + 2) + 2, 3)
     assert "grid of 2 pictures" in text
-    assert method.usage[keys(units)[2]] == Usage("no region")
+    assert method.usage[unit_keys(units)[2]] == UnitCost("no region")
 
 
 def test_a_picture_for_each_region(server, units):
@@ -225,7 +233,7 @@ def test_the_region_is_bright_and_the_rest_at_a_quarter():
     image = Image.new("RGB", (40, 20), (200, 100, 40))
     region = np.zeros((20, 40), dtype=bool)
     region[4:8, 10:20] = True
-    pixels = np.asarray(dimmed(image, region, 80, outline=False))
+    pixels = np.asarray(dim_outside(image, region, 80, outline=False))
     assert pixels.shape == (40, 80, 3)
     assert (pixels[8:16, 20:40] == (200, 100, 40)).all()
     pixels = pixels.copy()
@@ -237,7 +245,7 @@ def test_an_outline_is_outside_the_region_and_thin():
     image = Image.new("RGB", (32, 32))
     region = np.zeros((32, 32), dtype=bool)
     region[10:20, 10:20] = True
-    pixels = np.asarray(dimmed(image, region, 32))
+    pixels = np.asarray(dim_outside(image, region, 32))
     assert int((pixels.sum(-1) > 0).sum()) == 12 * 12 - 10 * 10
     assert not pixels[10:20, 10:20].any()
 
@@ -246,28 +254,28 @@ def test_an_outline_is_outside_the_region_and_thin():
 def test_no_region_is_lost_when_a_picture_is_made_smaller(size):
     image, region = Image.new("RGB", (400, 400), (255,) * 3), np.zeros((400, 400), dtype=bool)
     region[100 : 100 + size, 200 : 200 + size] = True
-    assert (np.asarray(dimmed(image, region, 20, outline=False)) == 255).any()
+    assert (np.asarray(dim_outside(image, region, 20, outline=False)) == 255).any()
 
 
 def test_a_crop_holds_its_region_with_a_margin():
     image = Image.new("RGB", (100, 100), (200,) * 3)
     region = np.zeros((100, 100), dtype=bool)
     region[50:90, 0:40] = True
-    crop = np.asarray(crop_of(image, region, 112, outline=False))[..., 0]
+    crop = np.asarray(draw_crop(image, region, 112, outline=False))[..., 0]
     # rows 42 to 98, columns 0 to 48
     assert crop.shape == (112, 96)
     assert int((crop == 200).sum()) == (2 * 40) ** 2
     region[:] = False
     region[0, 99] = True  # a corner: at least a quarter of the picture
-    crop = np.asarray(crop_of(image, region, 50, outline=False))[..., 0]
+    crop = np.asarray(draw_crop(image, region, 50, outline=False))[..., 0]
     assert 0 < (crop == 200).mean() < 0.05
 
 
 def test_pictures_that_are_no_squares_and_wrong_masks():
     image, region = Image.new("RGB", (60, 30), (255,) * 3), np.ones((30, 60), dtype=bool)
-    sheet = np.asarray(grid_of([(image, region)] * 7, 28))
+    sheet = np.asarray(draw_grid([(image, region)] * 7, 28))
     assert sheet.shape == (2 * 30 + 2, 5 * 30 + 2, 3)
-    for make in (dimmed, crop_of):
+    for make in (dim_outside, draw_crop):
         with pytest.raises(InputError, match="a mask of"):
             make(image, region.T, 28)
 
@@ -345,8 +353,8 @@ def test_unicode(server, one, tmp_path, text):
     ],
 )
 def test_what_stands_around_an_answer_is_taken_off(server, one, text, clean):
-    assert cleaned(text) == clean
-    assert nonsense(clean, 30) == ""
+    assert clean_answer(text) == clean
+    assert rejection_reason(clean, 30) == ""
     server.text = text
     assert said(asking(server), one) == [clean]
 
@@ -390,7 +398,7 @@ def test_refusals_and_nonsense_are_failures(server, one, tmp_path, text, outcome
     "text", ["sorry signs", "no entry signs", "i letters", "people who can't see", "AI logos"]
 )
 def test_descriptions_that_sound_like_refusals(text):
-    assert nonsense(cleaned(text), 30) == ""
+    assert rejection_reason(clean_answer(text), 30) == ""
 
 
 def test_refusals_as_the_protocol_says_them(server, units):
@@ -567,7 +575,7 @@ def test_the_key_is_sent_and_kept_nowhere(server, edition, one, tmp_path, monkey
         f"a sign {KEY} in red",
     ]
     method = asking(server, cache=str(cache))
-    journal = Journal(target)
+    journal = DescriptionLog(target)
     kept = baselines.describe(edition, method, journal=journal)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     seen = [repr(kept), repr(method), repr(vars(method.writer)), caplog.text]
@@ -842,7 +850,7 @@ def test_the_same_again_whatever_the_batch_and_the_order(folder, units, options)
     method.cache = AnswerCache(None)
     assert baselines.run(method, units.select([3, 2, 1, 0])) == answers[::-1]
     assert baselines.run(method, units.select([])) == []
-    usage = method.usage[keys(units)[0]]
+    usage = method.usage[unit_keys(units)[0]]
     assert usage.tokens_in > 20
     assert 0 < usage.tokens_out <= 6 * 3
 
@@ -883,7 +891,7 @@ def _plainly(folder, pictures, prompt, words):
 @pytest.mark.parametrize("show", ["grid", "crops"])
 def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
     method = local(folder, show=show, exemplars=2)
-    pictures, _ = method.pictures(next(undecoded(one)))
+    pictures, _ = method.pictures(next(encoded_exemplars(one)))
     words = ["red", "circles", "on", "faces"]
     ids = tuple(method.writer._loaded[1].tokenizer.convert_tokens_to_ids(words))
     forced, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids))
@@ -894,14 +902,14 @@ def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
     alone, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids[:1]))
     assert alone == pytest.approx(plain[0], abs=1e-4)
     blank, *_ = method.writer.log_p(
-        captioner.blanks(pictures), "red things", openai_client.Answer("", ids=ids)
+        captioner.blank_images(pictures), "red things", openai_client.Answer("", ids=ids)
     )
     assert abs(blank - forced) > 1e-3
 
 
 def test_forced_scores_are_those_of_generation(folder, one):
     method = local(folder)
-    pictures, _ = method.pictures(next(undecoded(one)))
+    pictures, _ = method.pictures(next(encoded_exemplars(one)))
     answer = method.writer.write(pictures, "things?")
     model, _ = method.writer._loaded
     inputs = method.writer._inputs(pictures, "things?")
@@ -917,7 +925,7 @@ def test_forced_scores_are_those_of_generation(folder, one):
 def test_candidates_are_distinct_and_the_best_is_said(folder, one):
     method = local(folder, pmi=True, candidates=5, lam=0.7)
     (answer,) = baselines.run(method, one)
-    pictures, n = method.pictures(next(undecoded(one)))
+    pictures, n = method.pictures(next(encoded_exemplars(one)))
     prompt = method.prompt.replace("{n}", str(n))
     beams = method.writer.candidates(pictures, prompt, 5)
     assert len({beam.text for beam in beams}) == 5
@@ -925,7 +933,7 @@ def test_candidates_are_distinct_and_the_best_is_said(folder, one):
     for beam in beams:
         given, blank = (
             method.writer.log_p(looked, prompt, beam)[0]
-            for looked in (pictures, captioner.blanks(pictures))
+            for looked in (pictures, captioner.blank_images(pictures))
         )
         scores[beam.text] = given - 0.7 * blank
     best = max(scores, key=scores.get)
@@ -965,7 +973,7 @@ def test_another_model_in_the_same_folder_is_asked_anew(units, tmp_path):
 
 def test_an_answer_ends_where_the_model_ends_it(folders, one, monkeypatch):
     method = local(folders["llava"])
-    pictures, _ = method.pictures(next(undecoded(one)))
+    pictures, _ = method.pictures(next(encoded_exemplars(one)))
     free = method.writer.write(pictures, "things?")
     model, _ = method.writer._loaded
     end = free.ids[2]

@@ -21,7 +21,7 @@ from baselines.clip_dissect import (
     soft_wpmi,
     wpmi,
 )
-from baselines.shared.clip import TextImage, TextImageModel
+from baselines.shared.clip import ClipModel, TextImageModel
 from milannotations.errors import InputError
 
 WORDS = ["red", "a ball", "blue squares", "the green", "x"]
@@ -34,7 +34,7 @@ def folders(tmp_path_factory):
 
 
 def context(*probes):
-    return Context(probings={each.network: each for each in probes})
+    return Context(probe_statistics={each.network: each for each in probes})
 
 
 def run(method, probe, units, **how):
@@ -176,14 +176,14 @@ class Fake:
     def __init__(self, names, noise=0.02):
         self.names, self.noise, self.calls = names, noise, []
 
-    def images(self, pictures):
+    def embed_images(self, pictures):
         seen = [np.asarray(each)[8, : len(self.names), 0] / 255.0 for each in pictures]
         self.calls.append(("images", len(seen)))
         draw = np.random.default_rng(0)
         vectors = 0.15 + 0.15 * np.array(seen)
         return torch.from_numpy(vectors + draw.normal(size=vectors.shape) * self.noise).float()
 
-    def texts(self, texts):
+    def embed_texts(self, texts):
         self.calls.append(("texts", len(texts)))
         return torch.eye(len(self.names))[[self.names.index(text) for text in texts]]
 
@@ -218,14 +218,14 @@ def test_what_misleads_which(name):
     concept, a lam below 1 leaves some in WPMI.
     """
     fake, probe = Fake(NAMES), planted()
-    plain = fake.images
+    plain = fake.embed_images
 
-    def images(pictures):
+    def embed_images(pictures):
         vectors = plain(pictures)
         vectors[:, 2] = 0.6 + (vectors[:, 2] - 0.3) / 3
         return vectors
 
-    fake.images = images
+    fake.embed_images = embed_images
     probe._given = {layer: values + 3 for layer, values in probe._given.items()}
     said = [each.text for each in run(create(fake, similarity=name), probe, range(6))]
     assert said == (["water"] * 6 if name in ("wpmi", "cosine") else NAMES)
@@ -291,38 +291,44 @@ def test_vectors_are_transformers_own(folders):
             inputs.pop("attention_mask", None)
         with torch.no_grad():
             own = model(**inputs)
-        ours = TextImage.load(folder)
-        torch.testing.assert_close(ours.images(pictures), own.image_embeds, atol=1e-5, rtol=0)
-        torch.testing.assert_close(ours.texts(WORDS), own.text_embeds, atol=1e-5, rtol=0)
-        assert ours.images([]).shape == ours.texts([]).shape == (0, own.text_embeds.shape[1])
-        assert (ours.texts(["red"]) - ours.texts(["x"])).abs().max() > 1e-3
+        ours = ClipModel.load(folder)
+        torch.testing.assert_close(ours.embed_images(pictures), own.image_embeds, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours.embed_texts(WORDS), own.text_embeds, atol=1e-5, rtol=0)
+        assert (
+            ours.embed_images([]).shape
+            == ours.embed_texts([]).shape
+            == (0, own.text_embeds.shape[1])
+        )
+        assert (ours.embed_texts(["red"]) - ours.embed_texts(["x"])).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_each_thing_is_embedded_once_and_kept(folders, kind, tmp_path, monkeypatch):
     embedded = []
-    embed = TextImage._embed
+    embed = ClipModel._embed
 
     def counted(self, what, batch):
         embedded.extend([what] * len(batch))
         return embed(self, what, batch)
 
-    monkeypatch.setattr(TextImage, "_embed", counted)
+    monkeypatch.setattr(ClipModel, "_embed", counted)
     pictures = shown(70)
-    model = TextImage.load(folders[kind], cache=tmp_path)
-    first = model.images([*pictures, pictures[0], pictures[3].convert("RGBA")])
-    texts = model.texts([*WORDS, "red"])
+    model = ClipModel.load(folders[kind], cache=tmp_path)
+    first = model.embed_images([*pictures, pictures[0], pictures[3].convert("RGBA")])
+    texts = model.embed_texts([*WORDS, "red"])
     assert torch.equal(first[:2], first[[70, 1]])
     assert torch.equal(first[71], first[3])
     assert len(embedded) == 70 + len(WORDS)
-    assert torch.equal(model.images(pictures[::-1]), first[:70].flip(0))
-    again = TextImage.load(folders[kind], cache=tmp_path)
-    assert torch.equal(again.images(pictures), first[:70])
-    assert torch.equal(again.texts([*WORDS, "red"]), texts)
+    assert torch.equal(model.embed_images(pictures[::-1]), first[:70].flip(0))
+    again = ClipModel.load(folders[kind], cache=tmp_path)
+    assert torch.equal(again.embed_images(pictures), first[:70])
+    assert torch.equal(again.embed_texts([*WORDS, "red"]), texts)
     assert len(embedded) == 70 + len(WORDS)
-    again.texts(["new"])
+    again.embed_texts(["new"])
     assert len(embedded) == 71 + len(WORDS)
-    TextImage.load(folders["siglip" if kind == "clip" else "clip"], cache=tmp_path).texts(["red"])
+    ClipModel.load(folders["siglip" if kind == "clip" else "clip"], cache=tmp_path).embed_texts(
+        ["red"]
+    )
     assert len(embedded) == 72 + len(WORDS), "another model's are not taken"
 
 
@@ -334,25 +340,25 @@ def test_what_was_embedded_before_an_interruption_is_kept(folders, tmp_path, mon
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TextImage.load(folders["clip"], cache=tmp_path).images(broken())
-    again = TextImage.load(folders["clip"], cache=tmp_path)
+        ClipModel.load(folders["clip"], cache=tmp_path).embed_images(broken())
+    again = ClipModel.load(folders["clip"], cache=tmp_path)
     assert len(again._remembered("images")) == 32
 
 
 def test_a_broken_cache_is_named(folders, tmp_path):
-    model = TextImage.load(folders["clip"], cache=tmp_path)
-    model.texts(["red"])
+    model = ClipModel.load(folders["clip"], cache=tmp_path)
+    model.embed_texts(["red"])
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"broken.*Remove it"):
-        TextImage.load(folders["clip"], cache=tmp_path).texts(["red"])
+        ClipModel.load(folders["clip"], cache=tmp_path).embed_texts(["red"])
 
 
 def test_digests_tell_models_apart(folders, tmp_path):
-    one, same = TextImage.load(folders["clip"]), TextImage.load(folders["clip"])
-    other = TextImage.load(write(tmp_path / "other", alphabet(), seed=1))
+    one, same = ClipModel.load(folders["clip"]), ClipModel.load(folders["clip"])
+    other = ClipModel.load(write(tmp_path / "other", alphabet(), seed=1))
     assert one.digest == same.digest != other.digest
-    assert one.digest != TextImage.load(folders["siglip"]).digest
+    assert one.digest != ClipModel.load(folders["siglip"]).digest
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -373,7 +379,7 @@ def test_a_real_network_and_a_real_model(folders, kind, tmp_path):
             chosen = given.chosen_on["net"]
             assert chosen["images"] == net.items.source
             assert chosen["concepts"]["count"] == 5
-            assert chosen["text_image_model"] == TextImage.load(folders[kind]).digest
+            assert chosen["text_image_model"] == ClipModel.load(folders[kind]).digest
 
 
 # ---- lists of concepts
@@ -422,27 +428,27 @@ def test_options_that_cannot_be():
 
 def test_folders_that_hold_something_else(folders, tmp_path):
     with pytest.raises(InputError, match=r"No text-image model '.*nowhere'.*save_pretrained"):
-        TextImage.load(tmp_path / "nowhere")
+        ClipModel.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="No text-image model 'someone/clip'"):
-        TextImage.load("someone/clip")
+        ClipModel.load("someone/clip")
     model = CLIPModel.from_pretrained(folders["clip"])
     model.text_model.save_pretrained(tmp_path / "text")
     with pytest.raises(InputError, match="expected a whole CLIP or SigLIP"):
-        TextImage.load(tmp_path / "text")
+        ClipModel.load(tmp_path / "text")
     model.save_pretrained(tmp_path / "bare")
     with pytest.raises(InputError, match="No text-image model"):
-        TextImage.load(tmp_path / "bare")
+        ClipModel.load(tmp_path / "bare")
     state = {k: v for k, v in model.state_dict().items() if "visual_projection" not in k}
     model.save_pretrained(tmp_path / "part", state_dict=state)
     CLIPProcessor.from_pretrained(folders["clip"]).save_pretrained(tmp_path / "part")
     with pytest.raises(InputError, match=r"lacks weights of a clip: visual_projection\.weight"):
-        TextImage.load(tmp_path / "part")
+        ClipModel.load(tmp_path / "part")
     with pytest.raises(InputError, match="two models"):
-        TextImage.load(write(tmp_path / "other", alphabet(), eos_token_id=7))
+        ClipModel.load(write(tmp_path / "other", alphabet(), eos_token_id=7))
 
 
 def test_pictures_of_one_mode_and_size_are_known_by_pixels(folders):
-    model = TextImage.load(folders["clip"])
+    model = ClipModel.load(folders["clip"])
     flat, tall = Image.new("RGB", (8, 2)), Image.new("RGB", (2, 8))
-    model.images([flat, tall])
+    model.embed_images([flat, tall])
     assert len(model._remembered("images")) == 2

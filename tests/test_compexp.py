@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.shared import formula_search
-from baselines.shared.concept_formulas import OPERATORS, Formula
-from baselines.shared.formula_search import Active, Search
+from baselines.shared.concept_formulas import OPERATORS, ConceptFormula
+from baselines.shared.formula_search import ConceptSetTally, FormulaSearch
 from milannotations import InputError
 
 SIDE = 16
@@ -37,7 +37,7 @@ def activity(active, planes, batch=None):
     """Return the tally's result for units that are active where it is said: (unit, position)."""
     images, _, h, w = planes.shape
     maps = torch.from_numpy(active).float().reshape(-1, images, h, w).transpose(0, 1)
-    tally = Active(torch.full((len(active),), 0.5), (h, w))
+    tally = ConceptSetTally(torch.full((len(active),), 0.5), (h, w))
     for ids in torch.arange(images).split(batch or images):
         tally.update(ids, maps[ids], planes[ids])
     return tally.result()
@@ -48,12 +48,12 @@ def iou(one, other):
 
 
 def plain(active, masks, length, beam):
-    """Search as `Search.beam` says, a boolean array a formula."""
+    """Search as `FormulaSearch.beam` says, a boolean array a formula."""
 
     def rank(pair):
         return -pair[1], pair[0].length, pair[0]
 
-    kept = [(Formula(c), iou(active, mask)) for c, mask in enumerate(masks)]
+    kept = [(ConceptFormula(c), iou(active, mask)) for c, mask in enumerate(masks)]
     kept = sorted([pair for pair in kept if pair[1] > 0], key=rank)[:beam]
     for size in range(2, length + 1):
         news = {}
@@ -62,14 +62,14 @@ def plain(active, masks, length, beam):
                 continue
             own = parent.mask(masks)
             for operator, concept in itertools.product(OPERATORS, range(len(masks))):
-                formula = parent.then(operator, concept)
+                formula = parent.append(operator, concept)
                 found = formula.mask(masks)
                 same = (found == own).all() or (found == masks[concept]).all()
                 if concept in parent.concepts or same or not (found & active).any():
                     continue
                 if operator == "AND NOT" and not found.any():
                     continue
-                news[formula.normal()] = iou(active, found)
+                news[formula.normalize()] = iou(active, found)
         kept = sorted([*kept, *news.items()], key=rank)[:beam]
     return kept[0] if kept else None
 
@@ -83,32 +83,32 @@ def world():
 @pytest.mark.parametrize(
     "formula",
     [
-        Formula(3),
-        Formula(0, (("AND", 1),)),
-        Formula(2, (("OR", 3),)),
-        Formula(4, (("AND NOT", 5),)),
-        Formula(0, (("OR", 1), ("OR", 2))),
-        Formula(2, (("OR", 3), ("AND NOT", 4))),
-        Formula(6, (("AND NOT", 7), ("AND NOT", 8))),
-        Formula(5, (("AND NOT", 2), ("OR", 9))),
+        ConceptFormula(3),
+        ConceptFormula(0, (("AND", 1),)),
+        ConceptFormula(2, (("OR", 3),)),
+        ConceptFormula(4, (("AND NOT", 5),)),
+        ConceptFormula(0, (("OR", 1), ("OR", 2))),
+        ConceptFormula(2, (("OR", 3), ("AND NOT", 4))),
+        ConceptFormula(6, (("AND NOT", 7), ("AND NOT", 8))),
+        ConceptFormula(5, (("AND NOT", 2), ("OR", 9))),
     ],
     ids=lambda formula: formula.symbols(NAMES),
 )
 def test_planted_formulas_are_recovered(world, formula):
     planes, masks = world
     active = formula.mask(masks)[None]
-    search = Search(activity(active, planes), len(NAMES))
+    search = FormulaSearch(activity(active, planes), len(NAMES))
     for found in (search.beam(0), search.exact(0, formula.length)):
         assert found.iou == 1
         assert (found.formula.mask(masks) == active[0]).all()
-        assert found.formula == formula.normal()
+        assert found.formula == formula.normalize()
 
 
 def test_a_beam_may_miss_what_no_shorter_formula_leads_to(world):
     """Most of it is "tree", so that "red and circle" alone is soon out of a narrow beam."""
     planes, masks = world
-    formula = Formula(0, (("AND", 1), ("OR", 7)))
-    search = Search(activity(formula.mask(masks)[None], planes), len(NAMES))
+    formula = ConceptFormula(0, (("AND", 1), ("OR", 7)))
+    search = FormulaSearch(activity(formula.mask(masks)[None], planes), len(NAMES))
     assert search.beam(0).iou < 1
     assert search.beam(0, beam=200)[:2] == search.exact(0, 3)[:2] == (formula, 1.0)
 
@@ -121,10 +121,11 @@ def test_the_search_is_that_of_boolean_arrays(seed):
     masks = masks_of(planes, concepts)
     noise = draw.random((6, masks.shape[1])) < 0.03
     planted = [
-        Formula(*draw.integers(0, concepts, 1).tolist()).then("OR", 1).mask(masks) for _ in range(6)
+        ConceptFormula(*draw.integers(0, concepts, 1).tolist()).append("OR", 1).mask(masks)
+        for _ in range(6)
     ]
     active = noise ^ (np.stack(planted) & (draw.random(noise.shape) < 0.6))
-    search = Search(activity(active, planes), concepts)
+    search = FormulaSearch(activity(active, planes), concepts)
     for unit, own in enumerate(active):
         for length, beam in ((1, 1), (2, 3), (3, 5), (4, 2)):
             found = search.beam(unit, length, beam)
@@ -141,11 +142,11 @@ def test_the_beam_finds_the_best_of_length_two_and_the_bound_hides_none(seed):
     masks = masks_of(planes, concepts)
     active = draw.random((8, masks.shape[1])) < 0.02
     active[4:] &= masks[:4]
-    search = Search(activity(active, planes), concepts)
+    search = FormulaSearch(activity(active, planes), concepts)
     for unit, own in enumerate(active):
-        every = [Formula(c) for c in range(concepts)]
+        every = [ConceptFormula(c) for c in range(concepts)]
         every += [
-            one.then(operator, c)
+            one.append(operator, c)
             for one in every
             for operator in OPERATORS
             for c in range(concepts)
@@ -165,10 +166,10 @@ def test_exact_at_length_three_is_exhaustive_and_looks_at_less():
     masks = masks_of(planes, concepts)
     draw = np.random.default_rng(0)
     active = (draw.random((4, masks.shape[1])) < 0.3) & (masks[:4] | masks[1:])
-    search = Search(activity(active, planes), concepts)
+    search = FormulaSearch(activity(active, planes), concepts)
     steps = list(itertools.product(OPERATORS, range(concepts)))
     every = [
-        Formula(first, (*joins,))
+        ConceptFormula(first, (*joins,))
         for first in range(concepts)
         for count in range(3)
         for joins in itertools.product(steps, repeat=count)
@@ -185,24 +186,24 @@ def test_the_bound_spares_most_joins():
     planes = rectangles(60, concepts, 5)
     masks = masks_of(planes, concepts)
     active = (masks[3] & ~masks[9])[None]
-    found = Search(activity(active, planes), concepts).exact(0)
-    assert found.formula == Formula(3, (("AND NOT", 9),))
+    found = FormulaSearch(activity(active, planes), concepts).exact(0)
+    assert found.formula == ConceptFormula(3, (("AND NOT", 9),))
     assert found.seen < 3 * concepts * concepts / 4
 
 
 def test_ties_go_to_the_shortest_and_then_to_the_first_concepts():
     planes = torch.tensor([[[[1, 2, 3, 3]], [[4, 5, 0, 0]]]], dtype=torch.int32)
     active = np.array([[True, False, False, False], [True, True, False, False]])
-    search = Search(activity(active, planes), 5)
-    assert search.beam(0).formula == Formula(0)  # 3, the fourth concept, is as good
-    assert search.beam(1).formula == Formula(0, (("OR", 1),))
-    assert search.exact(1).formula == Formula(0, (("OR", 1),))
+    search = FormulaSearch(activity(active, planes), 5)
+    assert search.beam(0).formula == ConceptFormula(0)  # 3, the fourth concept, is as good
+    assert search.beam(1).formula == ConceptFormula(0, (("OR", 1),))
+    assert search.exact(1).formula == ConceptFormula(0, (("OR", 1),))
 
 
 def test_what_is_never_active_or_nowhere_a_concept_has_no_formula():
     planes = torch.tensor([[[[1, 0]]]], dtype=torch.int32)
     active = np.array([[False, False], [False, True]])
-    search = Search(activity(active, planes), 1)
+    search = FormulaSearch(activity(active, planes), 1)
     assert [search.beam(unit) for unit in (0, 1)] == [None, None]
     assert [search.exact(unit) for unit in (0, 1)] == [None, None]
 
@@ -210,7 +211,7 @@ def test_what_is_never_active_or_nowhere_a_concept_has_no_formula():
 def test_chosen_concepts_alone_stand_in_formulas(world):
     planes, masks = world
     active = (masks[2] | masks[5])[None]
-    search = Search(activity(active, planes), len(NAMES), [1, 5, 7])
+    search = FormulaSearch(activity(active, planes), len(NAMES), [1, 5, 7])
     found = search.beam(0)
     assert set(found.formula.concepts) <= {1, 5, 7}
     assert found.iou == iou(active[0], found.formula.mask(masks))
@@ -221,10 +222,10 @@ def test_areas_are_shared_between_units_and_forgotten_when_there_are_many(world,
     planes, masks = world
     active = np.stack([masks[0] & masks[1], masks[2], masks[0] | masks[4]])
     made = activity(active, planes)
-    search = Search(made, len(NAMES))
+    search = FormulaSearch(made, len(NAMES))
     found = [search.beam(unit) for unit in range(3)]
     monkeypatch.setattr(formula_search, "REMEMBERED", 100)
-    forgetful = Search(made, len(NAMES))
+    forgetful = FormulaSearch(made, len(NAMES))
     assert [forgetful.beam(unit) for unit in (2, 1, 0)] == found[::-1]
     assert len(forgetful._shared) < len(search._shared)
 
@@ -244,7 +245,7 @@ def layer(images=9, units=5, side=4, seed=0):
 
 
 def tally(parts, planes, maps, thresholds):
-    made = Active(thresholds, tuple(planes.shape[2:]))
+    made = ConceptSetTally(thresholds, tuple(planes.shape[2:]))
     for ids in parts:
         made.update(ids, maps[ids], planes[ids])
     return made
@@ -259,7 +260,7 @@ def test_the_tally_counts_what_masks_say():
         masks(maps[:, unit], thresholds[unit].expand(9), (SIDE, SIDE)).numpy().ravel()
         for unit in range(5)
     ]
-    search = Search(found, 6)
+    search = FormulaSearch(found, 6)
     concepts = masks_of(planes, 6)
     for unit, own in enumerate(whole):
         atoms, counts = found.of(unit)
@@ -278,11 +279,11 @@ def test_neither_order_batches_nor_parts_matter(order, size, cut):
     order = torch.tensor(order)
     one = tally(order[:cut].split(size) if cut else [], planes, maps, thresholds)
     two = tally(order[cut:].split(size) if cut < 9 else [], planes, maps, thresholds)
-    again = Active(thresholds, (SIDE, SIDE))
+    again = ConceptSetTally(thresholds, (SIDE, SIDE))
     again.load_state_dict(two.state_dict())
     one.merge(again)
     same(one.result(), expected)
-    third = Active(thresholds, (SIDE, SIDE))
+    third = ConceptSetTally(thresholds, (SIDE, SIDE))
     third.load_state_dict(one.state_dict())
     same(third.result(), expected)
 
@@ -318,20 +319,22 @@ def test_planes_of_many_concepts_and_in_another_order_say_the_same():
 )
 def test_what_the_tally_cannot_take(planes, says):
     with pytest.raises(InputError, match=says):
-        Active(torch.zeros(3), (8, 8)).update(torch.arange(2), torch.zeros(2, 3, 2, 2), planes)
+        ConceptSetTally(torch.zeros(3), (8, 8)).update(
+            torch.arange(2), torch.zeros(2, 3, 2, 2), planes
+        )
 
 
 def test_other_mistakes_with_the_tally():
-    made = Active(torch.zeros(3), (8, 8))
+    made = ConceptSetTally(torch.zeros(3), (8, 8))
     planes = torch.zeros(1, 1, 8, 8, dtype=torch.int32)
     with pytest.raises(InputError, match="2 units came with 3 thresholds"):
         made.update(torch.arange(1), torch.zeros(1, 2, 2, 2), planes)
     with pytest.raises(InputError, match="No image"):
         made.result()
     with pytest.raises(InputError, match="differ in 'size'"):
-        made.merge(Active(torch.zeros(3), (8, 9)))
+        made.merge(ConceptSetTally(torch.zeros(3), (8, 9)))
     with pytest.raises(InputError, match="finite"):
-        Active(torch.tensor([float("nan")]), (8, 8))
+        ConceptSetTally(torch.tensor([float("nan")]), (8, 8))
 
 
 # ---- formulas
@@ -342,11 +345,11 @@ def test_other_mistakes_with_the_tally():
     st.lists(st.tuples(st.sampled_from(OPERATORS), st.integers(0, 4)), max_size=4),
 )
 def test_the_normal_form_means_the_same(first, steps):
-    formula = Formula(first, tuple(steps))
+    formula = ConceptFormula(first, tuple(steps))
     masks = np.array(list(itertools.product([False, True], repeat=5))).T
-    normal = formula.normal()
+    normal = formula.normalize()
     assert (normal.mask(masks) == formula.mask(masks)).all()
-    assert normal.normal() == normal
+    assert normal.normalize() == normal
     packed = np.packbits(masks, axis=1)
     assert (np.unpackbits(formula.mask(packed)).astype(bool) == formula.mask(masks)).all()
     assert (formula.mask(torch.from_numpy(masks)).numpy() == formula.mask(masks)).all()
@@ -355,15 +358,15 @@ def test_the_normal_form_means_the_same(first, steps):
 @pytest.mark.parametrize(
     ("formula", "text"),
     [
-        (Formula(8), "car"),
-        (Formula(0, (("AND", 1),)), "red and circle"),
-        (Formula(2, (("OR", 3),)), "dog or cat"),
-        (Formula(4, (("AND NOT", 5),)), "water and not boat"),
-        (Formula(2, (("OR", 3), ("OR", 6))), "dog, cat or sky blue"),
-        (Formula(2, (("OR", 3), ("AND NOT", 4))), "dog or cat, and not water"),
-        (Formula(0, (("AND", 1), ("OR", 7))), "red and circle, or tree"),
-        (Formula(0, (("AND", 1), ("AND NOT", 7))), "red and circle and not tree"),
-        (Formula(0, (("OR", 1), ("AND", 2), ("OR", 3))), "red or circle, and dog, or cat"),
+        (ConceptFormula(8), "car"),
+        (ConceptFormula(0, (("AND", 1),)), "red and circle"),
+        (ConceptFormula(2, (("OR", 3),)), "dog or cat"),
+        (ConceptFormula(4, (("AND NOT", 5),)), "water and not boat"),
+        (ConceptFormula(2, (("OR", 3), ("OR", 6))), "dog, cat or sky blue"),
+        (ConceptFormula(2, (("OR", 3), ("AND NOT", 4))), "dog or cat, and not water"),
+        (ConceptFormula(0, (("AND", 1), ("OR", 7))), "red and circle, or tree"),
+        (ConceptFormula(0, (("AND", 1), ("AND NOT", 7))), "red and circle and not tree"),
+        (ConceptFormula(0, (("OR", 1), ("AND", 2), ("OR", 3))), "red or circle, and dog, or cat"),
     ],
 )
 def test_formulas_in_words(formula, text):

@@ -13,8 +13,8 @@ from scipy.stats import pearsonr
 from sklearn import metrics as sk
 from torch import nn
 
-from baselines.shared.clip import TextImage
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.clip import ClipModel
+from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.cli import main
 from leaderboard.console import grounding_table, sanity_table
 from leaderboard.evaluation import predictions, references
@@ -187,7 +187,7 @@ def test_the_table_says_what_to_know(held):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = clips.write(tmp_path_factory.mktemp("clip"), clips.alphabet())
-    return TextImage.load(folder, device="cpu")
+    return ClipModel.load(folder, device="cpu")
 
 
 def test_a_clip_judges_and_embeds_everything_once(held, model):
@@ -206,8 +206,8 @@ def test_a_clip_judges_and_embeds_everything_once(held, model):
     assert counts == {"images": distinct, "texts": UNITS + 1 + 1}  # a constant of real records
     assert made[0].units.equals(made[1].units)
     with torch.no_grad():
-        pictures = model.images([held.probe.image(i) for i in range(IMAGES)])
-        texts = model.texts(["a photo of a thing", "a photo"])
+        pictures = model.embed_images([held.probe.image(i) for i in range(IMAGES)])
+        texts = model.embed_texts(["a photo of a thing", "a photo"])
         logits = model.model.logit_scale.exp() * (texts @ pictures.T)
     presence = Presences(scorer, held.probe).of(["a thing"])[0]
     np.testing.assert_allclose(presence, logits.softmax(0)[0].numpy(), rtol=1e-4)
@@ -218,8 +218,8 @@ def test_a_siglip_gives_its_own_probability(held, tmp_path):
     presence = Presences(scorer, held.probe).of(["red ball"])
     inner = scorer._model
     similar = (
-        inner.texts(["a photo of red ball"])
-        @ inner.images([held.probe.image(i) for i in range(IMAGES)]).T
+        inner.embed_texts(["a photo of red ball"])
+        @ inner.embed_images([held.probe.image(i) for i in range(IMAGES)]).T
     )
     logits = inner.model.logit_scale.exp() * similar + inner.model.logit_bias
     np.testing.assert_allclose(presence, logits.sigmoid().detach().numpy(), rtol=1e-4)
@@ -435,7 +435,7 @@ def test_by_region_a_unit_must_fire_where_the_concept_is(tmp_path):
     def held():
         items = clips.Items(probe)
         return HeldOutActivations(
-            {"net": Probing("net", network, items, probe, ["0"], cache=tmp_path)}, grid=16
+            {"net": ProbeStatistics("net", network, items, probe, ["0"], cache=tmp_path)}, grid=16
         )
 
     made = score(said(["squares", "squares"], "0"), held(), "labels", ["iou", "f1", "pearson"])
@@ -579,7 +579,7 @@ def simulated():
     presence = np.random.default_rng(0).random((40, UNITS)) < 0.4
     probe = clips.Squares(presence, NAMES)
     return HeldOutActivations(
-        {"net": Probing("net", Scores().eval(), clips.Items(probe), probe, ["conv"])}
+        {"net": ProbeStatistics("net", Scores().eval(), clips.Items(probe), probe, ["conv"])}
     )
 
 

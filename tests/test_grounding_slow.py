@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 import baselines
 from baselines import Subject
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.grounding import sanity_checks, score
@@ -47,9 +47,9 @@ def scores(held):
         method = baselines.get(
             name, **({"text": "red striped objects"} if name == "constant" else {})
         )
-        context = baselines.context_of(method.spec, units, training)
+        context = baselines.make_context(method.spec, units, training)
         answers = baselines.run(method, units, context)
-        said = predictions.from_descriptions(zip(keys(units), answers, strict=True))
+        said = predictions.from_descriptions(zip(unit_keys(units), answers, strict=True))
         made[name] = score(said, held, "grammar", references=known, network=NETWORK, split="test")
     return made
 

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 import baselines
 from baselines import Context, Description
-from baselines.invert import Found, auroc, create, literals, search
-from baselines.shared.concept_formulas import Formula
+from baselines.invert import InvertLabel, auroc, create, literals, search
+from baselines.shared.concept_formulas import ConceptFormula
 from milannotations.errors import InputError
 
 
@@ -34,7 +34,7 @@ def run(method, probe, units, **how):
 
 
 def context(*probes):
-    return Context(probings={each.network: each for each in probes})
+    return Context(probe_statistics={each.network: each for each in probes})
 
 
 # ---- the measure
@@ -116,10 +116,10 @@ def slow(values, presence, length, beam, few):
         inside = 0 < mask.sum() < len(mask)
         return (roc_auc_score(mask, values) if inside else -1.0, formula, mask)
 
-    kept = best([scored(Formula(i), mask) for i, mask in enumerate(masks)])
+    kept = best([scored(ConceptFormula(i), mask) for i, mask in enumerate(masks)])
     for _ in range(1, length):
         grown = [
-            scored(formula.then(operator, i), joins[operator](held, mask))
+            scored(formula.append(operator, i), joins[operator](held, mask))
             for _, formula, held in kept
             for operator in joins
             for i, mask in enumerate(masks)
@@ -152,10 +152,10 @@ def test_the_least_and_the_most_pictures():
     presence[:2, 0], presence[:30, 1] = True, True
     activations = np.arange(100.0)[::-1, None]
     rare, common = (search(activations, presence, length=1, fewest=n)[0] for n in (1, 10))
-    assert (rare.formula, rare.auroc, rare.share) == (Formula(0), 1.0, 0.02)
-    assert (common.formula, common.share) == (Formula(1), 0.3)
+    assert (rare.formula, rare.auroc, rare.share) == (ConceptFormula(0), 1.0, 0.02)
+    assert (common.formula, common.share) == (ConceptFormula(1), 0.3)
     share = search(activations, presence, length=1, least=0.05, fewest=1)[0]
-    assert share.formula == Formula(1)
+    assert share.formula == ConceptFormula(1)
     with pytest.raises(InputError, match=r"100 probe pictures.*out of 40.*least=0, fewest=1"):
         search(activations, presence, fewest=40)
 
@@ -164,7 +164,7 @@ def test_of_equal_formulas_the_shorter_is_said():
     presence = np.repeat([[True, True, False], [False, False, True]], 20, axis=0)
     activations = np.repeat([[2.0], [1.0]], 20, axis=0)
     found = search(activations, presence)[0]
-    assert (found.formula, found.auroc) == (Formula(0), 1.0)
+    assert (found.formula, found.auroc) == (ConceptFormula(0), 1.0)
 
 
 # ---- units that compute a formula
@@ -262,7 +262,7 @@ def test_explain_gives_p_values_and_what_it_was_chosen_on():
     probe, method = planted(), create()
     given = context(probe)
     found = method.explain(rows("net", [0, 2]), given)
-    assert all(isinstance(each, Found) and each.p < 1e-20 for each in found)
+    assert all(isinstance(each, InvertLabel) and each.p < 1e-20 for each in found)
     assert given.chosen_on == {"net": probe.source}
     assert probe.source["images"]["probe"]["sha256"] == "0" * 64
     names = literals(probe.concepts)

@@ -4,7 +4,7 @@ import pytest
 
 import baselines
 from baselines import Description
-from baselines.framework.resume import Journal
+from baselines.framework.resume import DescriptionLog
 
 METHOD = """
 from pathlib import Path
@@ -59,7 +59,7 @@ def seen(method):
 def halted(method, tmp_path):
     """Return a journal of a run that was interrupted in its third batch."""
     method.with_name("halt").touch()
-    journal = Journal(tmp_path / "said.csv")
+    journal = DescriptionLog(tmp_path / "said.csv")
     with pytest.raises(KeyboardInterrupt):
         described(method, journal)
     method.with_name("halt").unlink()

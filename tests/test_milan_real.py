@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import leaderboard
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from leaderboard.evaluation import predictions, references
 from leaderboard.metrics import build
 from leaderboard.reproduction.tables import Fold, _nearest
@@ -116,7 +116,7 @@ def dealt_anew(units, rows):
 @pytest.fixture(scope="module")
 def found(units, split, said):
     known = references.from_dataset({name: units.select(rows) for name, rows in split.items()})
-    tested, built = keys(units.select(split["test"])), build(METRICS)
+    tested, built = unit_keys(units.select(split["test"])), build(METRICS)
     records = {
         method: leaderboard.score(
             predictions.from_texts(tested, texts), known, built, split="test", method=method

@@ -11,7 +11,7 @@ from PIL import Image
 import baselines
 from baselines import Context, Description, netdissect
 from baselines.shared import formula_search
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.evaluation import file_formats
 from milannotations import InputError, Unit, schema
 from milannotations.exemplars import Preprocessing, RunConfig, load_model
@@ -89,7 +89,9 @@ def filters(probe, batch_size=8, **options):
     preprocessing = Preprocessing.imagenet(SIDE)
     items = ProbeItems(probe, preprocessing, size=(SIDE, SIDE))
     run = RunConfig(batch_size=batch_size, device="cpu", read="post")
-    return Probing("filters", Filters(preprocessing), items, probe, ["units"], run=run, **options)
+    return ProbeStatistics(
+        "filters", Filters(preprocessing), items, probe, ["units"], run=run, **options
+    )
 
 
 def units(*rows, network="filters", layer="units"):
@@ -144,7 +146,7 @@ def random_maps(images=10, units=7, side=6, seed=0):
 
 def tally(planes, maps, thresholds, parts):
     of = np.array([netdissect.categories(CONCEPTS).index(c.category) for c in CONCEPTS])
-    made = netdissect.ByCategory(thresholds, of)
+    made = netdissect.CategoryOverlap(thresholds, of)
     for ids in parts:
         made.update(ids, maps[ids], planes[ids])
     return made
@@ -203,7 +205,7 @@ def test_hand_built_filters_are_named(probing):
 
 def test_answers_are_clean_names_with_ious(probing):
     rows = units(3, 0, 5, 4)
-    context = Context(probings={"filters": probing})
+    context = Context(probe_statistics={"filters": probing})
     answers = baselines.run(baselines.get("netdissect"), rows, context)
     assert [answer.text for answer in answers[:2]] == ["yellow", "red"]
     assert answers[0].senses == (("yellow", 1.0),)
@@ -215,7 +217,7 @@ def test_answers_are_clean_names_with_ious(probing):
 
 
 def test_formulas_are_named_too(probing):
-    context = Context(probings={"filters": probing})
+    context = Context(probe_statistics={"filters": probing})
     answers = baselines.run(baselines.get("compexp"), units(4, 1, 5), context)
     assert answers[0].senses == (("green or blue", 1.0),)
     assert answers[1].senses == (("green", 1.0),)
@@ -233,26 +235,26 @@ def test_formulas_are_named_too(probing):
 @pytest.mark.parametrize("name", ["netdissect", "compexp"])
 def test_the_contract(probing, name):
     rows = units(*range(6))
-    context = Context(probings={"filters": probing})
+    context = Context(probe_statistics={"filters": probing})
     answers = baselines.run(baselines.get(name), rows, context)
     backwards = rows.select(range(5, -1, -1))
     assert baselines.run(baselines.get(name), backwards, context, batch_size=2) == answers[::-1]
     for batch_size in (1, 24):
-        other = Context(probings={"filters": filters(Painted(), batch_size)})
+        other = Context(probe_statistics={"filters": filters(Painted(), batch_size)})
         assert baselines.run(baselines.get(name), rows, other, batch_size=1) == answers
     with pytest.raises(InputError, match="not at hand"):
-        baselines.run(baselines.get(name), rows, Context(probings={"other": probing}))
+        baselines.run(baselines.get(name), rows, Context(probe_statistics={"other": probing}))
     with pytest.raises(InputError, match="not among the units"):
         baselines.run(baselines.get(name), units(6), context)
 
 
 def test_what_was_counted_is_read_from_the_cache(tmp_path, probing):
     made = netdissect.dissect(filters(Painted(), cache=tmp_path))
-    activity = formula_search.activities(filters(Painted(), cache=tmp_path))["units"]
+    activity = formula_search.count_concept_sets(filters(Painted(), cache=tmp_path))["units"]
     again = filters(Painted(), cache=tmp_path)
     again._compute = None  # nothing is computed
     assert netdissect.dissect(again) == made == netdissect.dissect(probing)
-    for name, values in vars(formula_search.activities(again)["units"]).items():
+    for name, values in vars(formula_search.count_concept_sets(again)["units"]).items():
         assert np.array_equal(values, vars(activity)[name])
 
 
@@ -367,7 +369,7 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
     model = Random()
     run = RunConfig(batch_size=3, device="cpu")
     found = netdissect.dissect(
-        Probing("random", model, items, probe, ["units"], run=run), quantile
+        ProbeStatistics("random", model, items, probe, ["units"], run=run), quantile
     )["units"]
     with torch.no_grad():
         maps = model(torch.stack([items[i]["image"] for i in range(8)])).numpy()
@@ -389,10 +391,10 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
 @pytest.mark.slow
 def test_units_of_mini_networks_are_named_by_their_concepts():
     """Planted concepts, and pairs of them joined by AND; units are no exact masks of them."""
-    from baselines.shared.probe_statistics import of_mini
+    from baselines.shared.probe_statistics import mini_probe_statistics
     from milannotations.synthetic import networks
 
-    context = Context(probings=of_mini())
+    context = Context(probe_statistics=mini_probe_statistics())
     planted = [each for each in networks.plan() if each.formula.operator in ("IS", "AND")]
     singles = [each for each in planted if each.formula.operator == "IS"][:60]
     pairs = [each for each in planted if each.formula.operator == "AND"][:60]
@@ -456,7 +458,7 @@ def test_real_networks_detect_more_than_among_shuffled_labels(real, model, weigh
     for each in (probe, *(Shuffled(probe, seed) for seed in range(5))):
         items = ProbeItems(each, loaded.preprocessing)
         run = RunConfig(missing=loaded.missing)
-        probing = Probing(model, loaded.model, items, each, [layer], run=run)
+        probing = ProbeStatistics(model, loaded.model, items, each, [layer], run=run)
         probing._kept |= kept  # the pictures are the same, and so are the thresholds
         probing.thresholds()
         kept = dict(probing._kept)

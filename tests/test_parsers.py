@@ -83,7 +83,7 @@ def _edition(path):
 
 def _account(path):
     said = path.parent / "said.csv"
-    return provenance.beside(said, sha256(said))
+    return provenance.read_account(said, sha256(said))
 
 
 PARSERS = {

@@ -12,7 +12,7 @@ from PIL import Image
 import baselines
 import leaderboard
 from baselines import Account, Subject
-from baselines.framework.provenance import SUFFIX, beside
+from baselines.framework.provenance import SUFFIX, read_account
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said(place, tmp_path, capsys, said, error):
 def test_several_networks_are_not_one_subject():
     subject = Subject(FACTORY, "mini")
     with pytest.raises(InputError, match="is one network, and the units are of 2"):
-        subject.probings([Unit("a", "x", 0), Unit("b", "x", 0)])
+        subject.probe_statistics([Unit("a", "x", 0), Unit("b", "x", 0)])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_several_networks_are_not_one_subject():
     ],
 )
 def test_options_have_the_types_of_create(given, made):
-    assert baselines.options_of("captioner", given) == made
+    assert baselines.parse_options("captioner", given) == made
 
 
 def test_options_of_a_file_without_types(write_file):
@@ -171,20 +171,20 @@ def test_options_of_a_file_without_types(write_file):
         "from baselines import MethodSpec\nSPEC = MethodSpec('own', '1', 'method', 'Own')\n"
         "def create(a=1, b='x'):\n    raise SystemExit\n",
     )
-    assert baselines.options_of(str(path), ["a=2", "b=two"]) == {"a": 2, "b": "two"}
+    assert baselines.parse_options(str(path), ["a=2", "b=two"]) == {"a": 2, "b": "two"}
 
 
 def test_an_account_is_of_its_file_alone(tmp_path):
     path = tmp_path / "said.csv"
     path.write_text("network,layer,unit,description\n")
     where = Account(seed=3, n_units=4, seconds=2.0, tokens_in=8).write(path)
-    found = beside(path, sha256(path))
+    found = read_account(path, sha256(path))
     assert (found["seed"], found["a_unit"]["seconds"], found["a_unit"]["tokens_in"]) == (3, 0.5, 2)
-    assert beside(path, "another") is None
-    assert beside(tmp_path / "other.csv", "") is None
+    assert read_account(path, "another") is None
+    assert read_account(tmp_path / "other.csv", "") is None
     where.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
-        beside(path, sha256(path))
+        read_account(path, sha256(path))
 
 
 def test_accounts_and_the_blind_control_go_into_records(tmp_path):

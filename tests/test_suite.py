@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import baselines
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from leaderboard import metrics, run_methods
 from leaderboard import score as score_of
 from leaderboard.cli import main
@@ -45,7 +45,7 @@ def judged(world):
     def judge(name, seed=0, shown=units):
         context = contexts.setdefault(seed, baselines.Context(seed=seed, training=training))
         said = baselines.run(baselines.get(name), shown, context)
-        described = predictions.from_descriptions(zip(keys(units), said, strict=True))
+        described = predictions.from_descriptions(zip(unit_keys(units), said, strict=True))
         settings = ScoreConfig(seed=seed, draws=FEW.draws)
         made = score_of(described, known, built, split="test", method=name, settings=settings)
         return {full.partition("@")[0]: made.record.scores[full] for full in built}, made

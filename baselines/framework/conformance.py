@@ -12,7 +12,7 @@ from typing import Any
 from baselines.framework.context import Context
 from baselines.framework.method import Description, Method
 from baselines.framework.registry import get
-from baselines.framework.run import context_of, keys, open_training, open_units, run
+from baselines.framework.run import make_context, open_training, open_units, run, unit_keys
 from milannotations.errors import InputError
 from milannotations.utils.check_result import CheckResult
 
@@ -50,7 +50,7 @@ def _checks(method: Method, seed: int) -> Iterator[CheckResult]:
     training = open_training("mini") if "training" in spec.requires else None
 
     def context() -> Context:
-        return context_of(spec, units, training, None, seed)
+        return make_context(spec, units, training, None, seed)
 
     lacking = [name for name in ("title", "version", "license") if not getattr(spec, name)]
     yield CheckResult.of(
@@ -117,7 +117,7 @@ def _units() -> Any:
     """Return three test units of each layer, one without a region among them where there is one."""
     units = open_units("mini", split="test")
     layers: dict[tuple[str, str], list[int]] = {}
-    for i, unit in enumerate(keys(units)):
+    for i, unit in enumerate(unit_keys(units)):
         layers.setdefault(unit[:2], []).append(i)
     chosen = [i for own in layers.values() for i in own[: UNITS // len(layers)]]
     return units.select(sorted(chosen))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from baselines.framework.method import TAUGHT
+from baselines.framework.columns import TRAINING_COLUMNS
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
@@ -16,12 +16,12 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from PIL import Image
 
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
 
-CHUNK = 32
+ENCODE_BATCH = 32
 """Pictures that are encoded together."""
 
-BUDGET = 2**29
+ENCODED_BYTES = 2**29
 """Bytes of encoded pictures that are kept for each encoder."""
 
 Made = TypeVar("Made")
@@ -35,7 +35,7 @@ class Context:
         training: `datasets.Dataset` of units with descriptions, or None.
         networks: functions by name of a network; each takes pictures and returns
             {layer: activations (picture, unit, h, w)}.
-        probings: networks on probe data sets, by name of the network.
+        probe_statistics: networks on probe data sets, by name of the network.
 
     Attributes:
         chosen_on: by network, the probe pictures (with their digest) and the network that were
@@ -48,12 +48,12 @@ class Context:
         seed: int = 0,
         training: Any | None = None,
         networks: Mapping[str, Callable[[Any], Mapping[str, Any]]] | None = None,
-        probings: Mapping[str, Probing] | None = None,
+        probe_statistics: Mapping[str, ProbeStatistics] | None = None,
     ) -> None:
         self._seed = seed
         self._training = training
         self._networks = dict(networks or {})
-        self._probings = dict(probings or {})
+        self._probe_statistics = dict(probe_statistics or {})
         self.chosen_on: dict[str, dict[str, Any]] = {}
         self._made: dict[Any, Any] = {}
         self._encoded: dict[str, OrderedDict[bytes, tuple[Any, ...]]] = {}
@@ -69,18 +69,18 @@ class Context:
 
     @property
     def has_activations(self) -> bool:
-        return bool(self._networks or self._probings)
+        return bool(self._networks or self._probe_statistics)
 
     @cached_property
     def training(self) -> Any:
-        """Training units, a `datasets.Dataset` with the columns `TAUGHT`.
+        """Training units, a `datasets.Dataset` with the columns `TRAINING_COLUMNS`.
 
         Raises:
             InputError: there are none.
         """
         if self._training is None:
             raise InputError("There is no training edition. Give one: training=EDITION.")
-        return self._training.select_columns(list(TAUGHT))
+        return self._training.select_columns(list(TRAINING_COLUMNS))
 
     @cached_property
     def descriptions(self) -> tuple[tuple[Unit, str], ...]:
@@ -110,7 +110,7 @@ class Context:
         text = "/".join(map(str, (*key, self.seed)))
         return int(hashlib.sha256(text.encode()).hexdigest(), 16) % below
 
-    def once(self, key: object, make: Callable[[], Made]) -> Made:
+    def cached(self, key: object, make: Callable[[], Made]) -> Made:
         """Return what `make` returned when this key was first asked for.
 
         For what serves all batches: an index of the training units, a fitted table.
@@ -130,12 +130,12 @@ class Context:
         """Return what an encoder makes of each picture; a picture seen before is not made again.
 
         Pictures are the same if their bytes are, in whatever unit they stand. Up to
-        `BUDGET` bytes are remembered, the latest used.
+        `ENCODED_BYTES` bytes are remembered, the latest used.
 
         Args:
-            pictures: undecoded: {"bytes": ..., "path": ...} (`undecoded`).
+            pictures: undecoded: {"bytes": ..., "path": ...} (`encoded_exemplars`).
             encoder: name or digest; equal ones, equal results.
-            make: takes up to `CHUNK` RGB pictures, returns arrays or tensors whose
+            make: takes up to `ENCODE_BATCH` RGB pictures, returns arrays or tensors whose
                 first axis is the picture.
 
         Returns:
@@ -148,8 +148,8 @@ class Context:
         found = {key: kept[key] for key in keys if key in kept}
         new = {key: p for key, p in zip(keys, pictures, strict=True) if key not in found}
         decode, names = Image().decode_example, list(new)
-        for start in range(0, len(names), CHUNK):
-            part = names[start : start + CHUNK]
+        for start in range(0, len(names), ENCODE_BATCH):
+            part = names[start : start + ENCODE_BATCH]
             arrays = make([decode(dict(new[key])).convert("RGB") for key in part])
             for place, key in enumerate(part):
                 # copies: a slice would keep the whole chunk alive
@@ -158,7 +158,7 @@ class Context:
             kept[key] = found[key]
             kept.move_to_end(key)
         size = sum(array.nbytes for arrays in kept.values() for array in arrays)
-        while size > BUDGET:
+        while size > ENCODED_BYTES:
             size -= sum(array.nbytes for array in kept.popitem(last=False)[1])
         return [found[key] for key in keys]
 
@@ -177,25 +177,25 @@ class Context:
             )
         return self._networks[network](images)
 
-    def probing(self, network: str) -> Probing:
+    def probe_statistics(self, network: str) -> ProbeStatistics:
         """Return a network on a probe data set: what its units do on pictures of known concepts.
 
         Raises:
             InputError: the network, or its probe data set, is not at hand.
         """
-        if network not in self._probings:
+        if network not in self._probe_statistics:
             raise InputError(
                 f"The network '{network}' on a probe data set is not at hand (at hand: "
-                f"{', '.join(self._probings) or 'none'}). Give both: --subject MODEL --probe "
-                "PROBE, or baselines.Context(probings={'NAME': Probing(...)})."
+                f"{', '.join(self._probe_statistics) or 'none'}). Give both: --subject MODEL "
+                "--probe PROBE, or Context(probe_statistics={'NAME': ProbeStatistics(...)})."
             )
-        found = self._probings[network]
+        found = self._probe_statistics[network]
         if network not in self.chosen_on:
             self.chosen_on[network] = dict(found.source)
         return found
 
 
-def undecoded(units: Any) -> Iterator[dict[str, Any]]:
+def encoded_exemplars(units: Any) -> Iterator[dict[str, Any]]:
     """Yield the images and masks of each unit as {"bytes": ..., "path": ...}, or null lists.
 
     Args:

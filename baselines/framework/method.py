@@ -6,13 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from baselines.framework.columns import VISIBLE_COLUMNS
+from baselines.framework.context import Context
 from milannotations import schema
 from milannotations.published.annotations import has_words
-
-if TYPE_CHECKING:
-    from baselines.framework.context import Context
 
 Kind = Literal["floor", "method", "reference"]
 Status = Literal["ok", "abstained", "failed"]
@@ -27,15 +26,6 @@ REQUIREMENTS = {
     "truth": "the answer itself (references alone)",
 }
 """What a method may need beyond the exemplars."""
-
-ANSWERS = ("descriptions", "annotator_ids", "truth", "truth_formula", "duplicate_of", "seen")
-"""Columns that a method does not see of the units it describes."""
-
-VISIBLE = tuple(name for name in schema.COLUMNS if name not in ANSWERS)
-"""Columns that it does see."""
-
-TAUGHT = (*VISIBLE, "descriptions", "annotator_ids")
-"""Columns of the training units: what people wrote is there, planted truths are not."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ class MethodSpec:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the method sees of the units it describes."""
-        return schema.COLUMNS if "truth" in self.requires else VISIBLE
+        return schema.COLUMNS if "truth" in self.requires else VISIBLE_COLUMNS
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -64,7 +64,7 @@ class Account:
         return target
 
 
-def beside(predictions: str | os.PathLike[str], digest: str) -> Mapping[str, Any] | None:
+def read_account(predictions: str | os.PathLike[str], digest: str) -> Mapping[str, Any] | None:
     """Return the account beside a file of predictions; None if there is none, or of another file.
 
     Args:

@@ -22,7 +22,7 @@ from typing import Any, get_args, get_type_hints
 from baselines.framework.method import Kind, Method, MethodSpec
 from milannotations.errors import InputError, did_you_mean
 
-GROUP = "milan.methods"
+ENTRY_POINT_GROUP = "milan.methods"
 """Entry points of other packages; each names a module, or any object with SPEC and create."""
 
 
@@ -79,7 +79,7 @@ def get(name: str, /, **options: Any) -> Method:
     return method
 
 
-def options_of(name: str, given: Sequence[str]) -> dict[str, Any]:
+def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:
     """Return options written as `NAME=VALUE`, each of the type that `create` says it has.
 
     Args:
@@ -91,7 +91,7 @@ def options_of(name: str, given: Sequence[str]) -> dict[str, Any]:
         InputError: no such option; a value of another type.
 
     Example:
-        >>> options_of("captioner", ["lam=0.3", "show=crops", "pmi=true"])
+        >>> parse_options("captioner", ["lam=0.3", "show=crops", "pmi=true"])
         {'lam': 0.3, 'show': 'crops', 'pmi': True}
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -160,7 +160,9 @@ def _folder_names() -> list[str]:
     """Return the names of this folder's modules as methods are called, with dashes."""
     import baselines
 
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(baselines.__path__)]
+    modules = pkgutil.iter_modules(baselines.__path__)
+    # packages (framework, shared) hold what methods are made of
+    return [module.name.replace("_", "-") for module in modules if not module.ispkg]
 
 
 def _folder_module(name: str) -> Any:
@@ -170,7 +172,7 @@ def _folder_module(name: str) -> Any:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _file_module(name: str) -> Any:

@@ -18,7 +18,7 @@ from milannotations.schema import Unit
 from milannotations.utils.files import replacing
 
 
-class Journal:
+class DescriptionLog:
     """Keeps answers in a file.
 
     Args:
@@ -66,7 +66,7 @@ def _line(answers: Sequence[Description]) -> str:
     return json.dumps([(answer.senses, answer.status) for answer in answers])
 
 
-def asked_of(
+def resume_key(
     spec: MethodSpec, options: Mapping[str, Any], seed: int, units: Sequence[Unit], data: str
 ) -> dict[str, Any]:
     """Return what answers depend on, as JSON.

@@ -13,16 +13,16 @@ from baselines.framework.context import Context
 from baselines.framework.method import Description, Method, MethodSpec
 from baselines.framework.provenance import Account
 from baselines.framework.registry import get
-from baselines.framework.resume import Journal, asked_of
+from baselines.framework.resume import DescriptionLog, resume_key
 from baselines.shared.subject import Subject
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 from milannotations.utils.progress import progress_bar
 
-BATCH = 256
+BATCH_SIZE = 256
 """Units described at a time: those that share pictures share the work of encoding them."""
 
-EXEMPLARS = ("images", "masks", "source_ids", "activations", "threshold")
+EXEMPLAR_COLUMNS = ("images", "masks", "source_ids", "activations", "threshold")
 """Columns that `shuffled_exemplars` moves."""
 
 
@@ -39,9 +39,9 @@ def describe(
     subject: Subject | None = None,
     blind: bool = False,
     seed: int = 0,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
-    journal: Journal | None = None,
+    journal: DescriptionLog | None = None,
     account: Account | None = None,
 ) -> list[tuple[Unit, Description]]:
     """Describe the units of an edition.
@@ -80,11 +80,11 @@ def describe(
     units = open_units(edition, config=config, split=split, network=network, layers=layers)
     learns = "training" in method.spec.requires
     learn_from = open_training(training or edition, config) if learns else None
-    context = context_of(method.spec, units, learn_from, subject, seed)
-    members, known = keys(units), []
+    context = make_context(method.spec, units, learn_from, subject, seed)
+    members, known = unit_keys(units), []
     if journal is not None:
         data = f"{training or ''} {subject or ''} {'blind' * blind} {units._fingerprint}"
-        known = journal.open(asked_of(method.spec, named, seed, members, data))
+        known = journal.open(resume_key(method.spec, named, seed, members, data))
     account = account or Account()
     account.options = {name: str(value) for name, value in (options or {}).items()}
     account.blind, account.n_kept = blind, len(known)
@@ -107,7 +107,7 @@ def run(
     units: Any,
     context: Context | None = None,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
     keep: Callable[[list[Description]], Any] | None = None,
     account: Account | None = None,
@@ -140,7 +140,7 @@ def run(
     starts = range(0, len(units), batch_size)
     for start in progress_bar(starts, description=name, enabled=progress, unit="batch"):
         part = visible.select(range(start, min(start + batch_size, len(units))))
-        members = keys(part)
+        members = unit_keys(part)
         begun = time.perf_counter()
         try:
             with redirect_stdout(sys.stderr):  # what a method prints is no result of ours
@@ -163,7 +163,7 @@ def run(
     return answers
 
 
-def context_of(
+def make_context(
     spec: MethodSpec,
     units: Any,
     training: Any | None = None,
@@ -180,22 +180,24 @@ def context_of(
         seed: of every draw.
 
     Raises:
-        InputError: as `Subject.probings`.
+        InputError: as `Subject.probe_statistics`.
     """
-    probings = None
+    statistics = None
     if "activations" in spec.requires:
         if subject is not None:
-            probings = subject.probings(keys(units))
+            statistics = subject.probe_statistics(unit_keys(units))
         else:
             from milannotations.synthetic.networks import NETWORKS
 
-            named = dict.fromkeys(unit.network for unit in keys(units))
+            named = dict.fromkeys(unit.network for unit in unit_keys(units))
             if set(named) <= set(NETWORKS):
-                from baselines.shared.probe_statistics import of_mini
+                from baselines.shared.probe_statistics import mini_probe_statistics
 
-                probings = of_mini(list(named))
+                statistics = mini_probe_statistics(list(named))
     return Context(
-        seed=seed, training=training if "training" in spec.requires else None, probings=probings
+        seed=seed,
+        training=training if "training" in spec.requires else None,
+        probe_statistics=statistics,
     )
 
 
@@ -219,7 +221,7 @@ def open_units(
     made = loading.load(edition, config, split)
     units = concatenate_datasets(list(made.values())) if split is None else made
     wanted = [layers] if isinstance(layers, str) else list(layers)
-    members = keys(units)
+    members = unit_keys(units)
     for kind, asked, known in (
         ("network", [network] if network else [], [unit.network for unit in members]),
         ("layer", wanted, [unit.layer for unit in members]),
@@ -257,7 +259,7 @@ def open_training(edition: str | os.PathLike[str], config: str | None = None) ->
     return made.get("train")
 
 
-def keys(units: Any) -> list[Unit]:
+def unit_keys(units: Any) -> list[Unit]:
     """Return the key of each row of a dataset of units."""
     columns = (units[name] for name in ("network", "layer", "unit"))
     return [Unit(*key) for key in zip(*columns, strict=True)]
@@ -268,7 +270,7 @@ def shuffled_exemplars(units: Any, seed: int = 0) -> Any:
 
     The blind control: a method that looks at these pictures knows nothing of the
     unit, so its descriptions have no lift. Within each (network, layer) the columns
-    `EXEMPLARS` move by a random permutation. About one unit a layer keeps its own: if
+    `EXEMPLAR_COLUMNS` move by a random permutation. About one unit a layer keeps its own: if
     none could, the expected lift would be -1/(n - 1) of the method's own instead of 0.
 
     Args:
@@ -281,7 +283,7 @@ def shuffled_exemplars(units: Any, seed: int = 0) -> Any:
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
-    draw, members = Context(seed=seed).draw, keys(units)
+    draw, members = Context(seed=seed).draw, unit_keys(units)
     if not members:
         return units
     layers: dict[tuple[str, str], list[int]] = {}
@@ -294,7 +296,7 @@ def shuffled_exemplars(units: Any, seed: int = 0) -> Any:
             source[i] = other
     rows = units.with_format("arrow")
     table, moved = rows[:], rows[source]
-    for name in EXEMPLARS:
+    for name in EXEMPLAR_COLUMNS:
         table = table.set_column(table.column_names.index(name), name, moved[name])
     return Dataset(InMemoryTable(table), info=units.info.copy(), split=units.split)
 
@@ -309,7 +311,7 @@ def _check_supplied(method: Method, context: Context) -> None:
     if "activations" in method.spec.requires and not context.has_activations:
         raise InputError(
             f"'{name}' needs the network's activations on probe images. Give both: --subject MODEL "
-            "--probe PROBE, or baselines.Context(probings={name: Probing(...)})."
+            "--probe PROBE, or baselines.Context(probe_statistics={name: ProbeStatistics(...)})."
         )
 
 

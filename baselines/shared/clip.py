@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KINDS = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 """Types of models that are read, and their classes in transformers."""
 
-USUAL = "openai/clip-vit-base-patch16"
+EXAMPLE_MODEL = "openai/clip-vit-base-patch16"
 """The model of CLIP-Dissect's paper."""
 
 PICTURES, TEXTS = 32, 256
@@ -45,14 +45,14 @@ class TextImageModel(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def images(self, pictures: Iterable[Image.Image]) -> Tensor:
+    def embed_images(self, pictures: Iterable[Image.Image]) -> Tensor:
         """Return vectors of pictures, float32 (picture, e); their similarities are products."""
 
-    def texts(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Return vectors of texts, float32 (text, e)."""
 
 
-class TextImage:
+class ClipModel:
     """A CLIP or SigLIP of transformers; vectors have length 1 and are on the CPU.
 
     Pictures go in as the model's own image processor makes them, texts as its tokenizer does:
@@ -96,7 +96,7 @@ class TextImage:
         *,
         device: str | torch.device | None = None,
         cache: str | Path | None = None,
-    ) -> TextImage:
+    ) -> ClipModel:
         """Return the model of a folder, or of a name on the hub.
 
         Args:
@@ -116,14 +116,14 @@ class TextImage:
         where = str(name)
         expected = (
             "a folder that save_pretrained of a CLIP or SigLIP and of its processor both wrote, or "
-            f"a name on the hub such as {USUAL}"
+            f"a name on the hub such as {EXAMPLE_MODEL}"
         )
         with expecting("text-image model", where, expected):
             kind = transformers.AutoConfig.from_pretrained(where).model_type
             if kind not in KINDS:
                 raise InputError(
                     f"{where} is a model of type '{kind}'; expected a whole CLIP or SigLIP, of "
-                    f"texts and pictures ({', '.join(KINDS)}), such as {USUAL}."
+                    f"texts and pictures ({', '.join(KINDS)}), such as {EXAMPLE_MODEL}."
                 )
             of_kind = getattr(transformers, KINDS[kind])
             model, info = of_kind.from_pretrained(where, output_loading_info=True)
@@ -144,8 +144,8 @@ class TextImage:
         pixels = {k: str(v) for k, v in self.processor.to_dict().items() if "name_or" not in k}
         return content_key(network_digest(self.model), words, pixels, self.context)
 
-    def images(self, pictures: Iterable[Image.Image]) -> Tensor:
-        """Return vectors of pictures, float32 (picture, e); see `TextImageModel.images`."""
+    def embed_images(self, pictures: Iterable[Image.Image]) -> Tensor:
+        """Return vectors of pictures, float32 (picture, e); see `TextImageModel.embed_images`."""
 
         def keyed() -> Iterator[tuple[bytes, Any]]:
             for picture in pictures:
@@ -154,8 +154,8 @@ class TextImage:
 
         return self._vectors("images", keyed(), PICTURES)
 
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors of texts, float32 (text, e); see `TextImageModel.texts`."""
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return vectors of texts, float32 (text, e); see `TextImageModel.embed_texts`."""
         keyed = ((hashlib.sha256(text.encode()).digest(), text) for text in texts)
         return self._vectors("texts", keyed, TEXTS)
 

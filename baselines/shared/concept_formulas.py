@@ -18,7 +18,7 @@ OPERATORS: tuple[Operator, ...] = ("OR", "AND", "AND NOT")
 Step = tuple[Operator, int]
 
 
-class Formula(NamedTuple):
+class ConceptFormula(NamedTuple):
     """A concept, and how further ones are joined to it, one by one.
 
     Attributes:
@@ -26,7 +26,7 @@ class Formula(NamedTuple):
         steps: (operator, place of a concept): what stands before, joined with the concept.
 
     Example:
-        >>> formula = Formula(0, (("OR", 1), ("AND NOT", 2)))
+        >>> formula = ConceptFormula(0, (("OR", 1), ("AND NOT", 2)))
         >>> print(formula.symbols(["dog", "cat", "water"]))
         ((dog OR cat) AND NOT water)
         >>> print(formula.words(["dog", "cat", "water"]))
@@ -46,16 +46,16 @@ class Formula(NamedTuple):
         """Places of its concepts, in order."""
         return (self.first, *(concept for _, concept in self.steps))
 
-    def then(self, operator: Operator, concept: int) -> Formula:
+    def append(self, operator: Operator, concept: int) -> ConceptFormula:
         """Return the formula with one more concept."""
-        return Formula(self.first, (*self.steps, (operator, concept)))
+        return ConceptFormula(self.first, (*self.steps, (operator, concept)))
 
-    def normal(self) -> Formula:
+    def normalize(self) -> ConceptFormula:
         """Return the formula with what may change places in order: equal ones become equal.
 
         Example:
-            >>> Formula(3, (("AND NOT", 0), ("AND", 1))).normal()
-            Formula(first=1, steps=(('AND', 3), ('AND NOT', 0)))
+            >>> ConceptFormula(3, (("AND NOT", 0), ("AND", 1))).normalize()
+            ConceptFormula(first=1, steps=(('AND', 3), ('AND NOT', 0)))
         """
         first, steps = self.first, list[Step]()
         for run in self._runs():
@@ -65,7 +65,7 @@ class Formula(NamedTuple):
                 run = sorted([(operator, first), *run], key=_order)
                 first, run = run[0][1], run[1:]
             steps += sorted(run, key=_order)
-        return Formula(first, tuple(steps))
+        return ConceptFormula(first, tuple(steps))
 
     def mask(self, masks: Any) -> Any:
         """Return where the formula holds.
@@ -77,12 +77,12 @@ class Formula(NamedTuple):
         Example:
             >>> import numpy as np
             >>> masks = np.array([[True, True, False], [False, True, True]])
-            >>> Formula(0, (("AND NOT", 1),)).mask(masks).tolist()
+            >>> ConceptFormula(0, (("AND NOT", 1),)).mask(masks).tolist()
             [True, False, False]
         """
         found = masks[self.first]
         for operator, concept in self.steps:
-            found = join(found, operator, masks[concept])
+            found = join_masks(found, operator, masks[concept])
         return found
 
     def symbols(self, names: Sequence[str]) -> str:
@@ -93,24 +93,24 @@ class Formula(NamedTuple):
         return text
 
     def words(self, names: Sequence[str]) -> str:
-        """Return the formula as one would say it, names cleaned (`readable`).
+        """Return the formula as one would say it, names cleaned (`readable_name`).
 
         A comma stands where OR and AND meet, so that there is one way to read it.
 
         Example:
             >>> names = ["red-c", "swimming_pool", "dog", "cat"]
-            >>> Formula(0, (("AND", 1),)).words(names)
+            >>> ConceptFormula(0, (("AND", 1),)).words(names)
             'red and swimming pool'
-            >>> Formula(2, (("OR", 3), ("OR", 0))).words(names)
+            >>> ConceptFormula(2, (("OR", 3), ("OR", 0))).words(names)
             'dog, cat or red'
-            >>> Formula(2, (("OR", 3), ("AND", 0))).words(names)
+            >>> ConceptFormula(2, (("OR", 3), ("AND", 0))).words(names)
             'dog or cat, and red'
         """
-        text = readable(names[self.first])
+        text = readable_name(names[self.first])
         for place, run in enumerate(self._runs()):
             comma = "," * (place > 0)
             if run[0][0] == "OR":
-                said = [readable(names[concept]) for _, concept in run]
+                said = [readable_name(names[concept]) for _, concept in run]
                 if place == 0:
                     said = [text, *said]
                     text = " or ".join([", ".join(said[:-1]), said[-1]])
@@ -118,7 +118,7 @@ class Formula(NamedTuple):
                     text += "".join(f"{comma} or {each}" for each in said)
                 continue
             for operator, concept in run:
-                text += f"{comma} {operator.lower()} {readable(names[concept])}"
+                text += f"{comma} {operator.lower()} {readable_name(names[concept])}"
                 comma = ""
         return text
 
@@ -128,14 +128,14 @@ class Formula(NamedTuple):
             yield list(run)
 
 
-def join(mask: Any, operator: Operator, other: Any) -> Any:
+def join_masks(mask: Any, operator: Operator, other: Any) -> Any:
     """Return a mask joined with another."""
     if operator == "OR":
         return mask | other
     return mask & other if operator == "AND" else mask & ~other
 
 
-def readable(name: str) -> str:
+def readable_name(name: str) -> str:
     """Return a concept's name as one would say it: without its category's suffix in Broden.
 
     Example:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.shared.concept_formulas import OPERATORS, Formula
+from baselines.shared.concept_formulas import OPERATORS, ConceptFormula
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
     from milannotations.exemplars.tallies.validation import Shape
 
 QUANTILE = 0.995
@@ -45,19 +45,23 @@ LOW = (1 << 32) - 1
 Counts = NDArray[np.int64]
 
 
-def activities(probing: Probing, quantile: float = QUANTILE) -> dict[str, Activity]:
+def count_concept_sets(
+    probing: ProbeStatistics, quantile: float = QUANTILE
+) -> dict[str, ConceptSetCounts]:
     """Return where the units of all layers are active, by what is there, in one pass."""
     size = tuple(probing.items.size)
-    return probing.second(f"active {size}", lambda t: Active(t, size), quantile)
+    return probing.run_thresholded_tally(
+        f"active {size}", lambda t: ConceptSetTally(t, size), quantile
+    )
 
 
 # ---- the search
 
 
-class Found(NamedTuple):
+class BestFormula(NamedTuple):
     """A formula, its intersection over union with a unit, how many formulas were looked at."""
 
-    formula: Formula
+    formula: ConceptFormula
     iou: float
     seen: int
 
@@ -65,7 +69,7 @@ class Found(NamedTuple):
 class _Kept(NamedTuple):
     """A formula, with the positions where it holds: where the unit is active, and of all."""
 
-    formula: Formula
+    formula: ConceptFormula
     iou: float
     inside: int
     area: int
@@ -74,7 +78,7 @@ class _Kept(NamedTuple):
 class _Joined(NamedTuple):
     """A formula joined with each concept: (operator, concept) each; an IoU of -1 is none."""
 
-    parent: Formula
+    parent: ConceptFormula
     ious: NDArray[np.float64]
     insides: Counts
     areas: Counts
@@ -90,7 +94,7 @@ class _Joined(NamedTuple):
         width = self.ious.shape[1]
         return [
             _Kept(
-                self.parent.then(OPERATORS[place // width], place % width).normal(),
+                self.parent.append(OPERATORS[place // width], place % width).normalize(),
                 float(flat[place]),
                 int(self.insides.flat[place]),
                 int(self.areas.flat[place]),
@@ -99,7 +103,7 @@ class _Joined(NamedTuple):
         ]
 
 
-class Search:
+class FormulaSearch:
     """Formulas for the units of a layer.
 
     A concept stands in a formula once. A join that gives what one of the two is already is none
@@ -112,7 +116,7 @@ class Search:
     """
 
     def __init__(
-        self, activity: Activity, concepts: int, chosen: Sequence[int] | None = None
+        self, activity: ConceptSetCounts, concepts: int, chosen: Sequence[int] | None = None
     ) -> None:
         from scipy.sparse import csr_array
 
@@ -126,9 +130,9 @@ class Search:
         self._holds = holds if chosen is None else holds[:, self._chosen]
         self._columns = self._holds.tocsc()
         self._areas: Counts = activity.areas @ self._holds
-        self._shared: dict[Formula, Counts] = {}
+        self._shared: dict[ConceptFormula, Counts] = {}
 
-    def beam(self, unit: int, length: int = LENGTH, beam: int = BEAM) -> Found | None:
+    def beam(self, unit: int, length: int = LENGTH, beam: int = BEAM) -> BestFormula | None:
         """Return the best formula that a beam search finds.
 
         Of equally good ones, it is the shortest, then the first by concepts.
@@ -146,14 +150,14 @@ class Search:
         seen = len(self._chosen)
         for size in range(2, length + 1):
             parents = [each for each in best if each.formula.length == size - 1]
-            news: dict[Formula, _Kept] = {}
+            news: dict[ConceptFormula, _Kept] = {}
             for joined in view.joined(parents):
                 seen += int((joined.ious >= 0).sum())
                 news |= {each.formula: each for each in joined.best(beam)}
             best = sorted([*best, *news.values()], key=_rank)[:beam]
         return self._found(best, seen)
 
-    def exact(self, unit: int, length: int = 2) -> Found | None:
+    def exact(self, unit: int, length: int = 2) -> BestFormula | None:
         """Return the best formula of all up to a length, 3 at most; a beam may miss it.
 
         All formulas are looked at but those whose last join cannot help. Of the U positions of
@@ -175,7 +179,7 @@ class Search:
         best = [each for each in level if each.inside]
         seen = len(level)
         for _ in range(length - 2):
-            found: dict[Formula, _Kept] = {}
+            found: dict[ConceptFormula, _Kept] = {}
             for joined in view.joined(level):
                 found |= {each.formula: each for each in joined.best(None)}
             level = list(found.values())
@@ -196,12 +200,12 @@ class Search:
         rest = int(self._activity.areas.sum() - counts.sum())
         return _View(counts, self._holds[atoms], self._areas, rest, self._areas_with)
 
-    def _found(self, best: Sequence[_Kept], seen: int) -> Found | None:
+    def _found(self, best: Sequence[_Kept], seen: int) -> BestFormula | None:
         if not best:
             return None
         first, steps = best[0].formula
-        named = Formula(self._chosen[first], tuple((o, self._chosen[c]) for o, c in steps))
-        return Found(named, best[0].iou, seen)
+        named = ConceptFormula(self._chosen[first], tuple((o, self._chosen[c]) for o, c in steps))
+        return BestFormula(named, best[0].iou, seen)
 
     def _areas_with(self, parents: Sequence[_Kept]) -> list[Counts]:
         """Return the positions that are of both a formula and each concept, (concept,) each."""
@@ -234,7 +238,7 @@ class _View:
         """Return the concepts; those nowhere where the unit is only if asked for."""
         ious = self.inside / np.maximum(self.total + self.areas - self.inside, 1)
         return [
-            _Kept(Formula(i), float(ious[i]), int(self.inside[i]), int(self.areas[i]))
+            _Kept(ConceptFormula(i), float(ious[i]), int(self.inside[i]), int(self.areas[i]))
             for i in range(len(ious))
             if self.inside[i] or (empty and self.areas[i] and self.total)
         ]
@@ -271,7 +275,7 @@ def _three(own: int, others: Counts, both: Counts) -> Counts:
     return np.stack([own + others - both, both, own - both])
 
 
-def _truth(formula: Formula, columns: Any) -> NDArray[np.bool_]:
+def _truth(formula: ConceptFormula, columns: Any) -> NDArray[np.bool_]:
     """Return at which atoms a formula holds, of a matrix (atom, concept) by columns."""
     masks = {}
     for concept in formula.concepts:
@@ -283,7 +287,7 @@ def _truth(formula: Formula, columns: Any) -> NDArray[np.bool_]:
     return made
 
 
-def _rank(kept: _Kept) -> tuple[float, int, Formula]:
+def _rank(kept: _Kept) -> tuple[float, int, ConceptFormula]:
     """Order formulas: the best first; of equals the shortest, then the first by concepts."""
     return -kept.iou, kept.formula.length, kept.formula
 
@@ -292,7 +296,7 @@ def _rank(kept: _Kept) -> tuple[float, int, Formula]:
 
 
 @dataclass(frozen=True)
-class Activity:
+class ConceptSetCounts:
     """Where units are active, by what is there.
 
     An atom is all that is at a position: a set of concepts, none included.
@@ -319,7 +323,7 @@ class Activity:
         return self.atoms[part], self.counts[part]
 
 
-class Active:
+class ConceptSetTally:
     """Where each unit is above its threshold, counted by what is there: a tally.
 
     Activations are upsampled to the size of the label planes as `exemplars.masks` does. See
@@ -413,7 +417,7 @@ class Active:
         units, atoms = other._keys >> 32, other._keys & LOW
         self._wait((units << 32) | places[atoms], other._counts)
 
-    def result(self) -> Activity:
+    def result(self) -> ConceptSetCounts:
         """Return the counts; the same for the same images. See `Tally.result`."""
         if self._shape is None:
             raise InputError("No image was seen, so no unit was active.")
@@ -426,7 +430,7 @@ class Active:
         by_key = keys.argsort()
         keys = keys[by_key]
         lengths = [len(sets[i]) for i in order]
-        return Activity(
+        return ConceptSetCounts(
             np.cumsum([0, *lengths], dtype=np.int64),
             np.array([concept - 1 for i in order for concept in sets[i]], np.int64),
             np.array([self._areas[i] for i in order], np.int64),
@@ -456,7 +460,9 @@ class Active:
             return
         units, h, w = state["shape"]
         self._shape = (units, h, w)
-        found = Activity(**{name: state[name].numpy() for name in Activity.__annotations__})
+        found = ConceptSetCounts(
+            **{name: state[name].numpy() for name in ConceptSetCounts.__annotations__}
+        )
         numbers = (found.concepts + 1).astype(np.int32)
         for i, area in enumerate(found.areas.tolist()):
             self._place(numbers[found.starts[i] : found.starts[i + 1]].tobytes(), area)

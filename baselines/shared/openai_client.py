@@ -67,7 +67,7 @@ class Answer:
     ids: tuple[int, ...] = ()
 
 
-class Score(NamedTuple):
+class LogProbability(NamedTuple):
     """Log p of a given text, or None; the tokens that were read; why there is none."""
 
     log_p: float | None
@@ -75,7 +75,7 @@ class Score(NamedTuple):
     reason: str = ""
 
 
-class Endpoint:
+class ChatClient:
     """Asks one model at one address.
 
     Args:
@@ -126,7 +126,7 @@ class Endpoint:
         drawn = [{"temperature": 1, "seed": seed} for seed in range(1, n)]
         return [self._said(messages, how) for how in ({"temperature": 0}, *drawn)]
 
-    def log_p(self, pictures: Sequence[Image.Image], prompt: str, answer: Answer) -> Score:
+    def log_p(self, pictures: Sequence[Image.Image], prompt: str, answer: Answer) -> LogProbability:
         """Return log p(text | pictures, prompt).
 
         The text is given as the beginning of the model's own message, and the endpoint says how
@@ -146,7 +146,7 @@ class Endpoint:
         }
         found = self._ask(messages, how)
         if found is None:
-            return Score(None, reason="malformed")
+            return LogProbability(None, reason="malformed")
         told = found.get("prompt_logprobs")
         if not isinstance(told, list):
             raise InputError(
@@ -154,7 +154,7 @@ class Endpoint:
                 "has it), and pmi=True needs them. Leave pmi out, or name a model that runs here "
                 "(model=FOLDER, no url)."
             )
-        return Score(_tail(told, answer.text), _count(found, "prompt_tokens") or 0)
+        return LogProbability(_tail(told, answer.text), _count(found, "prompt_tokens") or 0)
 
     def _said(self, messages: list[dict[str, Any]], how: Mapping[str, Any]) -> Answer:
         found = self._ask(messages, how)
@@ -407,7 +407,7 @@ _OPENING = re.compile(
 )
 
 
-def cleaned(text: str) -> str:
+def clean_answer(text: str) -> str:
     """Return an answer without what stands around it: thoughts, quotes, marks, a full stop.
 
     Example:
@@ -430,7 +430,7 @@ def cleaned(text: str) -> str:
     return text
 
 
-def nonsense(text: str, max_words: int) -> str:
+def rejection_reason(text: str, max_words: int) -> str:
     """Return why a text describes nothing, or "".
 
     Example:

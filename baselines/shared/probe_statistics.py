@@ -30,7 +30,7 @@ QUANTILE = 0.995
 """Of a unit's activations: its threshold, in Network Dissection (Bau et al. 2017, section 3)."""
 
 
-class Probing:
+class ProbeStatistics:
     """What a network's units do on the pictures of a probe data set.
 
     Args:
@@ -85,7 +85,7 @@ class Probing:
             )
         return self.probe.concepts
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """Return a picture of the probe, whole."""
         return self.probe.image(i)
 
@@ -100,7 +100,7 @@ class Probing:
             found[i, numbers[numbers > 0] - 1] = True
         return found
 
-    def pooled(self, how: str = "mean") -> dict[str, Tensor]:
+    def pooled_activations(self, how: str = "mean") -> dict[str, Tensor]:
         """Return activations of whole pictures: by layer, float32 (image, unit).
 
         Args:
@@ -112,7 +112,7 @@ class Probing:
         """Return a quantile of each unit over all positions of all pictures: by layer, (unit,)."""
         return {label: own["quantile"] for label, own in self._first(quantile).items()}
 
-    def second(
+    def run_thresholded_tally(
         self, name: str, make: Callable[[Tensor], Tally], quantile: float = QUANTILE
     ) -> dict[str, Any]:
         """Return the result of a tally that needs thresholds, of every layer, in one pass.
@@ -128,7 +128,7 @@ class Probing:
         )
         return {label: own[name] for label, own in found.items()}
 
-    def tallied(self, name: str, make: Callable[[str], Tally]) -> dict[str, Any]:
+    def run_tally(self, name: str, make: Callable[[str], Tally]) -> dict[str, Any]:
         """Return the result of a tally that needs no thresholds, of every layer, in one pass.
 
         Args:
@@ -138,7 +138,7 @@ class Probing:
         found = self._pass(name, {name: make}, QUANTILE)
         return {label: own[name] for label, own in found.items()}
 
-    def rows(self, units: Sequence[Unit]) -> list[tuple[str, int]]:
+    def locate(self, units: Sequence[Unit]) -> list[tuple[str, int]]:
         """Return each unit's layer and its row in what this object returns.
 
         Raises:
@@ -239,7 +239,7 @@ class Probing:
         return self.cache.entry("statistics", self.source, layers, name, suffix=".pt")
 
 
-def of_mini(networks: Sequence[str] = ()) -> dict[str, Probing]:
+def mini_probe_statistics(networks: Sequence[str] = ()) -> dict[str, ProbeStatistics]:
     """Return the networks of the mini world on scenes of its probe data set, by name.
 
     Args:
@@ -254,14 +254,14 @@ def of_mini(networks: Sequence[str] = ()) -> dict[str, Probing]:
 
 
 @cache
-def _mini(name: str) -> Probing:
+def _mini(name: str) -> ProbeStatistics:
     from milannotations.exemplars import RunConfig
     from milannotations.synthetic.networks import NETWORKS, network
 
     made = network(name)
     items = _mini_items()
     layers = list(NETWORKS[name])
-    return Probing(name, made, items, items.probe, layers, run=RunConfig(batch_size=64))
+    return ProbeStatistics(name, made, items, items.probe, layers, run=RunConfig(batch_size=64))
 
 
 @cache

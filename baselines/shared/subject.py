@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baselines.shared.probe_statistics import Probing
+from baselines.shared.probe_statistics import ProbeStatistics
 from milannotations.errors import InputError
 from milannotations.schema import Unit
 
@@ -41,9 +41,9 @@ class Subject:
     device: str | None = None
     progress: bool = field(default=False, repr=False)
 
-    def probings(
+    def probe_statistics(
         self, units: Sequence[Unit], sampling: Callable[[Probe], Probe] | None = None
-    ) -> dict[str, Probing]:
+    ) -> dict[str, ProbeStatistics]:
         """Return the network on the probe data set, under the name that the units have for it.
 
         Args:
@@ -83,5 +83,7 @@ class Subject:
         )
         layers = list(dict.fromkeys(unit.layer for unit in units))
         cache = None if self.cache is None else Path(self.cache)
-        made = Probing(networks[0], loaded.model, items, items.probe, layers, run=run, cache=cache)
+        made = ProbeStatistics(
+            networks[0], loaded.model, items, items.probe, layers, run=run, cache=cache
+        )
         return {networks[0]: made}

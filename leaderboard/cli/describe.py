@@ -77,13 +77,13 @@ def describe(
     After an interruption the same command resumes.
     """
     from baselines.framework.provenance import Account
-    from baselines.framework.resume import Journal
+    from baselines.framework.resume import DescriptionLog
     from leaderboard.evaluation.predictions import from_descriptions
 
     if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet.")
     check_writable(out)
-    journal, account = Journal(out), Account()
+    journal, account = DescriptionLog(out), Account()
     described = baselines.describe(
         edition,
         method,

@@ -55,12 +55,12 @@ def method_options(
     """Return a method's options: those with command-line names of their own, and those of `--set`.
 
     Raises:
-        InputError: as `baselines.options_of`; an option that is given both ways.
+        InputError: as `baselines.parse_options`; an option that is given both ways.
     """
     import baselines
 
     options = {name: value for name, value in named.items() if value is not None}
-    others = baselines.options_of(method, given or ())
+    others = baselines.parse_options(method, given or ())
     for name in options.keys() & others.keys():
         raise InputError(f"'{name}' is given twice: --{name} and --set {name}=. Remove one.")
     return {**options, **others}

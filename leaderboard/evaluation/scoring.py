@@ -214,7 +214,7 @@ def score(
     abstained = [row is not None and row.status == "abstained" for row in rows]
     estimates = estimate(evaluation, score_config, np.array(confidence))
     if accounts is None:
-        found = [provenance.beside(path, digest) for path, digest in predicted.sources]
+        found = [provenance.read_account(path, digest) for path, digest in predicted.sources]
         accounts = [account for account in found if account is not None]
     record = to_record(
         evaluation,

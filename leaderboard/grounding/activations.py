@@ -1,8 +1,8 @@
 """Activations of units on held-out images: images that no exemplar was chosen from.
 
 Activations are read with the exemplar engine's tallies in one pass over the images
-(`baselines.Probing`). With a cache they are stored under the digest of their content, so further
-descriptions, metrics and methods need no other pass.
+(`baselines.shared.probe_statistics`). With a cache they are stored under the digest of their
+content, so further descriptions, metrics and methods need no other pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from baselines import Subject
-    from baselines.shared.probe_statistics import Probing
+    from baselines.shared.probe_statistics import ProbeStatistics
     from milannotations.probes import Concept, Probe
     from milannotations.probes.base import Labels
 
@@ -120,7 +120,11 @@ class HeldOutActivations:
     """
 
     def __init__(
-        self, probings: Mapping[str, Probing], *, grid: int | None = None, pool: str = "mean"
+        self,
+        probings: Mapping[str, ProbeStatistics],
+        *,
+        grid: int | None = None,
+        pool: str = "mean",
     ) -> None:
         sources = {
             json.dumps(probing.probe.source, sort_keys=True) for probing in probings.values()
@@ -204,14 +208,14 @@ class HeldOutActivations:
         return hashlib.sha256(json.dumps(self.source, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _read(probing: Probing, grid: int | None, pool: str) -> dict[str, NDArray[np.float32]]:
+def _read(probing: ProbeStatistics, grid: int | None, pool: str) -> dict[str, NDArray[np.float32]]:
     """Return activations by layer: float32 (sample, unit)."""
     if grid is None:
-        return {label: values.numpy() for label, values in probing.pooled(pool).items()}
+        return {label: values.numpy() for label, values in probing.pooled_activations(pool).items()}
     from milannotations.exemplars.tallies.grid_pooled import GridPooled
 
     side = grid
-    results = probing.tallied(f"cells {side}", lambda _: GridPooled(side))
+    results = probing.run_tally(f"cells {side}", lambda _: GridPooled(side))
     # (image, unit, cell) -> (image, cell, unit) -> (image * cell, unit)
     return {
         label: result.values.movedim(1, 2).flatten(0, 1).numpy()
@@ -252,9 +256,9 @@ def probe_subject(
         grid: see `HeldOutActivations`.
 
     Raises:
-        InputError: as `Subject.probings`; too few images.
+        InputError: as `Subject.probe_statistics`; too few images.
     """
-    return HeldOutActivations(subject.probings(units, sampling), grid=grid)
+    return HeldOutActivations(subject.probe_statistics(units, sampling), grid=grid)
 
 
 def probe_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> HeldOutActivations:
@@ -267,6 +271,6 @@ def probe_mini(*, grid: int | None = None, networks: Collection[str] = ()) -> He
     Raises:
         InputError: unknown network.
     """
-    from baselines.shared.probe_statistics import of_mini
+    from baselines.shared.probe_statistics import mini_probe_statistics
 
-    return HeldOutActivations(of_mini(list(networks)), grid=grid)
+    return HeldOutActivations(mini_probe_statistics(list(networks)), grid=grid)

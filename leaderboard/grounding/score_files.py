@@ -70,7 +70,7 @@ def score_files(
         progress: show a progress bar.
 
     Raises:
-        InputError: as `grounding.score` and `Subject.probings`.
+        InputError: as `grounding.score` and `Subject.probe_statistics`.
     """
     from leaderboard.evaluation import predictions as prediction_files
     from leaderboard.evaluation import references
@@ -148,7 +148,7 @@ def open_held_out(
         device, cache, progress: as in `score_files`.
 
     Raises:
-        InputError: no images; as `Subject.probings` and `ImageSampling`.
+        InputError: no images; as `Subject.probe_statistics` and `ImageSampling`.
     """
     from leaderboard.grounding import activations
 

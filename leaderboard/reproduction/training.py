@@ -115,7 +115,7 @@ def open_units(data: Sequence[str], condition: str | None = None) -> tuple[Any, 
     """
     from datasets import concatenate_datasets
 
-    from baselines.framework.run import keys
+    from baselines.framework.run import unit_keys
 
     parts: dict[str, list[Any]] = {"train": [], "validation": []}
     for each in data:
@@ -127,7 +127,7 @@ def open_units(data: Sequence[str], condition: str | None = None) -> tuple[Any, 
                 own.append(made[split])
     if not parts["train"]:
         raise InputError(f"{', '.join(data)}: there is no split 'train' to learn from.")
-    counts = Counter(key for own in parts.values() for rows in own for key in keys(rows))
+    counts = Counter(key for own in parts.values() for rows in own for key in unit_keys(rows))
     if twice := [str(key) for key, count in counts.items() if count > 1]:
         raise InputError(
             f"{', '.join(data)}: units come twice ({some(twice)}). Name each edition and config "
@@ -161,7 +161,7 @@ def choose_lambda(
             its units; lifts are averaged over them.
         metric: whose lift.
     """
-    from baselines.framework.run import keys
+    from baselines.framework.run import unit_keys
     from leaderboard.metrics import build
 
     built = build([metric])
@@ -170,7 +170,7 @@ def choose_lambda(
         known = references.from_dataset({"validation": units}, edition="held out")
         own = []
         for lam in LAMBDAS:
-            said = predictions.from_texts(keys(units), best_of(beam, lam))
+            said = predictions.from_texts(unit_keys(units), best_of(beam, lam))
             found = score(said, known, built, settings=ScoreConfig(draws=10))
             own.append(found.record.scores[metric].lift)
         known_lifts = [lift for lift in own if lift is not None]

@@ -117,7 +117,7 @@ def prefilled_fields(file: str | os.PathLike[str]) -> dict[str, Any]:
     `milan describe` writes one; a file of other making has none, and answers nothing.
     """
     path = Path(file)
-    found = provenance.beside(path, sha256(path)) if path.is_file() else None
+    found = provenance.read_account(path, sha256(path)) if path.is_file() else None
     if found is None:
         return {}
     spec = {name: value for name, value in found.get("method", {}).items() if value}

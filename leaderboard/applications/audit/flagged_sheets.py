@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.framework.run import keys
+from baselines.framework.run import unit_keys
 from milannotations.schema import Unit
 from milannotations.utils.contact_sheet import unit_sheet
 
@@ -35,7 +35,7 @@ def flagged(units: Any, rows: pd.DataFrame, seed: int) -> bytes | None:
     said = {
         Unit(row.network, row.layer, row.unit): row for row in rows.itertuples() if row.description
     }
-    places = [i for i, unit in enumerate(keys(units)) if unit in said]
+    places = [i for i, unit in enumerate(unit_keys(units)) if unit in said]
     if not places:
         return None
     count = len(places)
@@ -55,7 +55,7 @@ def flagged(units: Any, rows: pd.DataFrame, seed: int) -> bytes | None:
             if found.selectivity is not None and np.isfinite(found.selectivity)
             else ""
         )
-        head = [first] if unit == keys(chosen)[0] else []
+        head = [first] if unit == unit_keys(chosen)[0] else []
         return [*head, f"{unit}{measured}", f"“{found.description}”   [{found.words}]"]
 
     stream = io.BytesIO()

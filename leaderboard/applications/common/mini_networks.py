@@ -22,8 +22,8 @@ from torch import Tensor
 
 import baselines
 from baselines import Context
-from baselines.framework.run import keys
-from baselines.shared.probe_statistics import Probing
+from baselines.framework.run import unit_keys
+from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.applications.common.selectivity import Regions, active_inside
 from leaderboard.evaluation import predictions
 from milannotations import exemplars
@@ -381,21 +381,23 @@ class Workshop:
             training=self._once("training", lambda: baselines.open_training("mini"))
             if "training" in spec.requires
             else None,
-            probings={network.name: self._probing(network)}
+            probe_statistics={network.name: self._probing(network)}
             if "activations" in spec.requires
             else None,
         )
         self.tell(f"{network.name}: {spec.name} describes {len(units):,} units")
         answers = baselines.run(made, units, context)
-        return predictions.from_descriptions(zip(keys(units), answers, strict=True))
+        return predictions.from_descriptions(zip(unit_keys(units), answers, strict=True))
 
-    def _probing(self, network: MiniNetwork) -> Probing:
+    def _probing(self, network: MiniNetwork) -> ProbeStatistics:
         probe = self._once("probe", MiniProbe)
         identity = exemplars.Preprocessing(_scaled, (0, 0, 0), (1, 1, 1))
         items = ProbeItems(probe, identity, size=(64, 64), side=64)
         return self._once(
             ("probing", network.name),
-            lambda: Probing(network.name, network.model, items, probe, list(LAYERS), run=PASS),
+            lambda: ProbeStatistics(
+                network.name, network.model, items, probe, list(LAYERS), run=PASS
+            ),
         )
 
 

@@ -98,7 +98,7 @@ def open_sheets(
         predictions: whose networks are looked up.
     """
     import baselines
-    from baselines.framework.run import keys
+    from baselines.framework.run import unit_keys
     from milannotations.editions.configs import list_configs
 
     members: list[Unit] = []
@@ -112,7 +112,7 @@ def open_sheets(
             raise InputError(f"{edition} has no network '{network}' (configs: {some(known)}).")
         units = baselines.open_units(edition, config=config, network=network)
         sheets[network] = units
-        members += keys(units)
+        members += unit_keys(units)
         images[network] = {"edition": Path(edition).name, "config": config}
     return members, sheets, images
 

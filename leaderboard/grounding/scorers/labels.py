@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.shared.concept_formulas import readable
+from baselines.shared.concept_formulas import readable_name
 from leaderboard.metrics.base import Floats
 from milannotations.errors import InputError, some
 from milannotations.utils.files import check_is_file
@@ -90,7 +90,7 @@ class LabelScorer:
             )
         lexicon = self._lexicon
         if lexicon is None:
-            lexicon = {name: [readable(name)] for name in names}
+            lexicon = {name: [readable_name(name)] for name in names}
         shared = [name for name in names if name in lexicon]
         if not shared:
             raise InputError(

@@ -56,10 +56,10 @@ class TextImageScorer:
 
     def presence(self, texts: Sequence[str], probe: Probe, grid: int | None) -> Floats:
         """Return presence in whole images; see `Scorer.presence`."""
-        image_vectors = self._model.images(probe.image(i) for i in range(len(probe)))
+        image_vectors = self._model.embed_images(probe.image(i) for i in range(len(probe)))
         prompts = [TEMPLATE.format(text) for text in texts]
         competitors = [UNINFORMATIVE] if self._bias is None else []
-        text_vectors = self._model.texts([*prompts, *competitors])
+        text_vectors = self._model.embed_texts([*prompts, *competitors])
         similarities = (text_vectors @ image_vectors.T).double().numpy()
         if self._bias is None:
             # A softmax over two logits is the sigmoid of their difference.
@@ -75,14 +75,14 @@ def create(argument: str = "", *, cache: str | None = None) -> TextImageScorer:
     """Create the scorer from a folder, or from a name on the hub.
 
     Raises:
-        InputError: no model; as `TextImage.load`.
+        InputError: no model; as `ClipModel.load`.
     """
-    from baselines.shared.clip import USUAL, TextImage
+    from baselines.shared.clip import EXAMPLE_MODEL, ClipModel
 
     if not argument:
         raise InputError(
             "The scorer 'clip' needs a model: --scorer clip:DIR with a folder of CLIP or SigLIP, "
-            f"or clip:{USUAL}."
+            f"or clip:{EXAMPLE_MODEL}."
         )
     folder = Path(argument).expanduser()
-    return TextImageScorer(TextImage.load(argument, cache=cache), folder.name or argument)
+    return TextImageScorer(ClipModel.load(argument, cache=cache), folder.name or argument)
