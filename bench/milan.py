@@ -50,8 +50,8 @@ def made(ends: bool = False) -> Milan:
     import torch
 
     from milan import Milan
+    from milan.config import Config
     from milan.encoder import LAYERS, MINI, EncoderConfig
-    from milan.model import Config
 
     torch.manual_seed(0)
     encoder = EncoderConfig(MINI, LAYERS[MINI], feature_size=FEATURES)

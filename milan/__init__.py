@@ -12,15 +12,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milan.model import Candidate, Config, Descriptions, Milan, Search
+    from milan.config import Config, Search
+    from milan.model import Candidate, Descriptions, Milan
 
-_WHERE = {"model": ("Candidate", "Config", "Descriptions", "Milan", "Search")}
+_WHERE = {"config": ("Config", "Search"), "model": ("Candidate", "Descriptions", "Milan")}
 
 __all__ = ["Candidate", "Config", "Descriptions", "Milan", "Search"]
 
 
 def __getattr__(name: str) -> Any:
-    # importing torch takes seconds; a command that only lists things must not wait for it
+    # torch takes seconds to import, which commands that do not need it must not wait for
     for module, names in _WHERE.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)

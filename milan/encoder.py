@@ -1,14 +1,17 @@
-"""E, a unit's exemplars, as numbers: what a frozen network sees in their masked regions.
+"""E: a unit's exemplars as feature vectors, from a frozen network and the regions' masks.
 
-Hernandez et al. 2022, section 3: every picture goes unmasked through a network trained on other
-data; the maps of several of its layers are averaged under the mask, resized to each of them, and
-stood side by side: 3,904 numbers for the five stages of ResNet-50, -101 and -152.
+Hernandez et al. 2022, section 3: every image goes unmasked through a network trained on other
+data. The activation maps F_l of several of its layers are averaged under the mask m, which is
+resized to each of them and divided by its sum, and the averages are concatenated:
 
-Any network that `milannotations.exemplars` can look into can be the encoder.
+    f_i = [ sum_xy m_1(x, y) F_1(x, y) ; ... ; sum_xy m_L(x, y) F_L(x, y) ]
+
+The five stages of ResNet-50, -101 and -152 give 3,904 features. Any network that
+`milannotations.exemplars` can hook can be the encoder.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from milannotations.exemplars.hooks.reader import Taps
 from milannotations.utils.pooling import pool
 
 MINI = "mini"
-"""The encoder of the mini world, which ships: `milannotations.synthetic.encoder`."""
+"""Name of the encoder of the mini world, which is part of `milannotations.synthetic`."""
 
 RESNET = ("conv1", "layer1", "layer2", "layer3", "layer4")
 LAYERS = {
@@ -35,32 +38,34 @@ LAYERS = {
         RESNET,
     ),
 }
-"""Layers that are pooled unless others are asked for; those of 2022 where it had the network."""
+"""Default layers by network; the same as in 2022 for the networks that were used then."""
 
 KINDS = ("pyramid", "spatial")
 BLANK = 224
-"""Side of the blank picture from which sizes are learned, where the network sets no side."""
+"""Side of the blank image that measures the feature size, if the network sets no input size."""
 
-Pictures = Float[Tensor, "n 3 height width"]
+IMAGE_BATCH = 32
+"""Images that go through the encoder together."""
+
+Images = Float[Tensor, "n 3 height width"]
 Masks = Bool[Tensor, "n 1 mask_height mask_width"] | Float[Tensor, "n 1 mask_height mask_width"]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is; its weights lie beside it.
+    """Configuration of an encoder, without its weights.
 
     Args:
         backbone: `mini`, or a network as `milan exemplars` names it, without `@WEIGHTS`.
-        layers: whose maps are pooled, side by side; of `spatial`, the last.
-        kind: `pyramid`, maps averaged under the mask: one vector an exemplar; `spatial`, the
-            masked picture's last map: a vector for every place of every exemplar.
-        mean, std: of the network's input, a channel each.
-        side: of its input, to which pictures are resized; None takes them as they come.
-        prefix: class and register tokens before the tokens of patches, as the network declares
-            them; None finds it.
-        feature_size: length of a vector.
-        missing: entries of the network without weights; layers do not depend on them.
-        weights: where they are from, for the record.
+        layers: layers whose maps are pooled; `spatial` takes the last one alone.
+        kind: `pyramid`: maps averaged under the mask, one vector per exemplar; `spatial`: the
+            last map of the masked image, one vector per position of every exemplar.
+        mean, std: normalisation of the input, one value per channel.
+        side: input size in pixels, to which images are resized; None takes them as they come.
+        prefix: number of class and register tokens before the patch tokens; None infers it.
+        feature_size: length of a feature vector.
+        missing: entries of the network that have no weights; the layers do not depend on them.
+        weights: provenance of the weights, for records.
     """
 
     backbone: str
@@ -75,17 +80,17 @@ class EncoderConfig:
     weights: dict[str, Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("layers", "mean", "std", "missing"):  # JSON has lists alone
+        for name in ("layers", "mean", "std", "missing"):  # JSON has only lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.kind not in KINDS:
             raise InputError(f"No encoder of kind '{self.kind}' (kinds: {', '.join(KINDS)}).")
 
 
 class Encoder(nn.Module):
-    """A frozen network and the layers of it that are pooled.
+    """Frozen network that turns masked images into feature vectors.
 
     Args:
-        config: what it is.
+        config: which layers are pooled, and how.
         backbone: the network.
     """
 
@@ -100,15 +105,15 @@ class Encoder(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Stay in evaluation mode: the network is frozen, batch statistics too."""
+        """Stay in evaluation mode: the network is frozen, its batch statistics too."""
         return super().train(False)
 
     @torch.no_grad()
-    def maps(self, images: Pictures) -> list[Float[Tensor, "n c h w"]]:
-        """Return the maps of the layers, each picture through the network once.
+    def maps(self, images: Images) -> list[Float[Tensor, "n c h w"]]:
+        """Return the activation maps of the layers, from one pass of the images.
 
         Args:
-            images: RGB from 0 to 1; resized to the network's side where it has one.
+            images: RGB from 0 to 1; resized to the network's input size, if it has one.
         """
         side = self.config.side
         if side is not None and images.shape[-2:] != (side, side):
@@ -119,24 +124,25 @@ class Encoder(nn.Module):
             outputs = taps.run((images - self.mean) / self.std)
         count, size, prefix = len(images), (images.shape[2], images.shape[3]), self.config.prefix
         return [
-            as_maps(outputs[each.label], each, count, size, prefix).maps for each in self._layers
+            as_maps(outputs[layer.label], layer, count, size, prefix).maps for layer in self._layers
         ]
 
-    def forward(self, images: Pictures, masks: Masks | None = None) -> Float[Tensor, "n p f"]:
-        """Return the features of masked pictures.
+    def forward(self, images: Images, masks: Masks | None = None) -> Float[Tensor, "n p f"]:
+        """Return the features of masked images.
 
         Args:
             images: RGB from 0 to 1.
-            masks: of any size; None is all of the picture. An empty mask gives zeros.
+            masks: of any size; None takes the whole image. An empty mask gives zeros.
 
         Returns:
-            `p` vectors a picture: one (pyramid), or one for each place of the map (spatial).
+            `p` vectors per image: one (pyramid), or one per position of the map (spatial).
         """
         if masks is None:
             masks = images.new_ones(len(images), 1, 1, 1)
         if self.config.kind == "spatial":
-            shown = nnf.interpolate(masks.to(images), images.shape[-2:])
-            return self.maps(images * shown)[-1].flatten(2).transpose(1, 2)
+            resized = nnf.interpolate(masks.to(images), images.shape[-2:])
+            # (n, c, h, w) -> (n, h * w, c): every position is a vector
+            return self.maps(images * resized)[-1].flatten(2).transpose(1, 2)
         return pool(self.maps(images), masks)[:, None]
 
 
@@ -148,34 +154,38 @@ def build(
     kind: str = "pyramid",
     random: bool = False,
 ) -> Encoder:
-    """Return an encoder made of a network.
+    """Return the encoder of a network.
 
     Args:
         backbone: `mini`, or a network as `milan exemplars` names it, `@WEIGHTS` included.
-        weights: a file of its weights, in place of `@WEIGHTS`.
-        layers: whose maps are pooled; of the networks in `LAYERS` they may be left out.
+        weights: file of its weights, in place of `@WEIGHTS`.
+        layers: layers whose maps are pooled; empty takes those of `LAYERS`.
         kind: see `EncoderConfig`.
-        random: random weights, of a fixed seed.
+        random: take random weights of a fixed seed.
 
     Raises:
-        InputError: see `exemplars.load_model`; a layer that is not there or gives no maps.
+        InputError: see `exemplars.load_model`; a layer does not exist or gives no maps.
     """
     name = backbone.partition("@")[0] if not Path(backbone).exists() else backbone
     network, options = _loaded(backbone, weights, random=random)
     chosen = tuple(layers) or LAYERS.get(name)
     if chosen is None:
         raise InputError(
-            f"Which layers of {name} are to be pooled? Say them, the finer ones first: "
+            f"No default layers of {name} are known. Name those to pool, the finer ones first: "
             f"--encoder-layer L L ... (see: milan exemplars {backbone} --list-layers)"
         )
-    made = Encoder(EncoderConfig(name, chosen, kind, **options), network)
-    side = made.config.side or BLANK
-    size = made(torch.zeros(1, 3, side, side)).shape[2]
-    return Encoder(EncoderConfig(**{**vars(made.config), "feature_size": size}), network)
+    config = EncoderConfig(name, chosen, kind, **options)
+    return Encoder(replace(config, feature_size=feature_size(config, network)), network)
+
+
+def feature_size(config: EncoderConfig, network: nn.Module) -> int:
+    """Return the length of an encoder's feature vectors, measured on a blank image."""
+    side = config.side or BLANK
+    return int(Encoder(config, network)(torch.zeros(1, 3, side, side)).shape[2])
 
 
 def restore(config: EncoderConfig) -> Encoder:
-    """Return an encoder whose weights are still to be loaded.
+    """Return the encoder of a configuration, whose weights are still to be loaded.
 
     Raises:
         InputError: see `exemplars.load_model`.
@@ -190,7 +200,7 @@ def restore(config: EncoderConfig) -> Encoder:
 def _loaded(
     backbone: str, weights: str | Path | None, *, random: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a network, and what its `EncoderConfig` says of weights and input."""
+    """Return a network, and the fields of its `EncoderConfig` about weights and input."""
     if backbone == MINI:
         from milannotations.synthetic import encoder
 
@@ -202,11 +212,16 @@ def _loaded(
             "weights": {"sha256": encoder.digest(path)},
         }
     loaded = exemplars.load_model(backbone, weights=weights, random=random)
-    own = loaded.preprocessing
-    options: dict[str, Any] = {"missing": loaded.missing, "weights": loaded.source, "side": None}
-    options["prefix"] = loaded.prefix
-    if own is not None:
-        options |= {"mean": own.mean, "std": own.std}
-        if loaded.prefix is not None:  # tokens have places: pictures are to be of one size
-            options["side"] = int(own.blank().shape[-1])
+    preprocessing = loaded.preprocessing
+    options: dict[str, Any] = {
+        "missing": loaded.missing,
+        "weights": loaded.source,
+        "side": None,
+        "prefix": loaded.prefix,
+    }
+    if preprocessing is not None:
+        options |= {"mean": preprocessing.mean, "std": preprocessing.std}
+        if loaded.prefix is not None:
+            # a transformer has position embeddings for one input size alone
+            options["side"] = int(preprocessing.blank().shape[-1])
     return loaded.model, options

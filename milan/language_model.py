@@ -1,7 +1,7 @@
 """p(d): a two-layer LSTM over words (Hernandez et al. 2022, section 3).
 
-Axes: `text`; `time`, places; `row`, prefixes; `layer`; `h`, size of the LSTM; `word`, the
-vocabulary.
+Axes: `text`; `time`, index of a word; `row`, prefixes; `layer`, of the LSTM; `h`, its size;
+`word`, the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from milan.decoder import ROWS
 
 
-class LMState(NamedTuple):
-    """Of the LSTM's layers, after a word."""
+class LanguageModelState(NamedTuple):
+    """States of the LSTM's layers after a word."""
 
     h: Float[Tensor, "layer row h"]
     c: Float[Tensor, "layer row h"]
 
-    def of(self, rows: Int64[Tensor, " row"]) -> "LMState":
+    def select(self, rows: Int64[Tensor, " row"]) -> "LanguageModelState":
         """Return the states of some rows, which may repeat."""
-        return LMState(self.h[:, rows], self.c[:, rows])
+        return LanguageModelState(self.h[:, rows], self.c[:, rows])
 
 
 class LanguageModel(nn.Module):
-    """Gives the probability of a description's words, whatever the unit.
+    """LSTM that gives the probability of a description's words, whatever the unit.
 
     Args:
-        words: size of the vocabulary, with its special tokens.
-        pad: the token that fills texts up; it has no embedding.
-        embedding_size, hidden_size, layers: of words, of the LSTM.
+        words: size of the vocabulary, special tokens included.
+        pad: token that fills up short texts; it has no embedding.
+        embedding_size, hidden_size, layers: of the words, of the LSTM.
         dropout: between the layers, in training.
     """
 
@@ -59,33 +59,35 @@ class LanguageModel(nn.Module):
         """Return the log-probabilities of the word after each input; `start` comes first."""
         return self.output(self.lstm(self.embedding(inputs))[0]).float().log_softmax(-1)
 
-    def start(self, rows: int) -> LMState:
+    def start(self, rows: int) -> LanguageModelState:
         """Return the state before the first word."""
         size = (self.lstm.num_layers, rows, self.lstm.hidden_size)
-        return LMState(self.output.weight.new_zeros(size), self.output.weight.new_zeros(size))
+        zeros = self.output.weight.new_zeros
+        return LanguageModelState(zeros(size), zeros(size))
 
     def step(
-        self, tokens: Int64[Tensor, " row"], state: LMState
-    ) -> tuple[Float[Tensor, "row word"], LMState]:
+        self, tokens: Int64[Tensor, " row"], state: LanguageModelState
+    ) -> tuple[Float[Tensor, "row word"], LanguageModelState]:
         """Return the log-probabilities of the word after the given ones, and the next state."""
-        seen, (h, c) = self.lstm(self.embedding(tokens)[:, None], tuple(state))
-        return self.output(seen[:, 0]).float().log_softmax(-1), LMState(h, c)
+        # a sequence of one word: (row) -> (row, time=1, embedding)
+        outputs, (h, c) = self.lstm(self.embedding(tokens)[:, None], tuple(state))
+        return self.output(outputs[:, 0]).float().log_softmax(-1), LanguageModelState(h, c)
 
     def score(self, texts: Sequence[Sequence[int]], start: int) -> Float[Tensor, " text"]:
-        """Return log p of each text: the sum over its words, each given those before it.
+        """Return log p(d) of each text: the sum over its words, each given those before it.
 
         Texts that begin alike share the work: every distinct prefix goes through the network
         once, whichever texts, of whichever units, it is in.
 
         Args:
             texts: token ids, `stop` included where it is to count.
-            start: the token before the first word.
+            start: token before the first word.
         """
-        device = self.output.weight.device
-        total = torch.zeros(len(texts), device=device)
-        alike = sorted(range(len(texts)), key=lambda row: tuple(texts[row]))
+        total = torch.zeros(len(texts), device=self.output.weight.device)
+        # sorted, so that texts with a common prefix fall into one part
+        order = sorted(range(len(texts)), key=lambda row: tuple(texts[row]))
         for first in range(0, len(texts), ROWS):
-            rows = alike[first : first + ROWS]
+            rows = order[first : first + ROWS]
             total[rows] = self._score([texts[row] for row in rows], start)
         return total
 
@@ -96,17 +98,22 @@ class LanguageModel(nn.Module):
         for row, text in enumerate(texts):
             padded[row, : len(text)] = torch.tensor(list(text), device=device)
         total = torch.zeros(len(texts), device=device)
-        # the distinct prefixes of one length: their last words, their states; `at`, whose each is
+        # One row per distinct prefix of the current length: its last word and its state.
+        # `prefix_of` says which of them each text begins with; at length 0 there is one.
         tokens, state = torch.tensor([start], device=device), self.start(1)
-        at = torch.zeros(len(texts), dtype=torch.int64, device=device)
-        for place in range(longest):
+        prefix_of = torch.zeros(len(texts), dtype=torch.int64, device=device)
+        for index in range(longest):
             log_probs, state = self.step(tokens, state)
-            going = (padded[:, place] >= 0).nonzero()[:, 0]
-            total[going] += log_probs[at[going], padded[going, place]]
-            going = going[padded[going, place + 1] >= 0]
+            # texts that have a word at this index add its log-probability
+            going = (padded[:, index] >= 0).nonzero()[:, 0]
+            total[going] += log_probs[prefix_of[going], padded[going, index]]
+            # Those that have another one after it need longer prefixes. A prefix and its next
+            # word are one number, prefix * words + word, so that `unique` finds the distinct
+            # ones and both can be read back.
+            going = going[padded[going, index + 1] >= 0]
             words = log_probs.shape[1]
-            prefixes, at[going] = torch.unique(
-                at[going] * words + padded[going, place], return_inverse=True
+            prefixes, prefix_of[going] = torch.unique(
+                prefix_of[going] * words + padded[going, index], return_inverse=True
             )
-            tokens, state = prefixes % words, state.of(prefixes // words)
+            tokens, state = prefixes % words, state.select(prefixes // words)
         return total

@@ -2,159 +2,43 @@
 
     log p(d | E) - lambda log p(d)                    (Hernandez et al. 2022, equation 2)
 
-`Milan` holds both models and the encoder, searches, scores, and is a folder on disk:
-`config.json` and `model.safetensors`.
+`Milan` joins the encoder of exemplars, both models and the search; `milan.pretrained` saves and
+loads it.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Bool, Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from milan import search
-from milan.decoder import Decoder, Exemplars
-from milan.encoder import Encoder, EncoderConfig, restore
+from milan.config import COMPAT, Config, Search
+from milan.decoder import Decoder, ExemplarFeatures
+from milan.encoder import IMAGE_BATCH, Encoder, restore
 from milan.language_model import LanguageModel
+from milan.pretrained import PretrainedModel
 from milan.tokenizer import Vocabulary, tokenize
-from milannotations.errors import InputError, some
+from milannotations.errors import InputError
 from milannotations.exemplars.device import is_out_of_memory
-from milannotations.utils.files import replacing
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-SHIPPED = {"mini": Path(__file__).parent / "data" / "mini"}
-"""Models that ship, by name."""
-
-STRATEGIES = ("pmi", "beam", "greedy", "sample", "pmi-beam", "pmi-greedy")
-COMPAT = "2022"
-CARD = """---
-library_name: milannotations
-tags:
-- interpretability
-- neuron-descriptions
----
-# MILAN
-
-Describes units of vision networks from the regions of pictures that excite them (Hernandez et
-al., *Natural Language Descriptions of Deep Visual Features*, ICLR 2022): a beam of {beam}
-descriptions by log p(d | exemplars), reranked by log p(d | exemplars) - {lam:g} log p(d). It sees
-through `{encoder}` ({features:,} features an exemplar) and knows {words:,} words.
-
-    from milan import Milan
-
-    model = Milan.from_pretrained("this folder, or its name on the hub")
-    print(model.describe(images, masks).text)
-
-It knows what it was trained on. A model of the edition `mini` learned from simulated annotators
-of a synthetic world, and knows nothing of photographs.
-
-How it was made:
-
-```json
-{made}
-```
-"""
-UNDER_WAY = 2048
-"""Descriptions that are searched together, over all units: those of 40 units at a beam of 50."""
-
-PICTURES = 32
-"""Pictures that are encoded together."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a model is, and how it is searched unless told.
-
-    Args:
-        vocabulary: words, without special tokens.
-        encoder: what it sees with.
-        embedding_size, hidden_size, attention_size, dropout: of p(d | E); see `Decoder`.
-        lm_embedding_size, lm_hidden_size, lm_layers, lm_dropout: of p(d); see `LanguageModel`.
-            Without layers there is no p(d).
-        length: words of a description at most.
-        beam: width of the beam.
-        lam: lambda, the weight of log p(d).
-        made: how it was made, for the record.
-        format: of the folder.
-    """
-
-    vocabulary: tuple[str, ...]
-    encoder: EncoderConfig
-    embedding_size: int = 128
-    hidden_size: int = 512
-    attention_size: int = 512
-    dropout: float = 0.5
-    lm_embedding_size: int = 128
-    lm_hidden_size: int = 512
-    lm_layers: int = 2
-    lm_dropout: float = 0.5
-    length: int = 15
-    beam: int = 50
-    lam: float = 0.2
-    made: dict[str, Any] | None = field(default=None, compare=False)
-    format: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-        if isinstance(self.encoder, dict):
-            object.__setattr__(self, "encoder", EncoderConfig(**self.encoder))
-        if self.format != 1:
-            raise InputError(f"A model of format {self.format}; this version reads format 1.")
-
-
-@dataclass(frozen=True)
-class Search:
-    """How descriptions are searched.
-
-    Args:
-        strategy: `pmi`, the beam of p(d | E) reranked by log p(d | E) - lambda log p(d);
-            `beam`, that beam as it is; `greedy`; `sample`; `pmi-beam` and `pmi-greedy` subtract
-            lambda log p(word) at every word.
-        beam, lam, length: None takes the model's.
-        seed: of `sample`.
-        compat: `2022` gives the tokens, scores and texts of the code of 2022, its quirks
-            included: one token after a description's end counts in log p(d) of a rerank, greedy
-            decoding goes on and counts after the end, nothing is forbidden, and texts are
-            capitalised.
-    """
-
-    strategy: str = "pmi"
-    beam: int | None = None
-    lam: float | None = None
-    length: int | None = None
-    seed: int = 0
-    compat: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise InputError(
-                f"No strategy '{self.strategy}' (strategies: {', '.join(STRATEGIES)})."
-            )
-        if self.compat not in (None, COMPAT):
-            raise InputError(f"compat='{self.compat}' was asked for; expected {COMPAT} or None.")
-        for name in ("beam", "length"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name}={value} was asked for; expected at least 1.")
+MAX_HYPOTHESES = 2048
+"""Hypotheses that are searched together, over all units: those of 40 units at a beam of 50."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A description that was found.
+    """One description of a unit, with its scores.
 
     Attributes:
-        text: as people read it.
+        text: detokenized description.
         score: what candidates are ranked by.
-        log_p_given_exemplars, log_p: of both models; None without a language model.
-        tokens: ids, `stop` included if it came.
+        log_p_given_exemplars: log p(d | E).
+        log_p: log p(d); None without a language model.
+        tokens: ids, with `stop` if the description ends within the length.
     """
 
     text: str
@@ -166,44 +50,48 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """The best description of each unit, in order, and `n_best`, all that were found of it."""
+    """Descriptions of units, in the order of the units.
+
+    Attributes:
+        n_best: candidates of each unit, the best first. The properties are of the best ones.
+    """
 
     n_best: list[list[Candidate]]
 
     @property
     def text(self) -> list[str]:
-        return [found[0].text for found in self.n_best]
+        return [candidates[0].text for candidates in self.n_best]
 
     @property
     def score(self) -> list[float]:
-        return [found[0].score for found in self.n_best]
+        return [candidates[0].score for candidates in self.n_best]
 
     @property
     def log_p_given_exemplars(self) -> list[float]:
-        return [found[0].log_p_given_exemplars for found in self.n_best]
+        return [candidates[0].log_p_given_exemplars for candidates in self.n_best]
 
     @property
     def log_p(self) -> list[float | None]:
-        return [found[0].log_p for found in self.n_best]
+        return [candidates[0].log_p for candidates in self.n_best]
 
     def __len__(self) -> int:
         return len(self.n_best)
 
 
 class Scores(NamedTuple):
-    """Of given descriptions: log p(d | E), log p(d), and log p(d | E) - lambda log p(d)."""
+    """Scores of given descriptions: log p(d | E), log p(d), log p(d | E) - lambda log p(d)."""
 
     log_p_given_exemplars: Float[Tensor, " text"]
     log_p: Float[Tensor, " text"] | None
     pmi: Float[Tensor, " text"] | None
 
 
-class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: ignore[call-arg]
-    """Describes units.
+class Milan(PretrainedModel):
+    """Model that describes units by their exemplars.
 
     Args:
-        config: what it is.
-        encoder: with its weights; None makes the one that `config` names, weights to be loaded.
+        config: architecture and defaults.
+        encoder: with its weights; None builds the one of `config`, with weights to be loaded.
     """
 
     def __init__(self, config: Config, encoder: Encoder | None = None) -> None:
@@ -237,7 +125,7 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
     def device(self) -> torch.device:
         return self.decoder.output.weight.device
 
-    # ---- E
+    # ---- E: images and masks to features
 
     def encode(
         self,
@@ -251,25 +139,27 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
 
         Args:
             images: RGB, float from 0 to 1 or bytes, of any size.
-            masks: of any size; None is all of the picture. An empty mask gives zeros.
+            masks: of any size; None takes the whole image. An empty mask gives zeros.
 
         Returns:
-            A vector an exemplar, p = k (more with a `spatial` encoder).
+            One vector per exemplar, p = k (more with a `spatial` encoder).
         """
         if not images.shape[0]:
             return torch.zeros(0, images.shape[1], self.config.encoder.feature_size)
-        flat = images.flatten(0, 1)
-        covers = None if masks is None else masks.flatten(0, 1)
+        # (unit, k, ...) -> (unit * k, ...): the encoder does not know of units
+        flat_images = images.flatten(0, 1)
+        flat_masks = None if masks is None else masks.flatten(0, 1)
         parts = []
-        for first in range(0, len(flat), PICTURES):
-            part = slice(first, first + PICTURES)
-            shown = flat[part].to(self.device)
-            shown = shown / 255 if shown.dtype == torch.uint8 else shown
-            cover = None if covers is None else covers[part].to(self.device, torch.float32)
-            parts.append(self.encoder(shown, cover))
+        for first in range(0, len(flat_images), IMAGE_BATCH):
+            part = slice(first, first + IMAGE_BATCH)
+            batch = flat_images[part].to(self.device)
+            batch = batch / 255 if batch.dtype == torch.uint8 else batch
+            mask = None if flat_masks is None else flat_masks[part].to(self.device, torch.float32)
+            parts.append(self.encoder(batch, mask))
+        # (unit * k, vectors, f) -> (unit, k * vectors, f)
         return torch.cat(parts).unflatten(0, images.shape[:2]).flatten(1, 2)
 
-    # ---- d
+    # ---- d: features to descriptions
 
     def describe(
         self,
@@ -278,61 +168,62 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
         | Float[Tensor, "unit k 1 mask_height mask_width"]
         | UInt8[Tensor, "unit k 1 mask_height mask_width"]
         | None = None,
-        **how: Any,
+        **options: Any,
     ) -> Descriptions:
         """Return descriptions of units.
 
         Args:
             images: of exemplars, RGB, float from 0 to 1 or bytes.
-            masks: their regions; None is all of the picture. A unit whose masks are all empty
-                is described too: by what p(d | E) says of features that are 0.
-            how: the fields of `Search`.
+            masks: their regions; None takes the whole image. A unit whose masks are all empty is
+                described by p(d | E) of features that are 0.
+            options: fields of `Search`.
 
         Raises:
-            InputError: no such strategy; no language model for a strategy that needs it; no
-                memory even for one unit.
+            InputError: no such strategy; no language model for a strategy that needs it; too
+                little memory even for one unit.
         """
-        return self.describe_features(self.encode(images, masks), **how)
+        return self.describe_features(self.encode(images, masks), **options)
 
     def describe_features(
         self,
         features: Float[Tensor, "unit k f"],
         present: Bool[Tensor, "unit k"] | None = None,
-        **how: Any,
+        **options: Any,
     ) -> Descriptions:
-        """Return descriptions of units whose features are known; see `describe`.
+        """Return descriptions of units from their features; see `describe`.
 
         Args:
             features: of their exemplars (`encode`).
             present: False where a unit has fewer exemplars than others.
-            how: the fields of `Search`.
+            options: fields of `Search`.
         """
-        asked = Search(**how)
-        if asked.strategy.startswith("pmi") and self.language_model is None:
+        settings = Search(**options)
+        if settings.strategy.startswith("pmi") and self.language_model is None:
             raise InputError(
-                f"Strategy '{asked.strategy}' needs a language model, and this model has none. "
-                "Ask for 'beam' or 'greedy'."
+                f"Strategy '{settings.strategy}' needs a language model, and this model has none. "
+                "Use 'beam' or 'greedy'."
             )
-        width = self._width(asked)
-        at_once, first, found = max(1, UNDER_WAY // width), 0, []
+        width = self._beam_width(settings)
+        batch, first = max(1, MAX_HYPOTHESES // width), 0
+        candidates: list[list[Candidate]] = []
         while first < len(features):
-            part = slice(first, first + at_once)
+            part = slice(first, first + batch)
             try:
-                with _describing(self):
+                with _evaluating(self):
                     seen = self._seen(features[part], None if present is None else present[part])
-                    found += self._search(seen, asked, first)
+                    candidates += self._search(seen, settings, first)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if at_once == 1:
+                if batch == 1:
                     raise InputError(
-                        f"{self.device} has no memory for one unit at a beam of {width}. "
-                        "Ask for a narrower beam."
+                        f"{self.device} has too little memory for one unit at a beam of {width}. "
+                        "Use a narrower beam."
                     ) from error
-                at_once //= 2
+                batch //= 2
                 continue
-            first += at_once
-        return Descriptions(found)
+            first += batch
+        return Descriptions(candidates)
 
     def score(
         self,
@@ -345,12 +236,12 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
         """Return both models' log-probabilities of given descriptions, their ends included.
 
         Args:
-            texts: one a unit; with one unit, any number of them.
+            texts: one per unit; with one unit, any number of them.
             features, present: as `describe_features`.
             lam: lambda; None takes the model's.
 
         Raises:
-            InputError: as many texts as units were expected.
+            InputError: the numbers of texts and units differ.
         """
         if len(features) not in (1, len(texts)):
             raise InputError(
@@ -358,16 +249,17 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
             )
         ids = self.vocabulary.encode(texts).to(self.device)
         unit = torch.arange(len(texts), device=self.device) % max(1, len(features))
-        with _describing(self):
+        with _evaluating(self):
+            # ids are start, words, stop, pad: position t predicts the token at t + 1
             log_probs, _ = self.decoder(self._seen(features, present), ids[:, :-1], unit)
-            each = log_probs.gather(2, ids[:, 1:, None])[..., 0]
-            given = each.masked_fill(ids[:, 1:] == self.vocabulary.pad, 0).sum(1)
+            word_log_probs = log_probs.gather(2, ids[:, 1:, None])[..., 0]
+            given = word_log_probs.masked_fill(ids[:, 1:] == self.vocabulary.pad, 0).sum(1)
         log_p = None if self.language_model is None else self.log_p(texts)
         lam = self.config.lam if lam is None else lam
         return Scores(given, log_p, None if log_p is None else given - lam * log_p)
 
     def log_p(self, texts: Sequence[str], compat: str | None = None) -> Float[Tensor, " text"]:
-        """Return log p of texts, their ends included.
+        """Return log p(d) of texts, their ends included.
 
         Args:
             texts: any.
@@ -378,197 +270,97 @@ class Milan(nn.Module, ModelHubMixin, library_name="milannotations"):  # type: i
             InputError: there is no language model.
         """
         if self.language_model is None:
-            raise InputError("This model has no language model, so no log p of a description.")
+            raise InputError("This model has no language model, so no log p(d) of a description.")
         stop, pad = self.vocabulary.stop, self.vocabulary.pad
-        ids = [[*self.vocabulary.ids(tokens), stop] for tokens in tokenize(texts)]
+        sequences = [[*self.vocabulary.ids(tokens), stop] for tokens in tokenize(texts)]
         if compat == COMPAT:
-            longest = max(map(len, ids), default=0)
-            ids = [[*each, pad] if len(each) < longest else each for each in ids]
-        with _describing(self):
-            return self.language_model.score(ids, self.vocabulary.start)
+            longest = max(map(len, sequences), default=0)
+            sequences = [[*ids, pad] if len(ids) < longest else ids for ids in sequences]
+        with _evaluating(self):
+            return self.language_model.score(sequences, self.vocabulary.start)
 
-    def _width(self, asked: Search) -> int:
-        return (
-            (asked.beam or self.config.beam) if asked.strategy in ("pmi", "beam", "pmi-beam") else 1
-        )
+    def _beam_width(self, settings: Search) -> int:
+        if settings.strategy in ("pmi", "beam", "pmi-beam"):
+            return settings.beam or self.config.beam
+        return 1
 
-    def _seen(self, features: Tensor, present: Tensor | None) -> Exemplars:
-        moved = None if present is None else present.to(self.device)
-        return self.decoder.exemplars(features.to(self.device, torch.float32), moved)
+    def _seen(self, features: Tensor, present: Tensor | None) -> ExemplarFeatures:
+        """Move features to the model's device and project their keys."""
+        present = None if present is None else present.to(self.device)
+        return self.decoder.exemplars(features.to(self.device, torch.float32), present)
 
-    def _search(self, seen: Exemplars, asked: Search, first: int) -> list[list[Candidate]]:
-        old, lam = asked.compat == COMPAT, self.config.lam if asked.lam is None else asked.lam
-        words = self.vocabulary
+    def _search(
+        self, seen: ExemplarFeatures, settings: Search, first: int
+    ) -> list[list[Candidate]]:
+        """Return the candidates of each unit; `first` is the index of the first one."""
+        as_in_2022 = settings.compat == COMPAT
+        lam = self.config.lam if settings.lam is None else settings.lam
+        vocabulary = self.vocabulary
         rules = search.Rules(
-            words.start,
-            words.stop,
-            asked.length or self.config.length,
-            never=() if old else (words.start, words.pad, words.unk),
-            empty=old,
-            after_stop=old,
+            vocabulary.start,
+            vocabulary.stop,
+            settings.length or self.config.length,
+            never=() if as_in_2022 else (vocabulary.start, vocabulary.pad, vocabulary.unk),
+            empty=as_in_2022,
+            after_stop=as_in_2022,
         )
-        model = search.Model(self.decoder)
-        if asked.strategy in ("pmi-beam", "pmi-greedy"):
-            model = search.Model(self.decoder, self.language_model, lam)
-        if asked.strategy == "sample":
-            found = search.sample(model, seen, rules, asked.seed, first)
-        elif asked.strategy.endswith("greedy"):
-            found = search.greedy(model, seen, rules)
+        model = search.WordScorer(self.decoder)
+        if settings.strategy in ("pmi-beam", "pmi-greedy"):
+            model = search.WordScorer(self.decoder, self.language_model, lam)
+        if settings.strategy == "sample":
+            result = search.sample(model, seen, rules, settings.seed, first)
+        elif settings.strategy.endswith("greedy"):
+            result = search.greedy(model, seen, rules)
         else:
-            found = search.beam(model, seen, rules, self._width(asked))
-        return self._candidates(found, asked, lam)
+            result = search.beam(model, seen, rules, self._beam_width(settings))
+        return self._candidates(result, settings, lam)
 
-    def _candidates(self, found: search.Found, asked: Search, lam: float) -> list[list[Candidate]]:
-        """Return what was found with both scores, ranked."""
-        stop, old = self.vocabulary.stop, asked.compat == COMPAT
-        whole = [[_ended(row, stop) for row in rows] for rows in found.tokens.tolist()]
-        scores = found.scores.tolist()
-        flat = [ids for rows in whole for ids in rows]
-        log_ps: Iterator[float] | None = None
-        if self.language_model is not None:
-            counted = flat
-            if old and asked.strategy == "pmi":  # one token after the end, where there is room
-                width = found.tokens.shape[2]
-                counted = [[*ids, stop] if len(ids) < width else ids for ids in flat]
-            log_ps = iter(self.language_model.score(counted, self.vocabulary.start).tolist())
-        made = []
-        for rows, own in zip(whole, scores, strict=True):
-            ranked = []
-            for ids, score in zip(rows, own, strict=True):
-                log_p = None if log_ps is None else next(log_ps)
+    def _candidates(
+        self, result: search.SearchResult, settings: Search, lam: float
+    ) -> list[list[Candidate]]:
+        """Return each unit's descriptions with both scores, ranked by the strategy's own."""
+        stop = self.vocabulary.stop
+        sequences = [[_until_stop(ids, stop) for ids in rows] for rows in result.tokens.tolist()]
+        log_ps = self._log_ps([ids for rows in sequences for ids in rows], result, settings)
+        ranked = []
+        for rows, scores in zip(sequences, result.scores.tolist(), strict=True):
+            candidates = []
+            for ids, score in zip(rows, scores, strict=True):
+                log_p = next(log_ps)
                 if score == -float("inf"):
-                    continue  # fewer descriptions than places in the beam
+                    continue  # the beam is wider than the number of descriptions
                 given = score
-                if asked.strategy in ("pmi-beam", "pmi-greedy"):
+                if settings.strategy in ("pmi-beam", "pmi-greedy"):
+                    # the search subtracted lambda log p(word) at every word
                     given = score + lam * (log_p or 0.0)
-                elif asked.strategy == "pmi":
+                elif settings.strategy == "pmi":
                     score = score - lam * (log_p or 0.0)
-                text = self.vocabulary.decode(ids, asked.compat)
-                ranked.append(Candidate(text, score, given, log_p, tuple(ids)))
-            made.append(sorted(ranked, key=lambda each: -each.score))
-        return made
+                text = self.vocabulary.decode(ids, settings.compat)
+                candidates.append(Candidate(text, score, given, log_p, tuple(ids)))
+            ranked.append(sorted(candidates, key=lambda candidate: -candidate.score))
+        return ranked
 
-    # ---- on disk
-
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write the model as a folder, and push it to the hub if asked; see huggingface_hub."""
-        url: str | None = super().save_pretrained(save_directory, **options)
-        return url
-
-    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        """Return the card that is written beside the weights."""
-        made = self.config.made or {}
-        return ModelCard(
-            CARD.format(
-                encoder=self.config.encoder.backbone,
-                features=self.config.encoder.feature_size,
-                words=len(self.config.vocabulary),
-                lam=self.config.lam,
-                beam=self.config.beam,
-                made=json.dumps(made, indent=1, sort_keys=True),
-            )
-        )
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        lacking = {f"encoder.backbone.{name}" for name in self.config.encoder.missing}
-        state = {
-            name: value.detach().cpu().contiguous().clone()
-            for name, value in self.state_dict().items()
-            if name not in lacking
-        }
-        with replacing(save_directory / WEIGHTS) as temporary:
-            save_file(state, temporary)
-            temporary.chmod(0o644)
-        with replacing(save_directory / CONFIG) as temporary:
-            temporary.write_text(json.dumps(asdict(self.config), indent=1, sort_keys=True) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "Milan":
-        """Return a model, ready to describe: of a folder, or of a name on the hub.
-
-        Args:
-            pretrained_model_name_or_path: folder, name, or `mini`: the model of the mini world,
-                which ships.
-            options: `revision`, `token` and so on; see huggingface_hub.
-
-        Raises:
-            InputError: no such folder or name; a file that is missing, damaged, or of something
-                else; a vocabulary that does not fit the weights.
-        """
-        name = str(pretrained_model_name_or_path)
-        folder = SHIPPED.get(name, Path(name))
-        try:
-            if folder.is_dir():
-                files = [folder / file for file in (CONFIG, WEIGHTS)]
-            else:
-                files = [Path(hf_hub_download(name, file, **options)) for file in (CONFIG, WEIGHTS)]
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(
-                f"No model '{name}': no folder of that name, and the hub says: "
-                f"{str(error).splitlines()[0]} A folder that 'milan train' or 'milan convert' "
-                "wrote was expected, or a name on the hub."
-            ) from None
-        return _read(*files).eval()
-
-    @classmethod
-    def _from_pretrained(cls, **_: Any) -> "Milan":
-        raise NotImplementedError("from_pretrained reads the folder itself")
+    def _log_ps(
+        self, sequences: list[list[int]], result: search.SearchResult, settings: Search
+    ) -> Iterator[float | None]:
+        """Return log p(d) of all found descriptions, one after the other."""
+        if self.language_model is None:
+            return iter([None] * len(sequences))
+        if settings.compat == COMPAT and settings.strategy == "pmi":
+            # the reranker of 2022 counted one token after the end, where there is room for it
+            room = result.tokens.shape[2]
+            stop = self.vocabulary.stop
+            sequences = [[*ids, stop] if len(ids) < room else ids for ids in sequences]
+        return iter(self.language_model.score(sequences, self.vocabulary.start).tolist())
 
 
-def _read(config_file: Path, weights: Path) -> Milan:
-    for path in (config_file, weights):
-        if not path.is_file():
-            raise InputError(
-                f"{path.parent} is no model: it has no {path.name}. Expected {CONFIG} and "
-                f"{WEIGHTS}, as 'milan train' and 'milan convert' write them."
-            )
-    try:
-        kept = _tuples(json.loads(config_file.read_text(encoding="utf-8")))
-        config = Config(**{**kept, "encoder": EncoderConfig(**_tuples(kept["encoder"]))})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{config_file} is no model's: {str(error).splitlines()[0]}") from None
-    try:
-        state = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{weights} cannot be read ({str(error).splitlines()[0]}); is the copy complete?"
-        ) from None
-    rows = state.get("decoder.embedding.weight", torch.empty(0, 0)).shape[0]
-    model = Milan(config)
-    if rows != len(model.vocabulary):
-        raise InputError(
-            f"{weights.parent}: the vocabulary of {CONFIG} has {len(model.vocabulary):,} tokens "
-            f"(4 special ones among them), the weights have {rows:,}. They are of two models."
-        )
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            f"{weights} does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    lacking = {f"encoder.backbone.{name}" for name in config.encoder.missing}
-    wrong = [*(set(missing) - lacking), *unexpected]
-    if wrong:
-        raise InputError(
-            f"{weights} does not fit {CONFIG}: {some(sorted(wrong))} are missing or too many."
-        )
-    return model
-
-
-def _tuples(kept: dict[str, Any]) -> dict[str, Any]:
-    """Return what JSON keeps, with tuples for its lists."""
-    return {key: tuple(each) if isinstance(each, list) else each for key, each in kept.items()}
-
-
-def _ended(ids: list[int], stop: int) -> list[int]:
-    """Return the ids up to the first `stop`, with it."""
+def _until_stop(ids: list[int], stop: int) -> list[int]:
+    """Return the ids up to and including the first `stop`."""
     return ids[: ids.index(stop) + 1] if stop in ids else ids
 
 
 @contextmanager
-def _describing(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Iterator[None]:
     """Hold a model in evaluation mode, without gradients."""
     was_training = model.training
     model.eval()

@@ -1,16 +1,16 @@
-"""Search for descriptions: greedy, sampling, and beam, by log p(d | E) or word by word by
+"""Search for descriptions: greedy, sampling and beam, by log p(d | E) or, word by word, by
 
-    log p(w | E, before) - lambda log p(w | before)
+    log p(w | E, words before) - lambda log p(w | words before)
 
-(Hernandez et al. 2022, section 3, equation 2, and its per-word form.) Beam search is that of
-Freitag and Al-Onaizan 2017 as the 2022 code had it: sums of log-probabilities without length
-normalisation; a finished description keeps its place in the beam while no better one takes it.
+(Hernandez et al. 2022, section 3: equation 2 in its per-word form). The beam search is that of
+Freitag and Al-Onaizan 2017 as the 2022 code has it: scores are sums of log-probabilities without
+length normalisation, and a finished description stays in the beam until better ones push it out.
 
-What a step costs goes by the distinct prefixes that are still under way: finished descriptions
-are computed no further, those that continue one prefix share everything but the last word, and
-exemplars are projected once a unit and never copied.
+The cost of a step is that of the distinct prefixes of unfinished hypotheses: finished ones are
+computed no further, hypotheses that continue one prefix share all work but the last word's, and
+exemplars are projected once per unit and never copied.
 
-Axes as in `milan.decoder`; `beam`, places in the beam.
+Axes as in `milan.decoder`; `beam`: hypotheses of a unit, the best first.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,24 +18,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from milan.decoder import ROWS, Decoder, Exemplars, State
-from milan.language_model import LanguageModel, LMState
+from milan.decoder import ROWS, Decoder, DecoderState, ExemplarFeatures
+from milan.language_model import LanguageModel, LanguageModelState
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be written.
+    """Constraints on the tokens of a description.
 
     Args:
         start, stop: tokens before the first word and after the last.
-        length: words and `stop` at most; a description of so many words needs no `stop`.
-        never: tokens that are not words: they are never written.
-        empty: whether a description may stop before its first word.
-        after_stop: go on to `length` after `stop`, and count what comes, as the 2022 code's
-            greedy decoding did.
+        length: maximum number of tokens, `stop` included; a description of so many words needs no
+            `stop`.
+        never: tokens that are not words, which are never chosen.
+        empty: allow `stop` as the first token.
+        after_stop: continue to `length` after `stop`, and count what comes, as greedy decoding
+            did in the 2022 code.
     """
 
     start: int
@@ -45,210 +46,249 @@ class Rules:
     empty: bool = False
     after_stop: bool = False
 
-    def apply(self, log_probs: Float[Tensor, "row word"], place: int) -> None:
-        """Rule out, in place, what may not come at this place."""
+    def apply(self, log_probs: Float[Tensor, "row word"], index: int) -> None:
+        """Set, in place, the tokens that must not come at this index to -inf."""
         log_probs[:, list(self.never)] = -torch.inf
-        if place == 0 and not self.empty:
+        if index == 0 and not self.empty:
             log_probs[:, self.stop] = -torch.inf
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Descriptions of each unit, the best first.
 
     Attributes:
-        tokens: of each, `stop` from its end on.
-        scores: what was searched by, summed over words; -inf where there is no description.
+        tokens: of each description, `stop` from its end on.
+        scores: sum over words of what was searched by; -inf where there is no description.
     """
 
     tokens: Int64[Tensor, "unit beam time"]
     scores: Float[Tensor, "unit beam"]
 
 
-class _Under(NamedTuple):
-    """Descriptions under way, a row each: unit, and what both models know."""
+class _PartialHypotheses(NamedTuple):
+    """Unfinished hypotheses, one row each.
+
+    Attributes:
+        unit: index of the unit that a row describes.
+        decoder: state of p(d | E) after the row's newest word.
+        language_model: state of p(d), if it takes part in the search.
+    """
 
     unit: Int64[Tensor, " row"]
-    state: State
-    heard: LMState | None
+    decoder: DecoderState
+    language_model: LanguageModelState | None
 
 
-class Model(NamedTuple):
-    """What is searched by: a decoder, and a language model with its lambda, or None."""
+class WordScorer(NamedTuple):
+    """Scores of next words: by a decoder and, if given, a language model with its lambda."""
 
     decoder: Decoder
     language_model: LanguageModel | None = None
     lam: float = 0.0
 
-    def begin(self, seen: Exemplars) -> _Under:
-        """Return one empty description a unit."""
+    def begin(self, seen: ExemplarFeatures) -> _PartialHypotheses:
+        """Return one empty hypothesis per unit."""
         units = torch.arange(len(seen.features), device=seen.features.device)
-        heard = None if self.language_model is None else self.language_model.start(len(units))
-        return _Under(units, self.decoder.start(seen), heard)
+        language = None if self.language_model is None else self.language_model.start(len(units))
+        return _PartialHypotheses(units, self.decoder.start(seen), language)
 
     def advance(
         self,
-        seen: Exemplars,
-        under: _Under,
+        seen: ExemplarFeatures,
+        hypotheses: _PartialHypotheses,
         source: Int64[Tensor, " row"],
         tokens: Int64[Tensor, " row"],
-    ) -> Iterator[tuple[slice, Float[Tensor, "part word"], _Under]]:
-        """Yield, a part at a time, the scores of the words after each row's newest one.
+    ) -> Iterator[tuple[slice, Float[Tensor, "part word"], _PartialHypotheses]]:
+        """Extend hypotheses by one word each; yield the scores of the words that may come next.
 
         Args:
             seen: the exemplars.
-            under: descriptions so far.
-            source: which of them a row continues.
+            hypotheses: those before the word.
+            source: index of the hypothesis that each new row continues.
             tokens: the word it adds.
+
+        Yields:
+            The rows of a part, the scores of their next words, and the extended hypotheses.
         """
+        # Attention depends on the state before the word alone, so rows that continue the same
+        # hypothesis (`parents`, one row each) share it; `child` maps new rows to parents.
         parents, child = torch.unique(source, return_inverse=True)
-        unit = under.unit[parents]
+        unit = hypotheses.unit[parents]
         gates = torch.cat(
             [
-                self.decoder.look(under.state.h[parents[part]], seen, unit[part]).gates
+                self.decoder.look(hypotheses.decoder.h[parents[part]], seen, unit[part]).gates
                 for part in _parts(len(parents))
             ]
         )
         for part in _parts(len(tokens)):
-            own, words = source[part], tokens[part]
-            state = self.decoder.step(words, gates[child[part]], under.state.c[own])
-            scores, heard = self.decoder.log_probs(state.h), None
-            if self.language_model is not None and under.heard is not None:
-                said, heard = self.language_model.step(words, under.heard.of(own))
-                scores = scores - self.lam * said
-            yield part, scores, _Under(under.unit[own], state, heard)
+            parent, words = source[part], tokens[part]
+            state = self.decoder.step(words, gates[child[part]], hypotheses.decoder.c[parent])
+            scores, language = self.decoder.log_probs(state.h), None
+            if self.language_model is not None and hypotheses.language_model is not None:
+                log_probs, language = self.language_model.step(
+                    words, hypotheses.language_model.select(parent)
+                )
+                scores = scores - self.lam * log_probs
+            yield part, scores, _PartialHypotheses(hypotheses.unit[parent], state, language)
 
 
 def _parts(rows: int) -> Iterator[slice]:
+    """Yield slices of at most `ROWS` rows, so that memory is bounded."""
     for first in range(0, rows, ROWS):
         yield slice(first, first + ROWS)
 
 
-def _joined(parts: list[_Under]) -> _Under:
+def _concatenated(parts: list[_PartialHypotheses]) -> _PartialHypotheses:
     """Return the rows of several parts as one."""
-    heard = [part.heard for part in parts if part.heard is not None]
-    return _Under(
+    states = [part.language_model for part in parts if part.language_model is not None]
+    return _PartialHypotheses(
         torch.cat([part.unit for part in parts]),
-        State(*(torch.cat(each) for each in zip(*(part.state for part in parts), strict=True))),
-        LMState(*(torch.cat(each, 1) for each in zip(*heard, strict=True))) if heard else None,
+        DecoderState(
+            torch.cat([part.decoder.h for part in parts]),
+            torch.cat([part.decoder.c for part in parts]),
+        ),
+        # rows are the second axis there, after the LSTM's layers
+        LanguageModelState(
+            torch.cat([state.h for state in states], 1), torch.cat([state.c for state in states], 1)
+        )
+        if states
+        else None,
     )
 
 
 def walk(
-    model: Model,
-    seen: Exemplars,
+    scorer: WordScorer,
+    seen: ExemplarFeatures,
     rules: Rules,
     choose: Callable[[Float[Tensor, "row word"], Int64[Tensor, " row"], int], Tensor],
-) -> Found:
-    """Return one description a unit, word by word: `beam` is 1.
+) -> SearchResult:
+    """Return one description per unit (`beam` is 1), chosen word by word.
 
     Args:
-        model, seen, rules: see above.
-        choose: returns a word for each row, from the scores of all, the units and the place.
+        scorer, seen, rules: see above.
+        choose: returns a word for each row, given all scores, the rows' units and the index of
+            the word.
     """
-    under, units = model.begin(seen), len(seen.features)
+    hypotheses, units = scorer.begin(seen), len(seen.features)
     device = seen.features.device
     tokens = torch.full((units, 1, rules.length), rules.stop, device=device)
     scores = torch.zeros(units, 1, device=device)
-    rows = torch.arange(units, device=device)  # of `under`, those that go on
+    rows = torch.arange(units, device=device)  # of `hypotheses`: the unfinished ones
     newest = torch.full((units,), rules.start, device=device)
-    for place in range(rules.length if units else 0):
+    for index in range(rules.length if units else 0):
         chosen, parts = [], []
-        for part, log_probs, after in model.advance(seen, under, rows, newest):
-            rules.apply(log_probs, place)
-            unit = under.unit[rows[part]]
-            word = choose(log_probs, unit, place)
+        for part, log_probs, extended in scorer.advance(seen, hypotheses, rows, newest):
+            rules.apply(log_probs, index)
+            unit = hypotheses.unit[rows[part]]
+            word = choose(log_probs, unit, index)
             scores[unit, 0] += log_probs.gather(1, word[:, None])[:, 0]
             chosen.append(word)
-            parts.append(after)
-        under, newest = _joined(parts), torch.cat(chosen)
-        tokens[under.unit, 0, place] = newest
+            parts.append(extended)
+        hypotheses, newest = _concatenated(parts), torch.cat(chosen)
+        tokens[hypotheses.unit, 0, index] = newest
         rows = torch.arange(len(newest), device=device)
         if not rules.after_stop:
             rows = (newest != rules.stop).nonzero()[:, 0]
             newest = newest[rows]
         if not len(rows):
             break
-    return Found(tokens, scores)
+    return SearchResult(tokens, scores)
 
 
-def greedy(model: Model, seen: Exemplars, rules: Rules) -> Found:
+def greedy(scorer: WordScorer, seen: ExemplarFeatures, rules: Rules) -> SearchResult:
     """Return the description of each unit whose every word is the likeliest."""
-    return walk(model, seen, rules, lambda scores, unit, place: scores.argmax(1))
+    return walk(scorer, seen, rules, lambda scores, unit, index: scores.argmax(1))
 
 
-def sample(model: Model, seen: Exemplars, rules: Rules, seed: int, first: int = 0) -> Found:
-    """Return a description of each unit, drawn word by word from the scores' softmax.
+def sample(
+    scorer: WordScorer, seen: ExemplarFeatures, rules: Rules, seed: int, first: int = 0
+) -> SearchResult:
+    """Return a description of each unit, drawn word by word from the softmax of the scores.
 
-    A draw depends on the seed and on the unit's place, so that neither other units nor the
-    machine change it.
+    A draw depends on the seed and the unit's index alone: neither other units nor the device
+    change it.
 
     Args:
-        model, seen, rules: see above.
-        seed: of all draws.
-        first: place of the first unit.
+        scorer, seen, rules: see above.
+        seed: random seed of all draws.
+        first: index of the first unit.
     """
     generators = [
         torch.Generator().manual_seed((seed * 1_000_003 + first + unit) % 2**63)
         for unit in range(len(seen.features))
     ]
 
-    def choose(scores: Tensor, unit: Tensor, place: int) -> Tensor:
-        # the largest of scores less the logarithms of exponential draws: Gumbel's trick
+    def choose(scores: Tensor, unit: Tensor, index: int) -> Tensor:
+        # Gumbel's trick: argmax(score - log(exponential draw)) is a draw from the softmax
         words = scores.shape[1]
-        drawn = torch.stack(
+        noise = torch.stack(
             [torch.empty(words).exponential_(generator=generators[i]) for i in unit.tolist()]
         )
-        return (scores - drawn.to(scores.device).log()).argmax(1)
+        return (scores - noise.to(scores.device).log()).argmax(1)
 
-    return walk(model, seen, rules, choose)
+    return walk(scorer, seen, rules, choose)
 
 
-def beam(model: Model, seen: Exemplars, rules: Rules, width: int) -> Found:
-    """Return the descriptions of each unit that beam search finds, `width` at most.
+def beam(scorer: WordScorer, seen: ExemplarFeatures, rules: Rules, width: int) -> SearchResult:
+    """Return the `width` best descriptions of each unit that beam search finds.
+
+    At every word each unfinished hypothesis proposes its `width` likeliest continuations, a
+    finished one proposes itself, and the `width` best proposals of each unit survive.
 
     Args:
-        model, seen, rules: see above.
-        width: of the beam; each description under way proposes as many continuations.
+        scorer, seen, rules: see above.
+        width: of the beam.
     """
     units, device = len(seen.features), seen.features.device
+    # The beam is a table (unit, beam) of scores, ends and token histories. It begins with one
+    # empty hypothesis per unit; the other places hold none, which a score of -inf says.
     scores = torch.full((units, width), -torch.inf, device=device)
     scores[:, 0] = 0.0
     done = torch.zeros(units, width, dtype=torch.bool, device=device)
     history = torch.empty(units, width, 0, dtype=torch.int64, device=device)
-    under = model.begin(seen)
-    # the rows to compute: where each stands in the beam, which of `under` it continues, and how
-    unit, place_of = under.unit, torch.zeros_like(under.unit)
+    # Models compute rows, one per unfinished hypothesis: row r stands in the table at
+    # (unit[r], slot[r]), and continues row source[r] of `hypotheses` by the word newest[r].
+    hypotheses = scorer.begin(seen)
+    unit, slot = hypotheses.unit, torch.zeros_like(hypotheses.unit)
     source, newest = torch.arange(units, device=device), torch.full_like(unit, rules.start)
-    for place in range(rules.length if units else 0):
+    for index in range(rules.length if units else 0):
+        # 1. each row proposes its likeliest continuations
         best, words, parts = [], [], []
-        for part, log_probs, after in model.advance(seen, under, source, newest):
-            rules.apply(log_probs, place)
+        for part, log_probs, extended in scorer.advance(seen, hypotheses, source, newest):
+            rules.apply(log_probs, index)
             top = log_probs.topk(min(width, log_probs.shape[1]), 1)
-            best.append(top.values + scores[unit[part], place_of[part], None])
+            best.append(top.values + scores[unit[part], slot[part], None])
             words.append(top.indices)
-            parts.append(after)
-        under = _joined(parts)
-        proposed, said = torch.cat(best), torch.cat(words)
-        count = proposed.shape[1]
-        candidates = torch.full((units, width, count), -torch.inf, device=device)
-        candidates[:, :, 0] = scores.where(done, candidates[:, :, 0])
-        candidates[unit, place_of] = proposed
+            parts.append(extended)
+        hypotheses = _concatenated(parts)
+        proposed_scores, proposed_words = torch.cat(best), torch.cat(words)
+        # 2. rows -> table (unit, beam, proposal); a finished hypothesis proposes itself, once
+        count = proposed_scores.shape[1]
+        proposals = torch.full((units, width, count), -torch.inf, device=device)
+        proposals[:, :, 0] = scores.where(done, proposals[:, :, 0])
+        proposals[unit, slot] = proposed_scores
         tokens = torch.full((units, width, count), rules.stop, device=device)
-        tokens[unit, place_of] = said
-        scores, chosen = candidates.flatten(1).topk(width, 1)
+        tokens[unit, slot] = proposed_words
+        # 3. the `width` best of each unit, over (beam, proposal) flattened: the quotient of the
+        # flat index says which hypothesis a survivor continues
+        scores, chosen = proposals.flatten(1).topk(width, 1)
         parent, token = chosen // count, tokens.flatten(1).gather(1, chosen)
-        history = torch.cat([_of(history, parent), token[:, :, None]], 2)
+        history = torch.cat([_gathered(history, parent), token[:, :, None]], 2)
         done = token == rules.stop
+        # 4. the rows of the next step: survivors that have not ended. A parent's place in the
+        # table is translated to its row of `hypotheses`.
         row_of = torch.zeros(units, width, dtype=torch.int64, device=device)
-        row_of[unit, place_of] = torch.arange(len(unit), device=device)
-        going = ~done & scores.isfinite()
-        unit, place_of = going.nonzero(as_tuple=True)
+        row_of[unit, slot] = torch.arange(len(unit), device=device)
+        unfinished: Bool[Tensor, "unit beam"] = ~done & scores.isfinite()
+        unit, slot = unfinished.nonzero(as_tuple=True)
         if not len(unit):
             break
-        source, newest = row_of[unit, parent[unit, place_of]], token[unit, place_of]
-    return Found(history, scores)
+        source, newest = row_of[unit, parent[unit, slot]], token[unit, slot]
+    return SearchResult(history, scores)
 
 
-def _of(history: Int64[Tensor, "unit beam time"], parent: Int64[Tensor, "unit beam"]) -> Tensor:
-    """Return the history of each place's parent."""
+def _gathered(
+    history: Int64[Tensor, "unit beam time"], parent: Int64[Tensor, "unit beam"]
+) -> Int64[Tensor, "unit beam time"]:
+    """Return the history of each survivor's parent."""
     return history.gather(1, parent[:, :, None].expand(-1, -1, history.shape[2]))

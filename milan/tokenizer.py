@@ -1,7 +1,7 @@
-"""Words: how descriptions are cut into tokens, numbered, and put together again.
+"""Tokens of descriptions: spaCy's English rules, a vocabulary, and detokenization.
 
-Tokens are those of spaCy's English rules, in lower case, as in the code of Hernandez et al.
-2022; the rules need no model and nothing is downloaded.
+Tokens are in lower case, as in the code of Hernandez et al. 2022. The rules need no model, so
+nothing is downloaded.
 """
 
 import re
@@ -18,23 +18,31 @@ from torch import Tensor
 from milannotations.errors import InputError, some
 
 SPECIALS = ("<start>", "<stop>", "<pad>", "<unk>")
+"""Special tokens, numbered after the words of a vocabulary."""
 
-_RULES = [
-    # what stands close to the word before it, and to the one after it
+_DETOKENIZATION = [
+    # Pairs of (pattern, replacement), applied in this order to tokens joined by spaces.
+    # closing punctuation and contractions: "dog 's" -> "dog's", "ball ." -> "ball."
     (
         re.compile(
             r" (?=(?:[.,;:!?)\]}%\u201d]|\.{2,}|['\u2019](?:s|re|ve|ll|d|m)|n['\u2019]t)(?: |$))"
         ),
         "",
     ),
+    # opening brackets, quotes, currency signs: "( text" -> "(text"
     (re.compile(r"(?<![^ ])([(\[{#$\u00a3\u20ac\u201c\u2018]) "), r"\1"),
+    # possessives of plurals: "dogs ' ears" -> "dogs' ears"
     (re.compile(r"(?<=s) (['\u2019])(?= |$)"), r"\1"),
+    # hyphens, dashes and slashes between words: "red - brown" -> "red-brown"
     (re.compile(r"(?<=\w) ?([-\u2013\u2014/]) ?(?=\w)"), r"\1"),
+    # words that spaCy cuts in two: "can not" -> "cannot"
     (re.compile(r"\b(can|gon|wan|got) (?=not\b|na\b|ta\b)"), r"\1"),
+    # words in straight quotes: "' text '" -> "'text'"
     (re.compile(r"(?<![^ ])(['\"]) ([^'\"]*) \1(?= |$|[.,;:!?)\]}])"), r"\1\2\1"),
+    # a closing quote at an end or before punctuation
     (re.compile(r" (['\u2019])(?=$|[.,;:!?)\]}])"), r"\1"),
 ]
-_JOINED_2022 = re.compile(r" (?=[.,;:])")
+_NO_SPACE_2022 = re.compile(r" (?=[.,;:])")
 
 
 @lru_cache(maxsize=1)
@@ -55,21 +63,21 @@ def tokenize(texts: Sequence[str]) -> list[tuple[str, ...]]:
         [('the', 'dog', "'s", 'ear'), ('red', '-', 'and', '-', 'white')]
     """
     if isinstance(texts, str):
-        raise InputError(f"Several texts were expected, not one; write [{texts!r}].")
-    cut = _tokenizer()
+        raise InputError(f"Expected a list of texts, not one text: write [{texts!r}].")
+    split = _tokenizer()
     return [
-        tuple(token.text.lower() for token in cut(text) if not token.text.isspace())
+        tuple(token.text.lower() for token in split(text) if not token.text.isspace())
         for text in texts
     ]
 
 
 def detokenize(tokens: Sequence[str], compat: str | None = None) -> str:
-    """Return tokens as a text that people read.
+    """Return tokens as a readable text.
 
     Args:
         tokens: of one text.
-        compat: `2022` puts them together as the code of 2022 did: sentences begin with a
-            capital, `'s` and brackets stand apart.
+        compat: `2022` joins them as the code of 2022 did: sentences begin with a capital, and
+            `'s` and brackets stand apart.
 
     Raises:
         InputError: `compat` is neither `2022` nor None.
@@ -82,24 +90,24 @@ def detokenize(tokens: Sequence[str], compat: str | None = None) -> str:
     """
     text = " ".join(tokens)
     if compat is None:
-        for pattern, instead in _RULES:
-            text = pattern.sub(instead, text)
+        for pattern, replacement in _DETOKENIZATION:
+            text = pattern.sub(replacement, text)
         return text.strip()
     if compat != "2022":
-        raise InputError(f"compat='{compat}' was asked for; expected 2022 or None.")
-    text = _JOINED_2022.sub("", text).replace(" -", "-").replace("- ", "-")
+        raise InputError(f"compat={compat!r}; expected '2022' or None.")
+    text = _NO_SPACE_2022.sub("", text).replace(" -", "-").replace("- ", "-")
     sentences = [sentence.strip().capitalize() for sentence in text.split(".")]
     return ". ".join(sentences).strip()
 
 
 class Vocabulary:
-    """Numbers of words: those of `words` in order, then start, stop, pad and unk.
+    """Token ids: words in their order from 0, then start, stop, pad and unk.
 
     Args:
-        words: each once.
+        words: distinct words.
 
     Raises:
-        InputError: a word twice, or one that is a special token.
+        InputError: a word comes twice, or is a special token.
 
     Example:
         >>> Vocabulary(["red", "ball"]).encode(["red ball", "ball"]).tolist()
@@ -110,21 +118,21 @@ class Vocabulary:
         self.words = tuple(words)
         wrong = [word for word in self.words if not isinstance(word, str) or word in SPECIALS]
         if wrong:
-            raise InputError(f"{wrong[0]!r} is no word; special tokens follow of themselves.")
+            raise InputError(f"{wrong[0]!r} is no word; special tokens are added by themselves.")
         self._ids = {word: i for i, word in enumerate(self.words)}
         count = len(self.words)
         if len(self._ids) != count:
-            raise InputError(f"Words stand twice in a vocabulary: {some(_repeated(self.words))}.")
+            raise InputError(f"Words come twice in a vocabulary: {some(_repeated(self.words))}.")
         self.specials = (count, count + 1, count + 2, count + 3)
         self.start, self.stop, self.pad, self.unk = self.specials
 
     @classmethod
     def of(cls, texts: Iterable[str], least: int = 1) -> "Vocabulary":
-        """Return the words of texts, the commonest first, as first seen where as common.
+        """Return the vocabulary of texts: most frequent words first, ties in order of appearance.
 
         Args:
             texts: any.
-            least: how often a word is to come.
+            least: smallest number of times that a word must occur.
         """
         counts = Counter(token for tokens in tokenize(list(texts)) for token in tokens)
         return cls(word for word, n in counts.most_common() if n >= least and word not in SPECIALS)
@@ -133,33 +141,33 @@ class Vocabulary:
         return len(self.words) + len(SPECIALS)
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
-        """Return the number of each token; that of unk for one that is not known."""
+        """Return the id of each token, unk for unknown ones."""
         return [self._ids.get(token, self.unk) for token in tokens]
 
     def encode(self, texts: Sequence[str]) -> Int64[Tensor, "text time"]:
-        """Return the numbers of texts, from start to stop, filled up with pad."""
+        """Return the ids of texts, from start to stop, filled up with pad."""
         rows = [[self.start, *self.ids(tokens), self.stop] for tokens in tokenize(texts)]
         filled = torch.full((len(rows), max(map(len, rows), default=0)), self.pad)
-        for place, row in enumerate(rows):
-            filled[place, : len(row)] = torch.tensor(row)
+        for index, row in enumerate(rows):
+            filled[index, : len(row)] = torch.tensor(row)
         return filled
 
     def decode(self, ids: Sequence[int] | Int64[Tensor, " time"], compat: str | None = None) -> str:
-        """Return the text of numbers, up to the first stop, special tokens left out.
+        """Return the text of ids, up to the first stop, without special tokens.
 
         Args:
             ids: of one text, a list or a tensor.
             compat: see `detokenize`.
 
         Raises:
-            InputError: a number that no token has.
+            InputError: an id that no token has.
         """
         numbers = [int(i) for i in ids]
         wrong = [i for i in numbers if not 0 <= i < len(self)]
         if wrong:
-            raise InputError(f"No token has the number {wrong[0]}; there are {len(self):,}.")
-        said = takewhile(lambda number: number != self.stop, numbers)
-        return detokenize([self.words[i] for i in said if i < len(self.words)], compat)
+            raise InputError(f"No token has the id {wrong[0]}; there are {len(self):,} tokens.")
+        before_stop = takewhile(lambda number: number != self.stop, numbers)
+        return detokenize([self.words[i] for i in before_stop if i < len(self.words)], compat)
 
 
 def _repeated(words: Sequence[str]) -> list[str]:

@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from milan.clip_rerank import ClipReranker, describe
+from milan.config import Config
 from milan.encoder import build
-from milan.model import Config, Milan
+from milan.model import Milan
 from milannotations.errors import InputError
 
 K = 5

@@ -12,8 +12,9 @@ from torch.nn import functional as nnf
 
 from milan import Milan
 from milan import model as models
+from milan.config import STRATEGIES, Config
 from milan.encoder import RESNET, build, restore
-from milan.model import CONFIG, WEIGHTS, Config
+from milan.pretrained import CONFIG, WEIGHTS
 from milannotations.errors import InputError
 from milannotations.synthetic.encoder import load as load_mini
 
@@ -176,7 +177,7 @@ def test_a_network_of_timm():
 
 
 def test_layers_are_asked_for_where_none_are_known():
-    with pytest.raises(InputError, match="Which layers of torchvision:vgg11 are to be pooled"):
+    with pytest.raises(InputError, match="No default layers of torchvision:vgg11"):
         build("torchvision:vgg11", random=True)
     with pytest.raises(InputError, match="layer9"):
         build("torchvision:resnet18", layers=("layer9",), random=True)
@@ -230,7 +231,7 @@ def test_a_model_is_the_same_when_it_is_read_again(model, folder):
     images, masks = exemplars()
     features = model.encode(images, masks)
     assert torch.equal(again.encode(images, masks), features)
-    for strategy in models.STRATEGIES:
+    for strategy in STRATEGIES:
         one = model.describe(images, masks, strategy=strategy)
         assert again.describe(images, masks, strategy=strategy) == one
         assert all(one.text)
@@ -245,7 +246,7 @@ def test_pictures_are_encoded_alike_in_any_form_and_number(model, monkeypatch):
     assert (made[1] == 0).all()
     torch.testing.assert_close(model.encode(images / 255, masks.float()), made, **CLOSE)
     torch.testing.assert_close(model.encode(images, masks.byte()), made, **CLOSE)
-    monkeypatch.setattr(models, "PICTURES", 5)
+    monkeypatch.setattr(models, "IMAGE_BATCH", 5)
     torch.testing.assert_close(model.encode(images, masks), made, **CLOSE)
     whole = model.encode(images, torch.ones_like(masks))
     torch.testing.assert_close(model.encode(images), whole, **CLOSE)
@@ -321,9 +322,9 @@ def test_a_vocabulary_of_another_model(folder):
         ({"hidden_size": 9}, "does not fit config.json: size mismatch"),
         ({"lm_layers": 0}, "does not fit config.json: .*language_model"),
         ({"format": 2}, "A model of format 2; this version reads format 1"),
-        ({"depth": 2}, "config.json is no model's"),
-        ({"encoder": "mini"}, "config.json is no model's"),
-        ({"encoder": {"backbone": "mini"}}, "config.json is no model's"),
+        ({"depth": 2}, "config.json is not the configuration of a model"),
+        ({"encoder": "mini"}, "config.json is not the configuration of a model"),
+        ({"encoder": {"backbone": "mini"}}, "config.json is not the configuration of a model"),
         ({"vocabulary": ["red", "red", "green", "dogs", "of"]}, "twice"),
     ],
 )
@@ -336,7 +337,7 @@ def test_a_config_that_does_not_fit(folder, fields, said):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"vocabulary": []}'])
 def test_a_config_that_is_none(folder, text):
     (folder / CONFIG).write_text(text)
-    with pytest.raises(InputError, match=r"config.json is no model's"):
+    with pytest.raises(InputError, match=r"config.json is not the configuration of a model"):
         Milan.from_pretrained(folder)
 
 

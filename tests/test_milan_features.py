@@ -167,12 +167,12 @@ def test_no_units(encoder, tmp_path):
 
 
 def test_text_alone_cannot_be_seen(units, encoder):
-    with pytest.raises(InputError, match="Unit 1 of the data has no pictures"):
+    with pytest.raises(InputError, match="Unit 1 of the data has no images"):
         features_of(made(([picture(8, 8, 0)], None), (None, None)), encoder)
 
 
 def test_pictures_and_masks_that_are_not_as_many(encoder):
-    with pytest.raises(InputError, match="Unit 0 has 2 pictures and 1 masks"):
+    with pytest.raises(InputError, match="Unit 0 has 2 images and 1 masks"):
         features_of(made(([picture(8, 8, 0)] * 2, [mask(8, 8, 1)])), encoder)
 
 
@@ -243,7 +243,7 @@ def test_interrupted_half_way_there_is_no_file(units, encoder, tmp_path, monkeyp
         return maps(images)
 
     monkeypatch.setattr(encoder, "maps", once)
-    monkeypatch.setattr(milan.features, "AT_ONCE", 8)
+    monkeypatch.setattr(milan.features, "IMAGE_BATCH", 8)
     with pytest.raises(KeyboardInterrupt):
         features_of(units, encoder, file=tmp_path / "features.npy")
     assert list(tmp_path.iterdir()) == []

@@ -70,8 +70,8 @@ def found_tokens(model, features, **how):
     by = (model.decoder, model.language_model, lam) if how.get("mi") else (model.decoder,)
     with torch.no_grad():
         if "beam" in how:
-            return search.beam(search.Model(*by), seen, rules, how["beam"])
-        return search.greedy(search.Model(*by), seen, rules)
+            return search.beam(search.WordScorer(*by), seen, rules, how["beam"])
+        return search.greedy(search.WordScorer(*by), seen, rules)
 
 
 def until_stop(model, tokens):

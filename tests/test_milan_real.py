@@ -20,6 +20,7 @@ from leaderboard.reproduction.tables import Fold, _nearest
 from leaderboard.reproduction.training import beam_of, best_of, choose_lambda
 from milan import encoder as encoders
 from milan import training
+from milan.config import TrainingConfig
 from milan.features import features_of
 from milannotations.schema import Unit, features, row
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 OVERLAP, RETRIEVAL = METRICS = ("rouge-l-allref", "retrieval-tfidf-auc-allref")
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}
 LAYERS = ("conv1", "layer1", "layer2", "layer3")
-SETTINGS = training.Settings(
+SETTINGS = TrainingConfig(
     epochs=60, patience=12, rate=2e-3, least=8, noise=0.1, stop_on="loss", seed=0
 )
 """Those for a thousand units, but longer, and by loss: of names of one to four words, few have

@@ -14,9 +14,9 @@ from torch import nn
 
 from milan import Milan, search
 from milan import model as models
+from milan.config import STRATEGIES, Config
 from milan.encoder import EncoderConfig
 from milan.language_model import LanguageModel
-from milan.model import Config
 from milannotations.errors import InputError
 
 WORDS = ["red", "green", "blue", "dogs", "cats", "ears", "and", "of"]
@@ -267,7 +267,7 @@ def test_what_is_not_forbidden_sums_to_one(features):
     seen_ones = model.decoder.exemplars(features[:2])
     rules = search.Rules(model.vocabulary.start, model.vocabulary.stop, 3, empty=True)
     with torch.no_grad():
-        found = search.beam(search.Model(model.decoder), seen_ones, rules, 200)
+        found = search.beam(search.WordScorer(model.decoder), seen_ones, rules, 200)
     torch.testing.assert_close(found.scores.exp().sum(1), torch.ones(2))
 
 
@@ -334,10 +334,10 @@ def test_many_texts_of_one_unit_are_scored(model, features):
 
 
 @pytest.mark.parametrize("at_once", [3, 12])
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_batches_do_not_change_descriptions(model, features, strategy, at_once, monkeypatch):
     whole = model.describe_features(features, strategy=strategy)
-    monkeypatch.setattr(models, "UNDER_WAY", at_once)  # by a beam of 6, or of 1
+    monkeypatch.setattr(models, "MAX_HYPOTHESES", at_once)  # by a beam of 6, or of 1
     monkeypatch.setattr(search, "ROWS", 5)
     parts = model.describe_features(features, strategy=strategy)
     assert [[c.tokens for c in each] for each in whole.n_best] == [
@@ -347,7 +347,7 @@ def test_batches_do_not_change_descriptions(model, features, strategy, at_once, 
     assert whole.score == pytest.approx(parts.score, abs=1e-5)
 
 
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_fewer_exemplars_are_those_exemplars_alone(model, features, strategy):
     present = torch.ones(len(features), K, dtype=torch.bool)
     present[1, 1:] = present[2, :2] = present[4, 3] = False
@@ -371,21 +371,24 @@ def test_one_exemplar_is_enough_and_repeating_it_changes_nothing(model):
     assert found.score == pytest.approx(repeated.score, abs=1e-5)
 
 
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_features_of_empty_masks_are_described(model, strategy):
     found = model.describe_features(torch.zeros(2, K, F), strategy=strategy)
     assert all(math.isfinite(score) for score in found.score)
     assert all(found.text)
 
 
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_units_give_no_descriptions(model, strategy):
     found = model.describe_features(torch.zeros(0, K, F), strategy=strategy)
     assert len(found) == 0
     assert found.text == found.score == found.log_p == []
     seen_ones = model.decoder.exemplars(torch.zeros(0, K, F))
     rules = search.Rules(model.vocabulary.start, model.vocabulary.stop, 3)
-    assert search.beam(search.Model(model.decoder), seen_ones, rules, 4).tokens.shape[:2] == (0, 4)
+    assert search.beam(search.WordScorer(model.decoder), seen_ones, rules, 4).tokens.shape[:2] == (
+        0,
+        4,
+    )
 
 
 # ---- rules
@@ -403,7 +406,7 @@ def test_a_beam_wider_than_the_vocabulary(features):
         assert len({each.tokens for each in candidates}) == len(candidates)
 
 
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_special_tokens_are_never_written_and_nothing_is_empty(features, strategy):
     model = tiny()
     words = model.vocabulary
@@ -421,7 +424,7 @@ def test_special_tokens_are_never_written_and_nothing_is_empty(features, strateg
     assert {token for each in itertools.chain(*old.n_best) for token in each.tokens} & {10, 8, 11}
 
 
-@pytest.mark.parametrize("strategy", models.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_descriptions_of_one_word(model, features, strategy):
     found = model.describe_features(features, strategy=strategy, length=1)
     assert {len(each.tokens) for each in itertools.chain(*found.n_best)} == {1}
@@ -485,8 +488,8 @@ def out_of_memory(at_most, tried):
 
 def test_out_of_memory_halves_the_batch(model, features, monkeypatch):
     wanted, tried = model.describe_features(features), []
-    monkeypatch.setattr(models.searching, "beam", out_of_memory(2, tried))
-    monkeypatch.setattr(models, "UNDER_WAY", 8 * 6)
+    monkeypatch.setattr(models.search, "beam", out_of_memory(2, tried))
+    monkeypatch.setattr(models, "MAX_HYPOTHESES", 8 * 6)
     found = model.describe_features(features)
     assert tried == [7, 4, 2, 2, 2, 1]
     assert found.text == wanted.text
@@ -494,8 +497,8 @@ def test_out_of_memory_halves_the_batch(model, features, monkeypatch):
 
 
 def test_out_of_memory_with_one_unit_is_said(model, features, monkeypatch):
-    monkeypatch.setattr(models.searching, "beam", out_of_memory(0, []))
-    with pytest.raises(InputError, match="no memory for one unit at a beam of 9"):
+    monkeypatch.setattr(models.search, "beam", out_of_memory(0, []))
+    with pytest.raises(InputError, match="too little memory for one unit at a beam of 9"):
         model.describe_features(features, beam=9)
 
 
@@ -503,7 +506,7 @@ def test_other_errors_are_not_taken_for_it(model, features, monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes")
 
-    monkeypatch.setattr(models.searching, "beam", broken)
+    monkeypatch.setattr(models.search, "beam", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         model.describe_features(features)
 
@@ -512,8 +515,8 @@ def test_other_errors_are_not_taken_for_it(model, features, monkeypatch):
     ("how", "said"),
     [
         ({"strategy": "rerank"}, "No strategy 'rerank' .strategies: pmi, beam, greedy"),
-        ({"beam": 0}, "beam=0 was asked for; expected at least 1"),
-        ({"length": 0}, "length=0 was asked for"),
+        ({"beam": 0}, "beam=0; expected at least 1"),
+        ({"length": 0}, "length=0; expected at least 1"),
         ({"compat": "2021"}, "compat='2021'"),
     ],
 )

@@ -114,7 +114,7 @@ def test_any_text_has_tokens_and_numbers(texts):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["red", "red"], "stand twice in a vocabulary: red"),
+        (["red", "red"], "come twice in a vocabulary: red"),
         (["<pad>"], "'<pad>' is no word"),
     ],
 )
@@ -134,7 +134,7 @@ def test_one_text_is_not_several():
 
 
 def test_numbers_that_no_token_has_and_other_years():
-    with pytest.raises(InputError, match="number 6; there are 5"):
+    with pytest.raises(InputError, match="id 6; there are 5"):
         Vocabulary(["red"]).decode([6])
-    with pytest.raises(InputError, match="expected 2022 or None"):
+    with pytest.raises(InputError, match="expected '2022' or None"):
         detokenize(["red"], "2021")

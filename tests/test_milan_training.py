@@ -16,16 +16,18 @@ import torch
 
 import leaderboard.reproduction.training
 from leaderboard.cli import main
-from milan import Milan, training
+from milan import Milan, objectives, training, training_loop
 from milan import encoder as encoders
+from milan.config import SIZES, Config, TrainingConfig
 from milan.features import Features, features_of
-from milan.model import Candidate, Config
-from milan.training import SIZES, Corpus, Settings, Units, doubly_stochastic, held_out, learn
+from milan.model import Candidate
+from milan.objectives import Corpus, doubly_stochastic
+from milan.training import TrainingUnits, held_out, learn
 from milannotations import InputError
 from milannotations.editions import loading
 from milannotations.editions.writing import write_config
 
-TINY = Settings(epochs=2, batch=16, rate=3e-3, patience=9)
+TINY = TrainingConfig(epochs=2, batch=16, rate=3e-3, patience=9)
 WORDS = {"embedding_size": 8, "hidden_size": 16, "attention_size": 8, "lm_hidden_size": 16}
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,7 +95,7 @@ def validations(monkeypatch, values):
         seen.append(weights(model))
         return {"loss": 1.0, "bleu": 1.0, "value": float(next(given))}
 
-    monkeypatch.setattr(training, "_judge", judge)
+    monkeypatch.setattr(training, "validate_decoder", judge)
     return seen
 
 
@@ -125,7 +127,7 @@ def test_the_loss_of_words_is_that_of_each_word_and_the_end(sides, encoder):
         for place, word in enumerate(ids[0, 1:]):
             total -= log_probs[place, word].item()
             count += 1
-    found = training._Words(model, corpus)(rows)
+    found = objectives.LanguageModelLoss(model, corpus)(rows)
     assert found.item() == pytest.approx(total / count, rel=1e-5)
 
 
@@ -149,7 +151,7 @@ def test_the_loss_of_exemplars_and_the_penalty_in_training_alone(sides, encoder)
         padded = torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=vocabulary.pad)
         attentions.append(model.decoder(seen, padded[:, :-1])[1][0])
     settings = replace(TINY, penalty=0.7)
-    objective = training._Exemplars(model, corpus, settings).eval()
+    objective = objectives.DecoderLoss(model, corpus, settings).eval()
     assert objective(rows).item() == pytest.approx(total / count, rel=1e-5)
     penalty = torch.stack([(1 - paid.sum(0)) ** 2 for paid in attentions]).mean()
     objective.train()
@@ -175,8 +177,8 @@ def test_the_penalty_by_a_loop_over_exemplars_that_are_there():
 def test_some_exemplars_are_drawn_at_least_so_many_and_only_of_those_present():
     torch.manual_seed(0)
     present = torch.tensor([[True] * 10, [True] * 6 + [False] * 4, [True] * 2 + [False] * 8])
-    assert training._some(present, None) is present
-    drawn = [training._some(present, 4) for _ in range(300)]
+    assert objectives.sample_present(present, None) is present
+    drawn = [objectives.sample_present(present, 4) for _ in range(300)]
     assert not any((each & ~present).any() for each in drawn)
     counts = [{int(each[row].sum()) for each in drawn} for row in range(3)]
     assert counts == [set(range(4, 11)), {4, 5, 6}, {2}]
@@ -240,7 +242,7 @@ def test_units_without_words_are_neither_learned_from_nor_held_out(mini):
 
 def test_both_models_hold_the_same_units_out(fit, monkeypatch):
     learned, judged = {}, {}
-    run_fit, loss = training._Run.fit, training._loss
+    run_fit, loss = training_loop.TrainingLoop.fit, training.validation_loss
 
     def fitting(self, name, objective, validate):
         learned[name] = objective.corpus
@@ -250,13 +252,13 @@ def test_both_models_hold_the_same_units_out(fit, monkeypatch):
         judged[type(objective).__name__] = objective.corpus
         return loss(run, objective)
 
-    monkeypatch.setattr(training._Run, "fit", fitting)
-    monkeypatch.setattr(training, "_loss", losing)
+    monkeypatch.setattr(training_loop.TrainingLoop, "fit", fitting)
+    monkeypatch.setattr(training, "validation_loss", losing)
     fit()
     assert learned["language_model"] is learned["decoder"]
-    assert judged["_Words"] is judged["_Exemplars"]
+    assert judged["LanguageModelLoss"] is judged["DecoderLoss"]
     rows = [set(each["decoder"].features.rows.tolist()) for each in (learned,)]
-    assert rows[0].isdisjoint(judged["_Words"].features.rows.tolist())
+    assert rows[0].isdisjoint(judged["LanguageModelLoss"].features.rows.tolist())
 
 
 def test_loss_of_held_out_descriptions_and_bleu_of_their_units(fit, sides, encoder):
@@ -265,7 +267,7 @@ def test_loss_of_held_out_descriptions_and_bleu_of_their_units(fit, sides, encod
     last = curves["decoder"][-1]
     values, present = sides[0][1].tensors()
     said = model.describe_features(values, present, strategy="greedy").text
-    assert last["bleu"] == pytest.approx(training.bleu(said, sides[1][1]))
+    assert last["bleu"] == pytest.approx(objectives.bleu(said, sides[1][1]))
     log_p = model.score(
         [text for own in sides[1][1] for text in own],
         values[corpus.unit],
@@ -284,11 +286,12 @@ def test_bleu_is_sacrebleu_s_whatever_the_number_of_references():
     said = ["a red ball on grass", "two dogs run"]
     two = [["a red ball on the grass", "red balls"], ["two dogs run fast", "dogs that run"]]
     wanted = sacrebleu.corpus_bleu(said, [list(each) for each in zip(*two, strict=True)]).score
-    assert training.bleu(said, two) == pytest.approx(wanted)
+    assert objectives.bleu(said, two) == pytest.approx(wanted)
     uneven = [two[0], two[1][:1]]
     wanted = sacrebleu.corpus_bleu(said, [[two[0][0], two[1][0]], [two[0][1], None]]).score
-    assert training.bleu(said, uneven) == pytest.approx(wanted)
-    assert training.bleu(["A red ball on grass.", "Two dogs run."], two) == training.bleu(said, two)
+    assert objectives.bleu(said, uneven) == pytest.approx(wanted)
+    capitalised = ["A red ball on grass.", "Two dogs run."]
+    assert objectives.bleu(capitalised, two) == objectives.bleu(said, two)
 
 
 # ---- when it stops, and with what
@@ -307,16 +310,16 @@ def test_the_best_epoch_s_weights_are_kept(fit, monkeypatch):
 
 def test_the_language_model_keeps_its_best_epoch_too(fit, monkeypatch):
     seen, losses = [], iter([3.0, 1.0, 2.0, 2.5])
-    real = training._loss
+    real = training.validation_loss
 
     def loss(run, objective):
-        if not isinstance(objective, training._Words):
+        if not isinstance(objective, objectives.LanguageModelLoss):
             return real(run, objective)
         seen.append({n: v.clone() for n, v in objective.language_model.state_dict().items()})
         value = next(losses)
         return {"loss": value, "value": -value}
 
-    monkeypatch.setattr(training, "_loss", loss)
+    monkeypatch.setattr(training, "validation_loss", loss)
     model, _ = fit(replace(TINY, epochs=4))
     kept = model.language_model.state_dict()
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
@@ -368,7 +371,7 @@ class StopError(Exception):
 
 def stopping(monkeypatch, where, count):
     """Make the training stop in the middle of an epoch: at the nth call of a method."""
-    real, left = getattr(training._Run, where), [count]
+    real, left = getattr(training_loop.TrainingLoop, where), [count]
 
     def call(self, *given):
         left[0] -= 1
@@ -376,8 +379,8 @@ def stopping(monkeypatch, where, count):
             raise StopError
         return real(self, *given)
 
-    monkeypatch.setattr(training._Run, where, call)
-    return lambda: monkeypatch.setattr(training._Run, where, real)
+    monkeypatch.setattr(training_loop.TrainingLoop, where, call)
+    return lambda: monkeypatch.setattr(training_loop.TrainingLoop, where, real)
 
 
 STEPS = 4  # of an epoch: 54 descriptions
@@ -392,9 +395,9 @@ def test_interrupted_and_run_again_the_weights_are_the_same(fit, tmp_path, monke
         fit(settings, work=tmp_path / "w")
     go_on()
     epochs = []
-    seed = training._Run._seed
+    seed = training_loop.TrainingLoop._seed
     monkeypatch.setattr(
-        training._Run, "_seed", lambda run, *at: (epochs.append(at), seed(run, *at))[1]
+        training_loop.TrainingLoop, "_seed", lambda run, *at: (epochs.append(at), seed(run, *at))[1]
     )
     model, found = fit(settings, work=tmp_path / "w")
     done = (at - 1) // STEPS
@@ -448,9 +451,9 @@ def test_a_state_of_something_else_is_not_taken_up(
     fit(work=tmp_path / "w")
     settings, texts, known, sizes = changed(what, sides, features)
     epochs = []
-    seed = training._Run._seed
+    seed = training_loop.TrainingLoop._seed
     monkeypatch.setattr(
-        training._Run, "_seed", lambda run, *at: (epochs.append(at), seed(run, *at))[1]
+        training_loop.TrainingLoop, "_seed", lambda run, *at: (epochs.append(at), seed(run, *at))[1]
     )
     model, _ = fit(settings, tmp_path / "w", texts, known, sizes)
     assert len(epochs) == 4
@@ -514,7 +517,7 @@ def test_interrupted_before_the_model_is_written_features_are_not_made_again(
         training.train(units, encoder, out, sizes="small", settings=TINY, finish=finish)
     assert [path.name for path in out.iterdir()] == [".training"]
     monkeypatch.setattr(encoder, "maps", None)
-    monkeypatch.setattr(training._Run, "_step", None)
+    monkeypatch.setattr(training_loop.TrainingLoop, "_step", None)
     seen = []
 
     def choose(model, features):
@@ -590,9 +593,9 @@ def test_data_without_descriptions_fails_before_anything_is_computed(
     out = tmp_path / "model"
     blank = without(mini, "descriptions", [" "])
     for units, says in [
-        (Units(blank, mini), "to learn from"),
-        (Units(mini, blank), "to hold out"),
-        (Units(mini.select([]), mini), "to learn from"),
+        (TrainingUnits(blank, mini), "to learn from"),
+        (TrainingUnits(mini, blank), "to hold out"),
+        (TrainingUnits(mini.select([]), mini), "to learn from"),
         (held_out(mini.select([]), None, 0.1, 0), "to learn from"),
         (held_out(mini.select([0]), None, 0.1, 0), "to learn from"),
     ]:
@@ -636,7 +639,7 @@ def test_a_precision_that_processors_lack(fit):
 def test_a_precision_that_is_not_to_be_had(fit):
     """A process has one precision, says accelerate."""
     fit(replace(TINY, epochs=1))
-    with pytest.raises(InputError, match="precision 'bf16' is not to be had"):
+    with pytest.raises(InputError, match="precision 'bf16' is not available"):
         fit(replace(TINY, epochs=1, precision="bf16"))
 
 
@@ -649,7 +652,7 @@ def test_trackers_that_are_not_to_be_had(mini, encoder, tmp_path, monkeypatch, t
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_rate_at_which_losses_explode_is_said(fit):
-    with pytest.raises(InputError, match="lower rate"):
+    with pytest.raises(InputError, match="lower learning rate"):
         fit(replace(TINY, rate=1e30))
 
 
@@ -660,7 +663,7 @@ def test_a_rate_at_which_losses_explode_is_said(fit):
 def test_every_process_takes_part_in_every_batch(count, world, tmp_path):
     def shares(rank):
         process = types.SimpleNamespace(process_index=rank, num_processes=world)
-        run = training._Run(process, TINY, "", tmp_path, False)
+        run = training_loop.TrainingLoop(process, TINY, "", tmp_path, False)
         return [rows.tolist() for rows in run._batches(count, 1)]
 
     per = [shares(rank) for rank in range(world)]
@@ -721,13 +724,13 @@ def test_two_processes_make_one_model(tmp_path, edition, data):
 KILLED = """
 import os, signal, sys
 from milan import training
-save, left = training._Run._save, [int(sys.argv.pop(1))]
+save, left = training_loop.TrainingLoop._save, [int(sys.argv.pop(1))]
 def die(self, *given):
     save(self, *given)
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
-training._Run._save = die
+training_loop.TrainingLoop._save = die
 from leaderboard import cli
 cli.main(sys.argv[1:])
 """

@@ -8,7 +8,7 @@ import typer
 
 from leaderboard.cli.options import OptionsOf, examples, progress_wanted, with_options
 from leaderboard.reproduction import training
-from milan.training import Settings
+from milan.config import TrainingConfig
 
 app = typer.Typer()
 
@@ -37,7 +37,7 @@ def train(
     config: Annotated[
         dict[str, Any],
         OptionsOf(
-            Settings,
+            TrainingConfig,
             only=(
                 "epochs",
                 "patience",

@@ -156,7 +156,7 @@ def reproduce(
         InputError: no such table or edition; networks that the table needs are missing.
     """
     from milan import encoder as encoders
-    from milan.training import DEFAULTS
+    from milan.config import DEFAULTS
 
     if table not in PAPER:
         raise InputError(f"No table '{table}' (tables: {', '.join(PAPER)}).")
@@ -317,8 +317,9 @@ def _answer(job: TrainingJob) -> TrainingJob:
     import torch
 
     from milan import encoder as encoders
+    from milan.config import TrainingConfig
     from milan.features import Features
-    from milan.training import Settings, learn
+    from milan.training import learn
     from milannotations.exemplars.device import best_device
 
     if not torch.cuda.is_available():
@@ -331,7 +332,7 @@ def _answer(job: TrainingJob) -> TrainingJob:
         encoders.build(**job.encoder).to(best_device()),
         job.file.with_suffix(".training"),
         job.sizes,
-        Settings(**job.settings),
+        TrainingConfig(**job.settings),
     )
     said: dict[str, Any] = {}
     for name, rows in (("test", job.fold.test), ("validation", job.fold.validation)):

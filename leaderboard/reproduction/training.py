@@ -18,8 +18,9 @@ from milannotations.errors import InputError, some
 
 if TYPE_CHECKING:
     from milan import Milan
+    from milan.config import Config
     from milan.features import Features
-    from milan.model import Candidate, Config
+    from milan.model import Candidate
 
 LAMBDAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Values of lambda that are tried."""
@@ -58,7 +59,7 @@ def train(
         encoder_layers: whose maps are pooled; of ResNets and AlexNet they may be left out.
         condition: an official split, whose `train` is learned from (one edition).
         sizes: `2022` or `small`; None is `small` with the encoder of the mini world.
-        settings: fields of `milan.training.Settings` that are to differ from those for the sizes.
+        settings: fields of `milan.config.TrainingConfig` that differ from those of the sizes.
         track, progress: see `milan.training.train`.
         lam: lambda; None chooses it on the held-out units.
 
@@ -67,7 +68,8 @@ def train(
     """
     from milan import encoder as encoders
     from milan import training
-    from milan.model import CONFIG
+    from milan.config import DEFAULTS
+    from milan.pretrained import CONFIG
 
     if (Path(out) / CONFIG).exists():
         raise InputError(f"{out} holds a model already. Give another --out, or remove it.")
@@ -80,9 +82,9 @@ def train(
             )
         encoder = encoders.MINI
     sizes = sizes or ("small" if encoder == encoders.MINI else "2022")
-    if sizes not in training.DEFAULTS:
-        raise InputError(f"No sizes '{sizes}' (sizes: {', '.join(training.DEFAULTS)}).")
-    chosen = replace(training.DEFAULTS[sizes], **(settings or {}))
+    if sizes not in DEFAULTS:
+        raise InputError(f"No sizes '{sizes}' (sizes: {', '.join(DEFAULTS)}).")
+    chosen = replace(DEFAULTS[sizes], **(settings or {}))
     split = training.held_out(*units, chosen.hold_out, chosen.seed)
 
     def finish(model: Milan, held_out: Features) -> Config:

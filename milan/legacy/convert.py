@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from milan.config import Config
 from milan.decoder import Decoder
 from milan.encoder import BLANK, LAYERS, Encoder, EncoderConfig, restore
 from milan.language_model import LanguageModel
 from milan.legacy import pickle_reader
-from milan.model import CONFIG, WEIGHTS, Config, Milan
+from milan.model import Milan
+from milan.pretrained import CONFIG, WEIGHTS
 from milannotations import exemplars
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks.weights import COUNTER
