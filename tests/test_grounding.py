@@ -16,7 +16,7 @@ from torch import nn
 from baselines.shared.clip import ClipModel
 from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.cli import main
-from leaderboard.console import grounding_table, sanity_table
+from leaderboard.console import grounding_table, sanity_table, score_table
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.grounding import human_ratings, sanity_checks, score
@@ -163,15 +163,14 @@ def test_pictures_that_a_method_chose_on_are_marked(held):
 
 
 def test_the_table_says_what_to_know(held):
-    text = str(
-        score(
-            said(["nonsense", *NAMES[1:]]),
-            held,
-            "labels",
-            ["headline", "mad"],
-            accounts=[account(images={"probe": {"sha256": "0" * 64}})],
-        )
+    scored = score(
+        said(["nonsense", *NAMES[1:]]),
+        held,
+        "labels",
+        ["headline", "mad"],
+        accounts=[account(images={"probe": {"sha256": "0" * 64}})],
     )
+    text = score_table.to_text(scored.record)
     for part in (
         "activations of net: 12 of 12", "80 images", "judged by labels", "Not held out",
         "cannot read the descriptions of 1 units", "mad (missing labels)", "prevalence",
