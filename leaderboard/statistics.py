@@ -1,7 +1,7 @@
-"""What is made of the values of units: lift, retrieval, intervals, tests. Pure functions.
+"""Statistics of unit values: lift, retrieval, intervals and tests, as pure functions.
 
-Notation: S is (n, n), the score of unit i's prediction with unit j's references,
-within one layer of one network.
+Notation: S (n, n) holds the score of unit i's prediction with unit j's references, within one
+layer of one network.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ RETRIEVAL_POOL = 100
 """Candidates in top-1 retrieval: the unit itself and 99 others."""
 
 MIN_LAYER = 10
-"""Layers with fewer scored units are left out of lift, and named."""
+"""Fewest scored units of a layer for a lift; smaller layers are left out and named."""
 
 TIE_DECIMALS = 12
-"""Similarities that agree to this many decimals are ties: sums in another order differ."""
+"""Decimals to which similarities must agree to be ties: sums in another order differ."""
 
 
 def lift(scores: Floats) -> Floats:
-    """Return each unit's score above shuffle, from all pairs (n, n).
+    """Return each unit's lift over shuffled predictions, from all pairs.
 
     lift_i = n/(n-1) (S_ii - mean_j S_ij - mean_j S_ji + mean_jk S_jk). Its mean is
-    the mean of S_ii minus the mean of S_ij over i != j. It is 0 for every unit when
+    the mean of S_ii minus the mean of S_ij over i != j. It is 0 for every unit if
     all predictions are the same string.
+
+    Args:
+        scores: S (n, n).
+
+    Returns:
+        (n,).
 
     Example:
         >>> lift(np.array([[1.0, 0.0], [0.0, 1.0]]))
@@ -39,7 +45,9 @@ def lift(scores: Floats) -> Floats:
         array([0., 0.])
     """
     n = len(scores)
-    # what is the same for all predictions drops out; taken off first, equal rows leave exact zeros
+    # A vector that is added to every row cancels: it changes S_ii and mean_j S_ji alike, and
+    # mean_j S_ij and the grand mean alike. With the first row subtracted, the equal rows of a
+    # constant become exact zeros, and its lift is 0 without rounding errors.
     scores = scores - scores[0]
     rows, columns = scores.mean(axis=1), scores.mean(axis=0)
     centred = (np.diagonal(scores) - columns) - (rows - scores.mean())
@@ -47,19 +55,28 @@ def lift(scores: Floats) -> Floats:
 
 
 def derangements(n: int, count: int, seed: int | Sequence[int]) -> Ints:
-    """Return `count` seeded permutations (count, n) without a fixed point, closed under inverse.
+    """Draw permutations without a fixed point, each followed by its inverse.
 
-    Each is a cycle through all units in a random order; every second one is the
+    Each is a cycle through all units in a random order. Every second one is the
     inverse of the one before, so that S_ij and S_ji are sampled together.
+
+    Args:
+        n: number of units.
+        count: number of permutations, even.
+        seed: random seed.
+
+    Returns:
+        (count, n).
 
     Raises:
         ValueError: `count` is odd, or `n` is less than 2.
     """
     if count % 2 or n < 2:
-        raise ValueError(f"an even count and two units or more are needed; got {count} and {n}")
+        raise ValueError(f"expected an even count and at least two units; got {count} and {n}")
     generator = np.random.default_rng(seed)
     drawn = np.empty((count, n), dtype=np.intp)
     for index in range(0, count, 2):
+        # the unit at each position of the cycle goes to the unit at the next one, and back
         order = generator.permutation(n)
         drawn[index, order] = np.roll(order, -1)
         drawn[index + 1, order] = np.roll(order, 1)
@@ -67,7 +84,7 @@ def derangements(n: int, count: int, seed: int | Sequence[int]) -> Ints:
 
 
 def lift_sampled(own: Floats, shuffled: Floats, drawn: Ints) -> Floats:
-    """Return each unit's score above shuffle, from derangements instead of all pairs.
+    """Return each unit's lift over shuffled predictions, from derangements instead of all pairs.
 
     With all pairs this is `lift`: both are the linear form of the U-statistic with
     kernel (S_ii + S_jj - S_ij - S_ji)/2. So here too every unit of a constant has 0.
@@ -75,34 +92,53 @@ def lift_sampled(own: Floats, shuffled: Floats, drawn: Ints) -> Floats:
     Args:
         own: S_ii (n,).
         shuffled: S_i,d(i) (count, n).
-        drawn: the derangements d (count, n), as `derangements` makes them.
+        drawn: the derangements d (count, n), as `derangements` returns them.
+
+    Returns:
+        (n,).
     """
+    # The kernel needs the reverse pair S_d(i),i. With e the inverse of d, which is its neighbour
+    # in `drawn`, it is the shuffled score of unit d(i) under e: S_d(i),e(d(i)). So swap the rows
+    # of each pair (d, e) and look up column d(i).
     inverse = shuffled.reshape(-1, 2, len(own))[:, ::-1].reshape(shuffled.shape)
-    reverse = np.take_along_axis(inverse, drawn, axis=1)  # S_d(i),i
+    reverse = np.take_along_axis(inverse, drawn, axis=1)
     kernel = (own + own[drawn] - shuffled - reverse) / 2
     per_unit = kernel.mean(axis=0)
     return 2 * per_unit - per_unit.mean()
 
 
 def _below_and_ties(scores: Floats, groups: Sequence[int] | None) -> tuple[Floats, Floats, Floats]:
-    """Return for every target j of every row: candidates below, tied with it, and in all.
+    """Count, for every target j of every row, the candidates that fit worse or as well as j.
 
-    Candidates for j are all columns but j itself and its duplicates.
+    Candidates for j are all columns except j itself and its duplicates.
+
+    Args:
+        scores: (prediction, candidate).
+        groups: duplicates have the same number; None if there are none.
+
+    Returns:
+        Number of candidates below j (prediction, target), tied with j (prediction, target), and
+        in all (target,).
     """
     scores = np.round(scores, TIE_DECIMALS)
     n = scores.shape[1]
+    # 1. Sort each row. Equal values form runs; a value's rank within its run does not matter.
     order = np.argsort(scores, axis=1)
     ranked = np.take_along_axis(scores, order, axis=1)
-    place = np.arange(n)
-    new = np.ones_like(ranked, dtype=bool)  # where a run of equal values begins
-    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)
-    ends = np.ones_like(new)
-    ends[:, :-1] = new[:, 1:]
-    last = np.minimum.accumulate(np.where(ends, place, n)[:, ::-1], axis=1)[:, ::-1]
+    positions = np.arange(n)
+    starts = np.ones_like(ranked, dtype=bool)
+    starts[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    ends = np.ones_like(starts)
+    ends[:, :-1] = starts[:, 1:]
+    # 2. First and last position of the run at each position: a running maximum of run starts
+    # from the left, and a running minimum of run ends from the right.
+    first = np.maximum.accumulate(np.where(starts, positions, 0), axis=1)
+    last = np.minimum.accumulate(np.where(ends, positions, n)[:, ::-1], axis=1)[:, ::-1]
+    # 3. `first` values are smaller and `last - first` others are equal. Undo the sorting.
     below, ties = np.empty_like(scores), np.empty_like(scores)
     np.put_along_axis(below, order, first, axis=1)
     np.put_along_axis(ties, order, last - first, axis=1)
+    # 4. Take back what duplicates contributed. They are few, so loops will do.
     candidates = np.full(n, n - 1.0)
     if groups is not None:
         members: dict[int, list[int]] = {}
@@ -119,14 +155,15 @@ def _below_and_ties(scores: Floats, groups: Sequence[int] | None) -> tuple[Float
 
 
 def retrieval_auc(scores: Floats, groups: Sequence[int] | None = None) -> Floats:
-    """Return the share of other candidates that fit worse than target j, ties half.
+    """Return the share of other candidates that fit worse than target j; ties count half.
 
     Args:
         scores: (prediction, candidate).
-        groups: candidates of one group are duplicates and not each other's distractors.
+        groups: group of each candidate; members of a group are duplicates, and no distractors of
+            each other.
 
     Returns:
-        (prediction, target); nan where a target has no candidate beside it.
+        (prediction, target); nan where a target has no other candidate.
 
     Example:
         >>> retrieval_auc(np.array([[0.9, 0.1, 0.1]]))
@@ -140,9 +177,12 @@ def retrieval_auc(scores: Floats, groups: Sequence[int] | None = None) -> Floats
 def retrieval_top1(scores: Floats, groups: Sequence[int] | None = None) -> Floats:
     """Return the exact chance that target j wins against 99 drawn candidates, ties split.
 
-    With b candidates above and t tied of N, the chance that a given one of the
-    tied is first is the mean over m = 0..t of the chance that none of b + m
-    candidates is drawn.
+    With b of N candidates above j and t tied with it, the chance that j is first is
+    the mean over m = 0..t of the chance that none of b + m candidates is drawn: the
+    tied are put into a random order, in which m of them come before j.
+
+    Args:
+        scores, groups: as for `retrieval_auc`.
 
     Returns:
         (prediction, target); nan where there are fewer than 99 candidates.
@@ -152,9 +192,11 @@ def retrieval_top1(scores: Floats, groups: Sequence[int] | None = None) -> Float
     drawn = RETRIEVAL_POOL - 1
     for n in np.unique(candidates[candidates >= drawn]).astype(int):
         columns = candidates == n
-        # chance that none of b given candidates is among those drawn: C(n-b, 99)/C(n, 99)
+        # none[b]: chance that none of b given candidates is drawn, C(n - b, 99) / C(n, 99),
+        # as a running product of the ratios between b + 1 and b
         b = np.arange(n)
         none = np.cumprod(np.concatenate([[1.0], np.maximum(n - b - drawn, 0) / (n - b)]))
+        # sums[b]: none[0] + ... + none[b - 1], so that the mean over m is a difference
         sums = np.concatenate([[0.0], np.cumsum(none)])
         tied = ties[:, columns].astype(int)
         above = n - below[:, columns].astype(int) - tied
@@ -163,10 +205,13 @@ def retrieval_top1(scores: Floats, groups: Sequence[int] | None = None) -> Float
 
 
 def best_of_all(scores: Floats) -> Floats:
-    """Return whether target j fits best of all candidates; a tie is split among the tied.
+    """Return 1 where target j fits best of all candidates, else 0; ties are split equally.
+
+    Args:
+        scores: (prediction, candidate).
 
     Returns:
-        (prediction, target); nan where a target has no candidate beside it.
+        (prediction, target); nan where a target has no other candidate.
 
     Example:
         >>> best_of_all(np.array([[0.9, 0.1, 0.9]]))
@@ -178,13 +223,17 @@ def best_of_all(scores: Floats) -> Floats:
 
 
 def bootstrap_weights(n: int, draws: int, seed: int | Sequence[int]) -> Floats:
-    """Return how often each of n units is drawn in each resample (draws, n)."""
+    """Draw bootstrap resamples: how often each of n units is in each of them, (draws, n)."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
 def resampled_means(values: Floats, weights: Floats) -> Floats:
-    """Return the mean of `values` (n,) in each resample (draws, n); nan where it drew none.
+    """Return the mean of `values` (n,) in each resample (draws,); nan where it has no unit.
+
+    Args:
+        values: (n,).
+        weights: how often each unit is in each resample (draws, n).
 
     Example:
         >>> resampled_means(np.array([1.0, 3.0]), np.array([[1.0, 1.0], [0.0, 2.0]]))
@@ -195,7 +244,7 @@ def resampled_means(values: Floats, weights: Floats) -> Floats:
 
 
 def interval(resampled: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Return the ends of the percentile interval of resampled values (draws, ...)."""
+    """Return the bounds of the percentile interval of resampled values (draws, ...)."""
     tail = 50 * (1 - level)
     with np.errstate(invalid="ignore"):
         low, high = np.nanpercentile(resampled, [tail, 100 - tail], axis=0)
@@ -203,7 +252,7 @@ def interval(resampled: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
 
 
 def two_sided_p(resampled: Floats) -> float:
-    """Return the bootstrap p of a difference being 0: twice the smaller tail, never 0."""
+    """Return the two-sided bootstrap p-value of a difference: twice the smaller tail, never 0."""
     known = resampled[~np.isnan(resampled)]
     if len(known) == 0:
         return float("nan")
@@ -212,7 +261,7 @@ def two_sided_p(resampled: Floats) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given; nan stays nan and counts not.
+    """Return Holm's adjusted p-values, in the order given; nan stays nan and does not count.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -233,104 +282,116 @@ def risk_coverage(values: Floats, confidence: Floats, steps: int = 10) -> dict[s
     """Return the mean value of the most confident share of units, at equal steps of coverage.
 
     Units of equal confidence count with their mean value, so their order is
-    irrelevant. Units without a value or a confidence are left out and counted.
+    irrelevant. Units without a value or a confidence are left out.
+
+    Args:
+        values: value of each unit (n,).
+        confidence: confidence of each unit (n,).
+        steps: number of steps of coverage.
 
     Returns:
         `coverage` and `mean` (lists of length `steps`), `area` (mean of the curve
-        over every number of units) and `n`.
+        over every number of units) and `n`, the number of units used.
     """
     known = ~(np.isnan(values) | np.isnan(confidence))
     values, confidence = values[known], confidence[known]
     if len(values) == 0:
         return {"coverage": [], "mean": [], "area": None, "n": 0}
+    # groups of equal confidence, the most confident first
     _, group = np.unique(-confidence, return_inverse=True)
     means = np.bincount(group, values) / np.bincount(group)
     ordered = means[np.sort(group)]
     curve = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    at = [-(-step * len(curve) // steps) - 1 for step in range(1, steps + 1)]  # rounded up
+    indices = [-(-step * len(curve) // steps) - 1 for step in range(1, steps + 1)]  # rounded up
     return {
-        "coverage": [round((i + 1) / len(curve), 6) for i in at],
-        "mean": [float(curve[i]) for i in at],
+        "coverage": [round((i + 1) / len(curve), 6) for i in indices],
+        "mean": [float(curve[i]) for i in indices],
         "area": float(curve.mean()),
         "n": len(curve),
     }
 
 
 def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the ends of Student's t interval of a mean; nan of fewer than two values.
+    """Return the bounds of Student's t interval of a mean; nan for fewer than two values.
 
     Example:
-        >>> [round(end, 3) for end in mean_interval([1.0, 2.0, 3.0])]
+        >>> [round(bound, 3) for bound in mean_interval([1.0, 2.0, 3.0])]
         [-0.484, 4.484]
     """
     from scipy.stats import t
 
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < 2:
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
         return float("nan"), float("nan")
-    half = t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
-    return float(found.mean() - half), float(found.mean() + half)
+    half = t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample))
+    return float(sample.mean() - half), float(sample.mean() + half)
 
 
 def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the ends of Wilson's interval of a share; nan of none.
+    """Return the bounds of Wilson's interval of a share; nan for n = 0.
 
     Example:
-        >>> [round(end, 3) for end in share_interval(5, 10)]
+        >>> [round(bound, 3) for bound in share_interval(5, 10)]
         [0.237, 0.763]
     """
     from scipy.stats import binomtest
 
     if n == 0:
         return float("nan"), float("nan")
-    found = binomtest(count, n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    bounds = binomtest(count, n).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def sign_flip_p(differences: Sequence[float], *, one_sided: bool = True) -> float:
-    """Return the exact p of pairs differing by chance alone: over all flips of signs.
+    """Return the exact p-value of the sign-flip test of paired differences.
 
-    Under the null, which of a pair is which means nothing, so that each difference is as likely
-    with either sign. Of n pairs the smallest one-sided p is 2 to the power of -n.
+    Under the null hypothesis the members of a pair are exchangeable, so each difference is
+    equally likely with either sign. With n pairs the smallest one-sided p is 2^-n.
 
     Args:
-        differences: of each pair, up to 20 of them.
-        one_sided: against a positive mean; else against any.
+        differences: difference of each pair, up to 20 of them.
+        one_sided: test against a positive mean; otherwise against any difference.
 
     Returns:
-        The share of the flips whose sum is at least as large; 1 of no pairs.
+        The share of sign flips whose sum is at least as large; 1 for no pairs.
+
+    Raises:
+        ValueError: more than 20 pairs.
 
     Example:
         >>> sign_flip_p([3, 1, 2, 5, 4]), sign_flip_p([3, 1, 2, 5, 4], one_sided=False)
         (0.03125, 0.0625)
     """
-    found = np.asarray(differences, dtype=np.float64)
-    if len(found) > 20:
-        raise ValueError(f"{len(found)} pairs have too many flips to go through; 20 are the most.")
-    sums = np.zeros(1)
-    for each in found:
-        sums = np.concatenate([sums + each, sums - each])
-    observed = found.sum()
+    sample = np.asarray(differences, dtype=np.float64)
+    if len(sample) > 20:
+        raise ValueError(f"{len(sample)} pairs have too many sign flips; 20 is the most.")
+    sums = np.zeros(1)  # sum of every choice of signs of the differences so far
+    for difference in sample:
+        sums = np.concatenate([sums + difference, sums - difference])
+    observed = sample.sum()
     if not one_sided:
         sums, observed = np.abs(sums), abs(observed)
     return float((sums >= observed - 1e-9).mean())
 
 
 def label_permutation_p(counts: Sequence[tuple[int, int, int, int]]) -> float:
-    """Return the exact two-sided p of two groups having the same share of marked members.
+    """Return the exact two-sided p-value of two groups having the same share of marked members.
 
-    Over all ways to deal the marks of each stratum anew among the members of both groups: the
-    probability of a total for the first group at least as far from what is expected of it.
+    It is the probability, over all permutations of the marks within each stratum, that the first
+    group's total is at least as far from its expectation.
 
     Args:
-        counts: of each stratum, (marked in the first, first, marked in the second, second).
+        counts: for each stratum, (marked in the first group, size of the first group, marked in
+            the second group, size of the second group).
 
     Example:
-        >>> round(label_permutation_p([(4, 4, 0, 4)]), 4)  # 2 of the 70 ways
+        >>> round(label_permutation_p([(4, 4, 0, 4)]), 4)  # 2 of the 70 permutations
         0.0286
     """
     from scipy.stats import hypergeom
 
+    # probability of each total of the first group: strata are independent, so their
+    # hypergeometric distributions are convolved
     chances = np.ones(1)
     expected = observed = 0.0
     for marked, size, other_marked, other_size in counts:
