@@ -267,7 +267,7 @@ def test_an_unknown_metric_is_refused_with_a_hint(name, hint):
 
 
 def test_allref_needs_references():
-    with pytest.raises(InputError, match="looks at no reference"):
+    with pytest.raises(InputError, match="uses no references"):
         metrics.build(["distinct-allref"])
 
 

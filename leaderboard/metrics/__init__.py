@@ -1,12 +1,12 @@
-"""The metrics: names, specs, and where their `evaluate` modules lie.
+"""Metrics: their names, their specs, and the folders of their `evaluate` modules.
 
     from leaderboard import metrics
 
     metrics.get("rouge-l")                       # a Metric
     evaluate.load(metrics.path("rouge"))         # the same numbers, as a module of `evaluate`
 
-To add one, write a class in a module here and put it into `_plain` or `_neural`.
-A metric is accepted when it agrees with somebody else's implementation.
+To add one, write a class in a module here and add an instance to `_plain` or `_neural`.
+A metric is accepted if it agrees with a third-party implementation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ALLREF = "-allref"
-"""Suffix of the score against all of a unit's references; without it, matched references."""
+"""Suffix of scores against all references of a unit; names without it use matched references."""
 
 DEFAULT = (
     "retrieval-tfidf-auc",
@@ -69,13 +69,14 @@ SYNTHETIC = (
     "rouge-l",
     "distinct",
 )
-"""For editions whose units have a known truth; without a text model, less identification."""
+"""Set for editions whose units have a known truth. Without a text model, the metrics of
+identification are left out."""
 
 SETS = ("default", "lexical", "neural", "all", "synthetic")
 
 
 def _plain() -> list[Metric]:
-    """Return the metrics that need no model. Making one costs nothing; fitting may."""
+    """Return the metrics that need no model. Instances are cheap; fitting them may not be."""
     from leaderboard.metrics import candidate_ranking as ranking
     from leaderboard.metrics import overlap, paper_2022, repetition, truth, vectors
 
@@ -109,7 +110,7 @@ def _plain() -> list[Metric]:
 
 
 def _neural(model: str | None) -> list[Metric]:
-    """Return the metrics of one text model; those of a kind share what they encode."""
+    """Return the metrics of one text model; metrics of one kind share its encodings."""
     from leaderboard.metrics import bert, paper_2022, vectors
     from leaderboard.metrics import candidate_ranking as ranking
     from leaderboard.metrics.text_models import TextModel
@@ -133,29 +134,31 @@ def _neural(model: str | None) -> list[Metric]:
 
 
 def catalogue() -> list[MetricSpec]:
-    """Return the spec of every metric; those that need a model under the default one.
+    """Return the spec of every metric; those that need a model have the default one.
 
-    Rescaled scores are listed under the model that 2022 used: few have a published
-    baseline. Where no model is at hand, the other model metrics are listed so too.
+    Rescaled scores have the model of the 2022 paper, because few models have a published
+    baseline. If no model is available, the other metrics that need one have it too.
     """
     from leaderboard.metrics.text_models import PREFERRED
 
-    published = [metric.spec for metric in _neural(PREFERRED)]
+    preferred = [metric.spec for metric in _neural(PREFERRED)]
     try:
-        ours = [metric.spec for metric in _neural(None)]
+        available = [metric.spec for metric in _neural(None)]
     except InputError:
-        ours = published
+        available = preferred
+    # rescaled scores are the ones without a lower bound
     neural = [
-        theirs if theirs.low is None else own for theirs, own in zip(published, ours, strict=True)
+        rescaled if rescaled.low is None else spec
+        for rescaled, spec in zip(preferred, available, strict=True)
     ]
     return [*(metric.spec for metric in _plain()), *neural]
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Return metric names with the sets (`default`, `lexical`, `neural`, ...) written out.
+    """Replace the sets (`default`, `lexical`, `neural`, ...) in a list of metric names.
 
-    `all` is all that any edition can be scored by. Where no text model is at hand, `synthetic`
-    comes without what needs one (`left_out` says what).
+    `all` holds the metrics that apply to every edition. If no text model is available,
+    `synthetic` lacks the metrics that need one (see `left_out`).
 
     Example:
         >>> expand(["rouge-l", "default"])[:2]
@@ -175,12 +178,12 @@ def expand(names: Iterable[str]) -> list[str]:
     }
     sets["all"] = [*sets["lexical"], *sets["neural"]]
     return list(
-        dict.fromkeys(one for name in names for one in sets.get(name.strip().lower(), [name]))
+        dict.fromkeys(member for name in names for member in sets.get(name.strip().lower(), [name]))
     )
 
 
 def left_out(names: Iterable[str]) -> list[str]:
-    """Return what the sets named come without, for want of a text model at hand.
+    """Return the metrics that the named sets lack because no text model is available.
 
     Example:
         >>> left_out(["rouge-l", "default"])
@@ -194,14 +197,14 @@ def left_out(names: Iterable[str]) -> list[str]:
 
 
 def build(names: Iterable[str]) -> dict[str, Metric]:
-    """Return the metric of each name, under its full name (with model, with `-allref`).
+    """Return the metrics of some names, by full name (with model and `-allref`).
 
     Args:
         names: such as `rouge-l`, `rouge-l-allref`, `bertscore-idf`,
             `embedding@path/to/folder`, `bertscore@path/to/folder:6`.
 
     Raises:
-        InputError: an unknown name; a model metric without a model at hand.
+        InputError: an unknown name; a metric that needs a model if none is available.
 
     Example:
         >>> list(build(["rouge-l", "rouge-l-allref"]))
@@ -224,15 +227,15 @@ def build(names: Iterable[str]) -> dict[str, Metric]:
                 raise _unknown(name, plain)
             metric = neural[key][base]
         if suffix and isinstance(metric, TextMetric):
-            raise InputError(f"'{base}' looks at no reference, so there is no '{name}'.")
+            raise InputError(f"'{base}' uses no references, so there is no '{name}'.")
         if suffix and metric.spec.against != "descriptions":
-            raise InputError(f"'{base}' is held against the truth, so there is no '{name}'.")
+            raise InputError(f"'{base}' scores against the truth, so there is no '{name}'.")
         built[metric.spec.name + suffix] = metric
     return built
 
 
 def get(name: str) -> Metric:
-    """Return the metric of a name (see `build`); `-allref` is for the harness to heed.
+    """Return the metric of a name (see `build`); the suffix `-allref` does not change it.
 
     Example:
         >>> get("rouge-l").spec.direction
@@ -242,7 +245,7 @@ def get(name: str) -> Metric:
 
 
 def path(name: str) -> str:
-    """Return the folder that `evaluate.load` takes for a metric or a family of metrics.
+    """Return the folder to pass to `evaluate.load` for a metric or a family of metrics.
 
     Example:
         >>> path("rouge-l").endswith("leaderboard/metrics/rouge")
@@ -255,7 +258,7 @@ def path(name: str) -> str:
 
 
 def needs_model(name: str) -> bool:
-    """Say whether a metric of this name needs a text model."""
+    """Return True if a metric of this name needs a text model."""
     return name.startswith(
         ("bertscore", "embedding", "retrieval-embedding", "identification")
     ) and not name.startswith("identification-tfidf")
@@ -265,5 +268,5 @@ def _unknown(name: str, plain: Iterable[str]) -> InputError:
     known = [*plain, *NEURAL, *SYNTHETIC, *SETS]
     return InputError(
         f"No metric '{name}'.{did_you_mean(name, known)} See: milan list metrics. "
-        f"Sets: {', '.join(SETS)}. A model is written behind @: bertscore@path/to/folder:LAYER."
+        f"Sets: {', '.join(SETS)}. A model follows an @: bertscore@path/to/folder:LAYER."
     )

@@ -13,10 +13,10 @@ from leaderboard.metrics.base import Floats, PairMetric, ReferenceSets, distinct
 
 
 class RankingMetric(PairMetric):
-    """A monotone view of another metric's S, fitted as that metric is.
+    """Base of metrics that rank candidates by another metric's S.
 
     Args:
-        base: the metric that compares texts.
+        base: metric that compares texts; it is fitted with this one.
     """
 
     def __init__(self, base: PairMetric) -> None:
@@ -29,38 +29,37 @@ class RankingMetric(PairMetric):
         return f"{self.spec.name}|{self._base.signature()}"
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        # ranks are among all the references given: no block of them will do
+        # a rank is among all references, so the blocks of `PairMetric.rows` would be wrong
         return np.diagonal(self.pairs(predictions, references)).copy()
 
 
 class Retrieval(RankingMetric):
-    """How well a prediction finds its own unit among the units of the layer.
+    """Retrieval of a unit by its description among the units of the layer.
 
-    A monotone view of another metric's S: `auc` is the share of other candidates
-    that fit worse (ties half), `top1` the chance that none of 99 drawn candidates
-    fits better (ties split).
+    `auc` is the share of other candidates that fit worse (ties count half), `top1` the chance
+    that none of 99 drawn candidates fits better (ties split).
 
     Args:
-        base: the metric that compares texts.
-        what: "auc" or "top1".
+        base: metric that compares texts.
+        measure: "auc" or "top1".
     """
 
-    def __init__(self, base: PairMetric, what: Literal["auc", "top1"]) -> None:
+    def __init__(self, base: PairMetric, measure: Literal["auc", "top1"]) -> None:
         super().__init__(base)
-        self._what = what
+        self._measure = measure
         family, _, model = base.spec.name.partition("@")
         self.spec = replace(
             base.spec,
-            name=f"retrieval-{family}-{what}" + (f"@{model}" if model else ""),
+            name=f"retrieval-{family}-{measure}" + (f"@{model}" if model else ""),
             family="retrieval",
             title={
                 "auc": f"chance that another unit of the layer fits worse, by {family}",
                 "top1": f"chance to find the unit among 100 of its layer, by {family}",
-            }[what],
+            }[measure],
             low=0.0,
             high=1.0,
             source=f"this suite, over {base.spec.source}",
-            chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[what],
+            chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[measure],
         )
 
     def pairs(
@@ -69,61 +68,68 @@ class Retrieval(RankingMetric):
         references: ReferenceSets,
         groups: Sequence[int] | None = None,
     ) -> Floats:
-        """Return the score of every prediction for every candidate as its target.
+        """Return the measure of every prediction with every candidate as its target.
 
         Args:
             predictions: n texts.
-            references: the candidates' references, those of the whole layer.
-            groups: candidates with the same number are duplicates of one another
-                and never each other's distractors; None where there are none.
+            references: references of all candidates, which are those of the whole layer.
+            groups: group of each candidate; members of a group are duplicates, and no distractors
+                of each other. None if there are no duplicates.
+
+        Returns:
+            (prediction, target).
         """
-        texts, at = distinct(predictions)
+        texts, rows = distinct(predictions)
         scores = self._base.pairs(texts, references)
-        rank = statistics.retrieval_auc if self._what == "auc" else statistics.retrieval_top1
-        return rank(scores, groups)[at]
+        rank = statistics.retrieval_auc if self._measure == "auc" else statistics.retrieval_top1
+        return rank(scores, groups)[rows]
 
 
 class Identification(RankingMetric):
-    """Which of the truths of the layer a description fits best.
+    """Identification of a unit's truth among the truths of the layer.
 
-    Candidates are the distinct truths of the layer, so that units of the same truth are
-    nobody's distractors. `first` is whether the unit's own fits best (ties split), `auc` the
-    share of the others that fit worse (ties half).
+    Candidates are the distinct truths of the layer, so units with the same truth are no
+    distractors. `first` is 1 if the unit's own truth fits best (ties split), `auc` the share of
+    the other truths that fit worse (ties count half).
 
     Args:
-        base: the metric that compares texts.
-        what: "first" or "auc".
+        base: metric that compares texts.
+        measure: "first" or "auc".
     """
 
-    def __init__(self, base: PairMetric, what: Literal["first", "auc"]) -> None:
+    def __init__(self, base: PairMetric, measure: Literal["first", "auc"]) -> None:
         super().__init__(base)
-        self._what = what
+        self._measure = measure
         family, _, model = base.spec.name.partition("@")
         by = "" if base.spec.needs else f"-{family}"
+        suffix = "-auc" if measure == "auc" else ""
         self.spec = replace(
             base.spec,
-            name=f"identification{by}{'-auc' * (what == 'auc')}" + (f"@{model}" if model else ""),
+            name=f"identification{by}{suffix}" + (f"@{model}" if model else ""),
             family="identification",
             title={
                 "first": f"share of units whose truth fits best of their layer's, by {family}",
                 "auc": f"chance that another truth of the layer fits worse, by {family}",
-            }[what],
+            }[measure],
             low=0.0,
             high=1.0,
             source=f"this suite, over {base.spec.source}",
-            chance={"first": None, "auc": 0.5}[what],
+            chance={"first": None, "auc": 0.5}[measure],
             against="truth",
         )
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        """Return the score of every prediction for every unit's truth as its target.
+        """Return the measure of every prediction with every unit's truth as its target.
 
         Args:
             predictions: n texts.
-            references: the truths of the layer's units, as often as there are units.
+            references: truths of the layer's units, one set per unit.
+
+        Returns:
+            (prediction, unit).
         """
-        texts, at = distinct(predictions)
+        texts, rows = distinct(predictions)
         truths, own = distinct([tuple(members) for members in references])
         scores = self._base.pairs(texts, truths)
-        rank = statistics.retrieval_auc if self._what == "auc" else statistics.best_of_all
-        return rank(scores)[at][:, own]
+        rank = statistics.retrieval_auc if self._measure == "auc" else statistics.best_of_all
+        return rank(scores)[rows][:, own]

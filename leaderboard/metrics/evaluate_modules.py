@@ -1,7 +1,7 @@
-"""The metrics as modules of the `evaluate` library, loaded by path and offline.
+"""Metrics as modules of the `evaluate` library, loaded by path and offline.
 
-`leaderboard/metrics/<family>/<family>.py` holds a class of a few lines over
-`info` and `compute` here, because `evaluate` wants one file a module.
+`evaluate` wants one file per module, so `leaderboard/metrics/<family>/<family>.py` holds a class
+of a few lines that calls `info` and `compute`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from leaderboard.metrics.text_models import is_available
 from milannotations.errors import InputError
 
 WITHOUT_REFERENCES = ("diversity",)
+"""Families of metrics of the predictions alone."""
 
 
 def info(family: str) -> Any:
@@ -35,13 +36,14 @@ def info(family: str) -> Any:
     specs = [spec for spec in catalogue() if spec.family == family]
     listed = "\n".join(f"{spec.name}: {spec.title}" for spec in specs)
     return evaluate.MetricInfo(
-        description=f"Descriptions of units, scored by {family}.\n{listed}",
+        description=f"Scores of unit descriptions: {family}.\n{listed}",
         citation="\n".join(dict.fromkeys(spec.source for spec in specs)),
         inputs_description=(
-            "predictions: one description a unit. references: the unit's descriptions (one or "
-            "several; formulas or truths, where the metric is held against these). per_unit: "
-            "return the values of units too. model: a name or folder (folder:LAYER for BERTScore), "
-            "where a model is needed. The config name, if given, picks one metric of the family."
+            "predictions: one description per unit. references: the unit's annotations (one or "
+            "several; formulas or truths for metrics that score against these). per_unit: also "
+            "return the values of the units. model: a name or folder (folder:LAYER for "
+            "BERTScore), if the metric needs a model. The config name selects one metric of the "
+            "family."
         ),
         features=features,
     )
@@ -56,19 +58,22 @@ def compute(
     model: str | None = None,
     per_unit: bool = False,
 ) -> dict[str, Any]:
-    """Return the mean of every metric of a family (or of the one that `config` names).
+    """Compute the mean of every metric of a family, or of the one that `config` names.
 
-    Texts are normalised first; IDF tables are fitted on the references given; for
-    retrieval the references given are the candidates.
+    Texts are normalised first. IDF tables are fitted on the references given, which are also the
+    candidates of retrieval.
 
     Args:
         family: name of the module.
-        config: a metric's name, or "default" for all of the family that can be computed
+        config: name of a metric, or "default" for all metrics of the family that can be computed
             (BERTScore: the raw variants).
         predictions: n texts.
         references: n texts, or n lists of texts.
-        model: what stands behind `@` in a metric's name.
+        model: text model, as written after `@` in the name of a metric.
         per_unit: add `<name>_values`, a list of n values.
+
+    Returns:
+        Mean by full name of the metric; None if no prediction has a value.
 
     Raises:
         InputError: an unknown config; a unit without references.
@@ -80,25 +85,25 @@ def compute(
         if config not in names:
             raise InputError(f"No metric '{config}' in {family} (metrics: {', '.join(names)}).")
         names = [config]
-    else:  # rescaled scores need a baseline that few models have: only when asked for
+    else:  # rescaled scores need a baseline that few models have, so they must be asked for
         names = [n for n in names if "rescaled" not in n]
         names = [n for n in names if not (needs_model(n) and n.endswith("-2022"))]
     if model is None and config == "default":
-        # a family that has lexical members too works without a model at hand
+        # a family with lexical metrics works without a model
         lexical = [n for n in names if not needs_model(n)]
         names = names if is_available() else lexical or names
-    behind = f"@{model}" if model else ""
+    suffix = f"@{model}" if model else ""
     texts = [normalise(text) for text in predictions]
     sets = [
-        [read(text) for text in ([given] if isinstance(given, str) else given)]
-        for given in (references if references is not None else [])
+        [read(text) for text in ([members] if isinstance(members, str) else members)]
+        for members in (references if references is not None else [])
     ]
     if not texts:
         raise InputError("There are no predictions to score.")
     if any(not members for members in sets):
         raise InputError("A unit has no references; leave it out, or give it at least one.")
-    made: dict[str, Any] = {}
-    for name, metric in build(n + behind * needs_model(n) for n in names).items():
+    results: dict[str, Any] = {}
+    for name, metric in build(n + suffix if needs_model(n) else n for n in names).items():
         if isinstance(metric, TextMetric):
             values = metric.values(texts)
         else:
@@ -108,10 +113,10 @@ def compute(
             values = metric.rows(texts, sets)
         if isinstance(metric, RowMetric) and metric.spec.corpus:
             count = np.array(float(len(texts)))
-            made[name] = float(metric.aggregate(values.sum(axis=0), count))
+            results[name] = float(metric.aggregate(values.sum(axis=0), count))
             continue
         known = values[~np.isnan(values)]  # top-1 retrieval needs 100 candidates
-        made[name] = float(known.mean()) if len(known) else None
+        results[name] = float(known.mean()) if len(known) else None
         if per_unit:
-            made[f"{name}_values"] = [None if np.isnan(v) else float(v) for v in values]
-    return made
+            results[f"{name}_values"] = [None if np.isnan(v) else float(v) for v in values]
+    return results

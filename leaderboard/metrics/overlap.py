@@ -1,10 +1,13 @@
 """BLEU and ROUGE, for all pairs at once.
 
-Clipped n-gram counts become dot products: the second "the" of a text is another
-feature than the first, so that a text is a set of (n-gram, occurrence) features
-and the clipped overlap of two texts is the size of an intersection; the
-maximum over several references is their union. Tokens, smoothing and formulas
-are those of sacrebleu and rouge-score, and tests hold them to those packages.
+Clipped n-gram counts become matrix products. The second "the" of a text is another feature than
+the first, so a text is a set of (n-gram, occurrence) features. Then
+
+    min(count in a, count in b), summed over n-grams  =  size of the intersection of a and b,
+    max over several references of the count          =  their union,
+
+and the sizes of all intersections are the product of two sparse 0/1 matrices. Tokens, smoothing
+and formulas are those of sacrebleu and rouge-score; tests compare with these packages.
 """
 
 from __future__ import annotations
@@ -30,14 +33,15 @@ from leaderboard.metrics.base import (
 from leaderboard.metrics.text import RowCache
 
 MAX_ORDER = 4
+"""Longest n-grams of BLEU."""
 Features = NDArray[np.int32]
 
 
 class NgramSets:
-    """Texts as sets of (n-gram, occurrence) features, and all pairs' intersections.
+    """Texts as sets of (n-gram, occurrence) features, with the intersections of all pairs.
 
     Args:
-        tokenize: text to tokens.
+        tokenize: splits a text into tokens.
         n: order of the n-grams.
     """
 
@@ -51,7 +55,9 @@ class NgramSets:
         )
 
     def _features(self, text: str) -> Features:
+        """Return the numbers of a text's features; new features get the next numbers."""
         tokens = self._tokenize(text)
+        # n shifted copies of the tokens, zipped: the i-th n-gram begins at token i
         grams = Counter(zip(*(tokens[i:] for i in range(self._n)), strict=False))
         return np.array(
             [
@@ -63,15 +69,18 @@ class NgramSets:
         )
 
     def sets(self, texts: Sequence[str]) -> list[Features]:
-        """Return the features of each text; as many as it has n-grams."""
+        """Return the features of each text, as many as it has n-grams."""
         return self._cache.get(texts)
 
     def unions(self, references: ReferenceSets) -> list[Features]:
-        """Return the features of each set of texts: the maximum count of each n-gram."""
+        """Return the union of the features of each set of texts."""
         return self._unions.get([tuple(texts) for texts in references])
 
     def matrix(self, sets: Sequence[Features]) -> Any:
-        """Return sets as rows of a sparse 0/1 matrix; wait until all texts have been seen."""
+        """Return feature sets as the rows of a sparse 0/1 matrix.
+
+        Its width is the number of features so far, so call it when all texts have been seen.
+        """
         from scipy.sparse import csr_matrix
 
         indices = np.concatenate(sets) if sets else np.empty(0, np.int32)
@@ -80,13 +89,13 @@ class NgramSets:
         return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=shape)
 
     def intersections(self, left: Sequence[Features], right: Sequence[Features]) -> Floats:
-        """Return the sizes of all intersections, left x right."""
+        """Return the sizes of all intersections, (left, right)."""
         return (self.matrix(left) @ self.matrix(right).T).toarray().astype(np.float64)
 
 
 @cache
 def rouge_tokens(text: str) -> list[str]:
-    """Return rouge-score's default tokens: lower-cased runs of a-z and 0-9, no stemming."""
+    """Tokenise like rouge-score by default: lower-case runs of a-z and 0-9, no stemming."""
     from rouge_score.tokenizers import DefaultTokenizer
 
     return list(DefaultTokenizer(use_stemmer=False).tokenize(text))
@@ -94,7 +103,7 @@ def rouge_tokens(text: str) -> list[str]:
 
 @cache
 def bleu_tokens(text: str) -> list[str]:
-    """Return sacrebleu's default tokens ("13a")."""
+    """Tokenise like sacrebleu by default ("13a")."""
     return _tokenizer_13a()(text.rstrip()).split()
 
 
@@ -111,7 +120,7 @@ class Rouge(PairMetric):
 
     Args:
         kind: "1", "2" or "l".
-        how: mean over a unit's references, or their maximum.
+        how: mean or maximum over a unit's references.
     """
 
     def __init__(self, kind: Literal["1", "2", "l"], how: Literal["mean", "max"]) -> None:
@@ -137,14 +146,15 @@ class Rouge(PairMetric):
         )
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        left, at = distinct(predictions)
+        # each distinct pair of texts is compared once, then expanded to pairs and sets
+        left, rows = distinct(predictions)
         right, columns = distinct([text for texts in references for text in texts])
         scores = self.similarity(left, right)
-        return reduce_sets(scores, columns, [len(texts) for texts in references], self._how)[at]
+        return reduce_sets(scores, columns, [len(texts) for texts in references], self._how)[rows]
 
     def similarity(self, left: Sequence[str], right: Sequence[str]) -> Floats:
-        """Return the F-measure of all pairs of texts: 2 x overlap / (length + length)."""
-        if self._ngrams is None:
+        """Return the F-measure of all pairs of texts: 2 * overlap / (length + length)."""
+        if self._ngrams is None:  # ROUGE-L: the overlap is the longest common subsequence
             spelled = [self._spelled.get(side) for side in (left, right)]
             overlap = _common_subsequences(*spelled)
             sizes = [np.array([len(text) for text in side], np.float64) for side in spelled]
@@ -156,7 +166,7 @@ class Rouge(PairMetric):
         return np.divide(2 * overlap, total, out=np.zeros_like(overlap), where=total > 0)
 
     def _spell(self, text: str) -> str:
-        """Write a text with one letter a token, for string algorithms to compare."""
+        """Write a text with one character per token, so that string algorithms compare tokens."""
         return "".join(
             self._letters.setdefault(token, chr(0x10000 + len(self._letters)))
             for token in rouge_tokens(text)
@@ -164,6 +174,7 @@ class Rouge(PairMetric):
 
 
 def _common_subsequences(left: Sequence[str], right: Sequence[str]) -> Floats:
+    """Return the lengths of the longest common subsequences of all pairs, (left, right)."""
     from rapidfuzz.distance import LCSseq
     from rapidfuzz.process import cdist
 
@@ -173,7 +184,7 @@ def _common_subsequences(left: Sequence[str], right: Sequence[str]) -> Floats:
 
 
 class NoOverlap(PairMetric):
-    """`no-overlap`: 1 where no word of the prediction is in any reference, else 0."""
+    """`no-overlap`: 1 if no word of the prediction is in any reference, else 0."""
 
     spec = MetricSpec(
         name="no-overlap",
@@ -193,14 +204,18 @@ class NoOverlap(PairMetric):
 
 
 def precisions(correct: Floats, total: Floats) -> Floats:
-    """Return n-gram precisions (..., n): a count of zero is halved once for each zero so far.
+    """Return smoothed n-gram precisions (..., n); nan for orders without n-grams.
 
-    An order without n-grams has nan.
+    Exponential smoothing: the k-th order without a match counts as 0.5 ** k matches.
+
+    Args:
+        correct: clipped matches (..., n).
+        total: number of n-grams (..., n).
     """
     halvings = np.cumsum((correct == 0) & (total > 0), axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        made = np.where(correct > 0, correct, 0.5**halvings) / total
-    return np.where(total > 0, made, np.nan)
+        smoothed = np.where(correct > 0, correct, 0.5**halvings) / total
+    return np.where(total > 0, smoothed, np.nan)
 
 
 def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
@@ -209,8 +224,10 @@ def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
     Args:
         statistics: (..., 2 + 2n): hypothesis length, reference length, then the
             clipped matches and the totals of the n-gram orders 1 to n.
-        effective_order: leave out orders that the hypothesis is too short for
-            (sentence BLEU).
+        effective_order: leave out orders longer than the hypothesis (sentence BLEU).
+
+    Returns:
+        (...).
 
     Source: Papineni et al. 2002; equals `sacrebleu.BLEU.compute_bleu`.
 
@@ -221,10 +238,12 @@ def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
     n = (statistics.shape[-1] - 2) // 2
     length, reference = statistics[..., 0], statistics[..., 1]
     correct, total = statistics[..., 2 : 2 + n], statistics[..., 2 + n :]
+    # brevity penalty: exp(1 - reference / hypothesis) if the hypothesis is shorter
     with np.errstate(divide="ignore", invalid="ignore"):
         penalty = np.where(length < reference, np.exp(1 - reference / length), 1.0)
         penalty = np.where(length > 0, penalty, 0.0)
         logs = np.log(precisions(correct, total))
+    # geometric mean of the precisions
     if effective_order:
         order = np.maximum((total > 0).sum(axis=-1), 1)
         score = np.exp(np.where(total > 0, logs, 0.0).sum(axis=-1) / order)
@@ -234,7 +253,7 @@ def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
 
 
 class BleuStatistics:
-    """Lengths and clipped n-gram matches, shared by every BLEU of one harness run."""
+    """Lengths and clipped n-gram matches, shared by all BLEU metrics of one run."""
 
     def __init__(self) -> None:
         self._grams = [NgramSets(bleu_tokens, n) for n in range(1, MAX_ORDER + 1)]
@@ -243,55 +262,73 @@ class BleuStatistics:
         )
 
     def lengths(self, texts: Sequence[str]) -> Floats:
+        """Return the number of tokens of each text."""
         return np.array([len(bleu_tokens(text)) for text in texts], np.float64)
 
     def reference_lengths(self, references: ReferenceSets) -> Floats:
-        """Return each set's lengths in rising order, (set, reference), inf behind the last."""
+        """Return the lengths in each set in ascending order, (set, reference), padded with inf."""
         table = np.full((len(references), max(map(len, references), default=1)), np.inf)
         for row, lengths in enumerate(self._lengths.get([tuple(texts) for texts in references])):
             table[row, : len(lengths)] = lengths
         return table
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets, order: int) -> Floats:
-        """Return the statistics of each prediction with its own set, as `bleu` takes them."""
-        texts, at = distinct(predictions)
+        """Return the statistics of each prediction with its own set, as `bleu` takes them.
+
+        Returns:
+            (prediction, 2 + 2 * order).
+        """
+        texts, rows = distinct(predictions)
         sets, own = distinct([tuple(texts) for texts in references])
-        lengths = self.lengths(texts)[at]
+        lengths = self.lengths(texts)[rows]
         closest = _closest(lengths, self.reference_lengths(sets)[own])
         correct = []
         for grams in self._grams[:order]:
+            # only the diagonal is needed: multiply the rows of each pair and sum
             features, unions = grams.sets(texts), grams.unions(sets)
-            left, right = grams.matrix(features)[at], grams.matrix(unions)[own]
+            left, right = grams.matrix(features)[rows], grams.matrix(unions)[own]
             correct.append(np.asarray(left.multiply(right).sum(axis=1), np.float64).ravel())
         return np.concatenate(
             [np.stack([lengths, closest, *correct], axis=1), _totals(lengths, order)], axis=1
         )
 
     def pairs(self, texts: Sequence[str], references: ReferenceSets, order: int) -> Floats:
-        """Return sentence BLEU of every text with every set of references."""
+        """Return sentence BLEU of every text with every reference set, (text, set).
+
+        Computed in logarithms, one n-gram order after the other, so that only a few matrices of
+        this shape exist at a time.
+        """
         lengths, table = self.lengths(texts), self.reference_lengths(references)
         logs = np.zeros((len(texts), len(references)))
-        zeros, any_match = np.zeros_like(logs), np.zeros_like(logs, dtype=bool)
+        zeros = np.zeros_like(logs)  # orders without a match so far
+        any_match = np.zeros_like(logs, dtype=bool)
         for n, grams in enumerate(self._grams[:order]):
             matches = grams.intersections(grams.sets(texts), grams.unions(references))
             total = np.maximum(lengths - n, 0)[:, None]
             none = matches == 0
             any_match |= ~none
             zeros += none
-            # a count of zero is halved once for itself and once for each zero before it
+            # smoothing, as in `precisions`: the k-th order without a match counts as 0.5 ** k
             with np.errstate(divide="ignore"):
                 term = np.where(none, -zeros * np.log(2), np.log(matches)) - np.log(total)
             logs += np.where(total > 0, term, 0.0)
+        # orders that the text is long enough for
         present = np.clip(lengths, 1, order)[:, None]
-        sizes, at = np.unique(lengths, return_inverse=True)
-        closest = np.stack([_closest(np.full(len(table), size), table) for size in sizes])[at]
+        # closest reference length, computed once for each distinct length of a text
+        sizes, rows = np.unique(lengths, return_inverse=True)
+        closest = np.stack([_closest(np.full(len(table), size), table) for size in sizes])[rows]
         with np.errstate(divide="ignore"):
             penalty = np.minimum(1 - closest / lengths[:, None], 0.0)
         return np.where(any_match, 100 * np.exp(penalty + logs / present), 0.0)
 
 
 def _closest(lengths: Floats, table: Floats) -> Floats:
-    """Return the reference length closest to each length; the shorter one of two."""
+    """Return the reference length closest to each length; of two, the shorter one.
+
+    Args:
+        lengths: (row,).
+        table: reference lengths in ascending order (row, reference).
+    """
     nearest = np.abs(table - lengths[:, None]).argmin(axis=1)
     return np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
 
@@ -302,15 +339,15 @@ def _totals(lengths: Floats, order: int) -> Floats:
 
 
 class CorpusBleu(RowMetric):
-    """`bleu-1` .. `bleu-4`: corpus BLEU up to that n-gram order, 0 to 100.
+    """`bleu-1` to `bleu-4`: corpus BLEU up to that n-gram order, 0 to 100.
 
     Its rows are sufficient statistics (hypothesis length, closest reference
-    length, clipped matches, totals); the score of any resample of units is that
+    length, clipped matches, totals): the score of any resample of units is that
     of their sum.
 
     Args:
         order: longest n-grams.
-        statistics: shared by the BLEUs that are computed together.
+        statistics: shared by all BLEU metrics of one run.
     """
 
     def __init__(self, order: int, statistics: BleuStatistics) -> None:
@@ -337,10 +374,14 @@ class CorpusBleu(RowMetric):
 
 
 class SentenceBleu(PairMetric):
-    """`bleu-1-unit` .. `bleu-4-unit`: sentence BLEU of each unit, 0 to 100.
+    """`bleu-1-unit` to `bleu-4-unit`: sentence BLEU of each unit, 0 to 100.
 
-    Orders that a short description does not have are left out (sacrebleu's
-    `effective_order`), zero matches are smoothed exponentially.
+    Orders longer than the description are left out (sacrebleu's `effective_order`); orders
+    without a match are smoothed exponentially.
+
+    Args:
+        order: longest n-grams.
+        statistics: shared by all BLEU metrics of one run.
     """
 
     def __init__(self, order: int, statistics: BleuStatistics) -> None:
@@ -359,8 +400,8 @@ class SentenceBleu(PairMetric):
         return _signature(self.spec.name, self._order, "yes")
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        texts, at = distinct(predictions)
-        return self._statistics.pairs(texts, references, self._order)[at]
+        texts, rows = distinct(predictions)
+        return self._statistics.pairs(texts, references, self._order)[rows]
 
 
 def _signature(name: str, order: int, effective: str) -> str:

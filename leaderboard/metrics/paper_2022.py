@@ -1,9 +1,8 @@
-"""The scores of the 2022 paper, exactly as its code computed them.
+"""Scores of the 2022 paper, exactly as its code computed them.
 
-Kept apart from the suite's own metrics and under names that end in `-2022`:
-they differ in tokens (ROUGE by the `rouge` package, on sets of n-grams), in the
-IDF table (refitted on what is evaluated) and in what they drop (references
-beyond the smallest number that any unit has, in BLEU).
+Their names end in `-2022`. They differ from the suite's own metrics in the tokens (ROUGE by the
+`rouge` package, on sets of n-grams), in the IDF table (refitted on what is evaluated) and in the
+references (BLEU drops references beyond the smallest number that any unit has).
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ PARTS: tuple[Part, ...] = ("r", "p", "f")
 
 
 class Bleu2022(CorpusBleu):
-    """`bleu-2022`, and its n-gram precisions `bleu-1-2022` .. `bleu-4-2022`, 0 to 100.
+    """`bleu-2022`, and its n-gram precisions `bleu-1-2022` to `bleu-4-2022`, 0 to 100.
 
     References beyond the smallest number that any unit has are dropped.
 
     Args:
         precision: order of the n-gram precision; None for BLEU itself.
-        statistics: shared by the BLEUs that are computed together.
+        statistics: shared by all BLEU metrics of one run.
     """
 
     def __init__(self, precision: int | None, statistics: BleuStatistics) -> None:
@@ -66,14 +65,14 @@ class Bleu2022(CorpusBleu):
         if self._precision is None:
             return super().aggregate(sums, counts)
         correct, total = sums[..., 2:6], sums[..., 6:10]
-        # 0 where an order has no n-grams, or where nothing matches at all
+        # 0 for an order without n-grams, and if nothing matches at all
         matched = (correct > 0).any(axis=-1, keepdims=True)
-        made = np.where(matched & (total > 0), 100 * precisions(correct, total), 0.0)
-        return np.where(counts > 0, made[..., self._precision - 1], np.nan)
+        values = np.where(matched & (total > 0), 100 * precisions(correct, total), 0.0)
+        return np.where(counts > 0, values[..., self._precision - 1], np.nan)
 
 
 class Rouge2022(RowMetric):
-    """`rouge-1-f-2022` and so on: ROUGE of the `rouge` package, mean over all pairs.
+    """`rouge-1-f-2022` and others: ROUGE of the `rouge` package, mean over all pairs.
 
     Args:
         kind: "1", "2" or "l".
@@ -98,7 +97,7 @@ class Rouge2022(RowMetric):
         return f"{self.spec.name}|rouge:{version('rouge')}|case:lc"
 
     def rows(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        """Return (sum over the unit's pairs, number of pairs): 2022 averaged over pairs."""
+        """Return (sum over the unit's pairs, number of pairs): the paper averaged over pairs."""
         pairs = [
             f"{prediction}\0{text}"
             for prediction, texts in zip(predictions, references, strict=True)
@@ -128,10 +127,12 @@ def _rouge(prediction: str, reference: str) -> dict[str, dict[str, float]]:
 
 
 class BertScore2022(BertScore):
-    """`bertscore-f-2022@MODEL` (also `-p-`, `-r-`): idf of what is evaluated, rescaled, best.
+    """`bertscore-f-2022@MODEL` (also `-p-`, `-r-`): idf-weighted, rescaled, best reference.
+
+    The IDF table is fitted on the references that are evaluated.
 
     Args:
-        encoder: token vectors; 2022 read layer 17 of roberta-large.
+        encoder: token vectors; the paper used layer 17 of roberta-large.
         part: precision, recall or F-measure, each the best over references.
     """
 
@@ -154,25 +155,25 @@ def scores(
     references: ReferenceSets,
     model: TextModel | Literal[False] | None = None,
 ) -> dict[str, float]:
-    """Return everything the 2022 code logged for a set of predictions, under its keys.
+    """Compute everything that the 2022 code logged for a set of predictions, under its keys.
 
     Args:
-        predictions: one text a unit, as written; empty ones count in BLEU and are
+        predictions: one text per unit, as written; empty ones count in BLEU and are
             left out of ROUGE.
-        references: the unit's descriptions, as written.
-        model: BERTScore's model (None: the default); False leaves BERTScore out.
+        references: annotations of each unit, as written.
+        model: model of BERTScore (None: the default); False leaves BERTScore out.
 
     Returns:
         `bleu`, `bleu-1` .. `bleu-4` (0 to 100), `rouge-{1,2,l}-{r,p,f}` and
         `bert_score-{p,r,f}`.
 
     Example:
-        >>> made = scores(["Red balls."], [["red balls", "a ball"]], model=False)
-        >>> round(made["rouge-1-f"], 3), round(made["bleu-1"], 1)
+        >>> values = scores(["Red balls."], [["red balls", "a ball"]], model=False)
+        >>> round(values["rouge-1-f"], 3), round(values["bleu-1"], 1)
         (0.5, 100.0)
     """
     texts = [normalise(text) for text in predictions]
-    sets = [[normalise(text) for text in written] for written in references]
+    sets = [[normalise(text) for text in members] for members in references]
     result: dict[str, float] = {}
     count = np.array(float(len(texts)))
     shared = BleuStatistics()
@@ -180,18 +181,22 @@ def scores(
     result["bleu"] = float(bleu(sums))
     for order in range(1, MAX_ORDER + 1):
         result[f"bleu-{order}"] = float(Bleu2022(order, shared).aggregate(sums, count))
-    said = [(text, [r for r in written if r]) for text, written in zip(texts, sets, strict=True)]
-    kept = [(text, written) for text, written in said if text and written]
+    # ROUGE leaves out empty references, and units without a description or a reference
+    filled = [
+        (text, [reference for reference in members if reference])
+        for text, members in zip(texts, sets, strict=True)
+    ]
+    kept = [(text, members) for text, members in filled if text and members]
     for kind in KINDS:
         for part in PARTS:
             rouge = Rouge2022(kind, part)
-            sums = rouge.rows([t for t, _ in kept], [w for _, w in kept]).sum(axis=0)
+            sums = rouge.rows([t for t, _ in kept], [members for _, members in kept]).sum(axis=0)
             result[f"rouge-{kind}-{part}"] = float(rouge.aggregate(sums, count))
     if model is not False:
         encoder = TokenVectors(model or TextModel.parse(None))
         for part in PARTS:
             metric = BertScore2022(encoder, part)
-            metric.fit([text for written in sets for text in written])
+            metric.fit([text for members in sets for text in members])
             values = metric.rows(texts, sets)
             result[f"bert_score-{part}"] = float(values.mean())
     return result

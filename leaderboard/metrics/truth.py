@@ -1,9 +1,9 @@
-"""Answers held against the truth of synthetic units: by grammar, and by embedding.
+"""Metrics against the truth of synthetic units, by grammar.
 
-The grammar is that of the mini world (`milannotations.synthetic.grammar`), which wrote
-the truths and the simulated annotators' phrases too: these scores show how well a method
-does where all is known, and say nothing of photographs. `identification` needs no grammar
-in the answer, so that methods which know none can be scored.
+The grammar is that of the mini world (`milannotations.synthetic.grammar`), which also wrote the
+truths and the simulated annotators' phrases. So these scores show how well a method does where
+everything is known, and say nothing about photographs. Metrics of identification
+(`candidate_ranking`) need no grammar, and suit methods that do not know it.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _SOURCE = "this suite, by the grammar of the mini world"
 
 
 @cache
-def said(text: str) -> Meaning:
-    """Return what a description means."""
+def meaning_of_text(text: str) -> Meaning:
+    """Return the meaning of a description."""
     return parse(text)
 
 
 @cache
-def planted(formula: str) -> Meaning:
-    """Return what a formula means."""
+def meaning_of_formula(formula: str) -> Meaning:
+    """Return the meaning of a formula."""
     return meaning(Formula.parse(formula))
 
 
 def means_nothing(text: str) -> bool:
-    """Say whether a description says that there is nothing to describe.
+    """Return True if a description says that there is nothing to describe.
 
     Example:
         >>> means_nothing("random parts, nothing in common"), means_nothing("red things")
         (True, False)
     """
-    return said(text).operator == "RANDOM"
+    return meaning_of_text(text).operator == "RANDOM"
 
 
 class GrammarMetric(PairMetric):
-    """Meanings of descriptions held against those of formulas, mean over a set's formulas."""
+    """Base of metrics that compare meanings of descriptions and formulas, mean over formulas."""
 
     def __init__(
         self,
@@ -77,64 +77,68 @@ class GrammarMetric(PairMetric):
 
     @abstractmethod
     def compare(self, texts: Sequence[str], formulas: Sequence[str]) -> Floats:
-        """Return the score of all pairs of a description and a formula."""
+        """Score every description against every formula; return (description, formula)."""
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
-        texts, at = distinct(predictions)
-        formulas, columns = distinct([one for members in references for one in members])
+        texts, rows = distinct(predictions)
+        formulas, columns = distinct([formula for members in references for formula in members])
         scores = self.compare(texts, formulas)
-        return reduce_sets(scores, columns, [len(members) for members in references], "mean")[at]
+        return reduce_sets(scores, columns, [len(members) for members in references], "mean")[rows]
 
 
 class ConceptF1(GrammarMetric):
-    """`concept-f1`: F1 of what a description names and what the formula holds.
+    """`concept-f1`: F1 of the concepts in a description and those in the formula.
 
-    Counted are concepts, the relation or place, and words that the grammar does not know,
-    each of which is a wrong concept. A description that it cannot read at all scores 0.
+    Concepts, the relation or position, and words that the grammar does not know are counted; each
+    such word is a wrong concept. A description that the grammar cannot read at all scores 0.
     """
 
     def __init__(self) -> None:
         super().__init__("concept-f1", "F1 of the concepts named and those of the formula")
 
     def compare(self, texts: Sequence[str], formulas: Sequence[str]) -> Floats:
-        meanings = [said(text) for text in texts]
+        meanings = [meaning_of_text(text) for text in texts]
         named = [meant.atoms if meant.parsed else frozenset() for meant in meanings]
-        true = [planted(formula).atoms for formula in formulas]
-        place = {atom: i for i, atom in enumerate(sorted(frozenset().union(*named, *true)))}
-        left, right = (_indicators(side, place) for side in (named, true))
+        true = [meaning_of_formula(formula).atoms for formula in formulas]
+        # sets as rows of 0 and 1, so that the sizes of all intersections are a matrix product
+        columns = {atom: i for i, atom in enumerate(sorted(frozenset().union(*named, *true)))}
+        left, right = (_indicators(sets, columns) for sets in (named, true))
         total = left.sum(axis=1)[:, None] + right.sum(axis=1)[None, :]
         return np.divide(2 * (left @ right.T), total, out=np.zeros_like(total), where=total > 0)
 
 
-def _indicators(members: Sequence[frozenset[str]], place: dict[str, int]) -> Floats:
-    made = np.zeros((len(members), len(place)))
-    for row, atoms in enumerate(members):
-        made[row, [place[atom] for atom in atoms]] = 1.0
-    return made
+def _indicators(sets: Sequence[frozenset[str]], columns: dict[str, int]) -> Floats:
+    """Return sets of atoms as rows of 0 and 1, (set, atom)."""
+    indicators = np.zeros((len(sets), len(columns)))
+    for row, atoms in enumerate(sets):
+        indicators[row, [columns[atom] for atom in atoms]] = 1.0
+    return indicators
 
 
 class ConceptExact(GrammarMetric):
-    """`concept-exact`: 1 where a description means exactly what the formula does."""
+    """`concept-exact`: 1 if a description means exactly the same as the formula, else 0."""
 
     def __init__(self) -> None:
         super().__init__("concept-exact", "share of units whose description means the formula")
 
     def compare(self, texts: Sequence[str], formulas: Sequence[str]) -> Floats:
-        sides = [[said(text) for text in texts], [planted(formula) for formula in formulas]]
+        described = [meaning_of_text(text) for text in texts]
+        true = [meaning_of_formula(formula) for formula in formulas]
+        # number the distinct meanings, so that equal meanings have equal numbers
         keys: dict[tuple[str, frozenset[str]], int] = {}
         left, right = (
             np.array([keys.setdefault((m.operator, m.atoms), len(keys)) for m in side], dtype=int)
-            for side in sides
+            for side in (described, true)
         )
-        parsed = np.array([meant.parsed for meant in sides[0]], dtype=bool)
+        parsed = np.array([meant.parsed for meant in described], dtype=bool)
         return ((left[:, None] == right[None, :]) & parsed[:, None]).astype(np.float64)
 
 
 class SenseRecall(GrammarMetric):
     """`sense-recall`: share of a unit's senses that some rank of the prediction names.
 
-    A prediction is all ranks, a line each. A rank names a sense whose concepts are among its
-    own; what else it names is not held against it, which is why there is lift.
+    A prediction holds all ranks, one per line. A rank names a sense if it has all of its
+    concepts. Further concepts cost nothing, so look at the lift.
     """
 
     def __init__(self) -> None:
@@ -146,14 +150,14 @@ class SenseRecall(GrammarMetric):
         )
 
     def compare(self, texts: Sequence[str], formulas: Sequence[str]) -> Floats:
-        ranks = [[said(line).atoms for line in text.split("\n")] for text in texts]
-        senses = [planted(formula).atoms for formula in formulas]
+        ranks = [[meaning_of_text(line).atoms for line in text.split("\n")] for text in texts]
+        senses = [meaning_of_formula(formula).atoms for formula in formulas]
         named = [[any(s <= rank for rank in several) for s in senses] for several in ranks]
         return np.array(named, dtype=np.float64).reshape(len(texts), len(formulas))
 
 
 class Unparsed(TextMetric):
-    """`unparsed`: share of answers in which the grammar can read nothing at all."""
+    """`unparsed`: 1 if the grammar can read nothing in the description, else 0."""
 
     spec = MetricSpec(
         name="unparsed",
@@ -167,4 +171,4 @@ class Unparsed(TextMetric):
     )
 
     def values(self, predictions: Sequence[str]) -> Floats:
-        return np.array([float(not said(text).parsed) for text in predictions])
+        return np.array([float(not meaning_of_text(text).parsed) for text in predictions])

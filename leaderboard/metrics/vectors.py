@@ -1,4 +1,4 @@
-"""Texts as vectors: TF-IDF, sentence embeddings, and retrieval with either."""
+"""Metrics of texts as vectors: TF-IDF and sentence embeddings."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from leaderboard.metrics.text_models import TextModel
 
 
 class VectorMetric(PairMetric):
-    """Cosine similarity of a prediction with each reference, mean over the references.
+    """Base of metrics by cosine similarity with each reference, mean over the references.
 
-    The mean of dot products is the dot product with the mean, so all pairs are
-    one matrix product.
+    The mean of dot products is the dot product with the mean vector, so all pairs take one matrix
+    product.
     """
 
     def __init__(self) -> None:
@@ -37,15 +37,17 @@ class VectorMetric(PairMetric):
         """Return one vector of length 1 per text (rows of an array or a sparse matrix)."""
 
     def vectors(self, texts: Sequence[str]) -> Floats:
+        """Return the vector of each text (text, dimension)."""
         return np.stack(self._cache.get(texts)).astype(np.float64)
 
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
+        # encode everything in one call, then read the cache
         self._cache.rows([*predictions, *(text for texts in references for text in texts)])
         means = np.stack([self.vectors(texts).mean(axis=0) for texts in references])
         # equal predictions must be equal to the last bit, so each is multiplied once
-        texts, at = distinct(predictions)
+        texts, rows = distinct(predictions)
         scores: Floats = self.vectors(texts) @ means.T
-        return scores[at]
+        return scores[rows]
 
 
 class Tfidf(VectorMetric):
@@ -76,7 +78,7 @@ class Tfidf(VectorMetric):
         self._vectorizer = TfidfVectorizer()
         try:
             self._vectorizer.fit(corpus)
-        except ValueError:  # no word of two letters in all references: nothing matches
+        except ValueError:  # the references have no word of two letters, so nothing can match
             self._vectorizer.fit(["nothing"])
         table = sorted(self._vectorizer.vocabulary_.items())
         digest = hashlib.sha256(repr(table).encode())
@@ -93,6 +95,7 @@ class Tfidf(VectorMetric):
         return zip(np.split(rows.indices, ends), np.split(rows.data, ends), strict=True)
 
     def _matrix(self, texts: Sequence[str]) -> Any:
+        """Return the TF-IDF vectors of texts as the rows of a sparse matrix."""
         from scipy.sparse import csr_matrix
 
         columns, values = zip(*self._cache.get(texts), strict=True)
@@ -103,14 +106,15 @@ class Tfidf(VectorMetric):
     def pairs(self, predictions: Sequence[str], references: ReferenceSets) -> Floats:
         from scipy.sparse import csr_matrix
 
-        texts, at = distinct(predictions)
+        texts, rows = distinct(predictions)
         known, columns = distinct([text for texts in references for text in texts])
-        # averaging is a matrix too: one row a reference set, 1/size at its references
+        # the mean over references is a sparse matrix too: one row per reference set, with 1/size
+        # at its references
         weights = [1 / len(texts) for texts in references for _ in texts]
         ends = np.cumsum([0, *map(len, references)])
         average = csr_matrix((weights, columns, ends), shape=(len(references), len(known)))
         scores = (self._matrix(texts) @ (average @ self._matrix(known)).T).toarray()
-        return scores[at]
+        return scores[rows]
 
 
 class Embedding(VectorMetric):

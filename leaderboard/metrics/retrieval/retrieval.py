@@ -1,4 +1,4 @@
-"""Module of `evaluate`: evaluate.load(leaderboard.metrics.path("retrieval"))."""
+"""Module of the `evaluate` library: metrics of the family retrieval."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from leaderboard.metrics import evaluate_modules
 
 
 class RetrievalModule(evaluate.Metric):  # type: ignore[misc]
-    """Metrics of this family; see `leaderboard.metrics.evaluate_modules`."""
+    """Metrics of the family retrieval; see `leaderboard.metrics.evaluate_modules`."""
 
     def _info(self) -> Any:
         return evaluate_modules.info("retrieval")
