@@ -28,7 +28,8 @@ from milannotations.editions.configs import list_configs
 from milannotations.editions.contents import read_configs
 from milannotations.exemplars.images.sources import BadPicture
 from milannotations.exemplars.output import edition, image_buffer, npy
-from milannotations.exemplars.output.edition import write, write_npy
+from milannotations.exemplars.output.edition import write
+from milannotations.exemplars.output.npy import write_npy
 from milannotations.exemplars.results import LayerExemplars, NetworkExemplars, SkippedImage
 from milannotations.published import annotations
 from milannotations.published.archive import Archive
@@ -294,11 +295,11 @@ def test_faults_are_counted_and_told(tmp_path):
     assert said["layers"]["sae"]["silent"] == list(range(11))
     card = (tmp_path / "out" / "README.md").read_text()
     for line in (
-        "12 of 15 pictures could not be read and were left out: bad/0.jpg, bad/1.jpg,",
-        "there were fewer pictures than the 15 exemplars asked for: units have 3.",
-        "conv1: 5 of 6 units never fire, no picture drives them above 0: 0, 1, 3, 4, 5.",
+        "12 of 15 images could not be read and were left out: bad/0.jpg, bad/1.jpg,",
+        "there were fewer images than the 15 exemplars requested: units have 3.",
+        "conv1: 5 of 6 units never fire, no image drives them above 0: 0, 1, 3, 4, 5.",
         "conv1: 6 of 6 units are dead, no activation is above their threshold, so that",
-        "sae: 11 of 12 latents never fire, no picture drives them above 0: 0, 1, 2, 3, 4, ...",
+        "sae: 11 of 12 latents never fire, no image drives them above 0: 0, 1, 2, 3, 4, ...",
     ):
         assert line in card, card
     assert validation.validate(tmp_path / "out") == []
@@ -424,10 +425,10 @@ def test_encoding_holds_a_few_pictures_at_a_time(tmp_path, monkeypatch):
         return b"x"
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    with image_buffer.Spool(tmp_path) as kept, ThreadPoolExecutor(1) as pool:
+    with image_buffer.ImageBuffer(tmp_path) as kept, ThreadPoolExecutor(1) as pool:
         kept.fill(range(200), given(), encode, pool)
         assert kept[7] == b"x"
-        assert kept.bytes_of([3, 3, 4]) == 3
+        assert kept.count_bytes([3, 3, 4]) == 3
     assert most <= 9
     assert list(tmp_path.iterdir()) == []
 
@@ -457,14 +458,14 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
     pool = Pool()
     for wrong, says in (
         (np.zeros((9, 9, 3), np.uint8), "9 x 9, others are 12 x 20"),
-        (np.zeros((12, 20), np.uint8), r"\(12, 20\), uint8; expected"),
-        (np.zeros((12, 20, 3)), "float64; expected"),
+        (np.zeros((12, 20), np.uint8), r"uint8 \(12, 20\); expected"),
+        (np.zeros((12, 20, 3)), "float64 .*; expected"),
     ):
         pool.pixels = [*Pool().pixels[:29], wrong]
         with pytest.raises(InputError, match=says):
-            list(image_buffer.stream(pool, range(30)))
+            list(image_buffer.read_images(pool, range(30)))
     pool.pictures = lambda ids: iter(())
-    with pytest.raises(InputError, match="no picture of class/"):
+    with pytest.raises(InputError, match="no image of class/"):
         write(two, pool, tmp_path / "out", "x", made_from={})
 
 
@@ -474,9 +475,9 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
         ({"masks": "2023"}, r"No masks '2023' \(masks: clamped, 2022\)"),
         ({"quality": 0}, "Expected 1 to 100"),
         ({"side": 0}, "expected at least 1"),
-        ({"made_from": {"model": object()}}, "are to be JSON"),
+        ({"made_from": {"model": object()}}, "are not JSON"),
         ({"name": "base"}, "is the name of the union of"),
-        ({"name": "a b"}, "expected letters"),
+        ({"name": "a b"}, "Expected letters"),
     ],
 )
 def test_what_cannot_be_asked_is_said_at_once(two, tmp_path, options, says):
@@ -528,10 +529,10 @@ def test_a_disk_that_fills_while_pictures_wait_says_so(two, tmp_path, monkeypatc
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_buffer.Spool, "fill", full)
+    monkeypatch.setattr(image_buffer.ImageBuffer, "fill", full)
     with pytest.raises(InputError, match="No space is left"):
         write(two, Pool(), tmp_path / "out", "x", made_from={})
-    monkeypatch.setattr(npy, "_write_pictures", full)
+    monkeypatch.setattr(npy, "_write_images", full)
     with pytest.raises(InputError, match=r"No space is left.*Make room and run"):
         write_npy(two, Pool(), tmp_path / "npy")
     assert not any("npy" in path.name for path in tmp_path.iterdir())
@@ -621,7 +622,8 @@ SLOWLY = """
 import pickle, sys, time
 sys.path.insert(0, sys.argv[1])
 from milannotations.editions import shards
-from milannotations.exemplars.output.edition import write, write_npy
+from milannotations.exemplars.output.edition import write
+from milannotations.exemplars.output.npy import write_npy
 import test_exemplar_editions as t
 found = pickle.load(open(sys.argv[2], "rb"))
 flush = shards.ShardWriter._flush
@@ -761,7 +763,7 @@ def test_the_projects_own_reader_reads_them(tmp_path):
             masks = layer.masks(slice(None), (16, 16), "2022").numpy()
             for row, unit in enumerate(archive.units(layer.layer)):
                 np.testing.assert_array_equal(unit.masks.astype(bool), masks[row])
-                wanted = image_buffer.nearest(pool.pixels[layer.ids[row, 0]], 16)
+                wanted = image_buffer.resize_nearest(pool.pixels[layer.ids[row, 0]], 16)
                 np.testing.assert_array_equal(unit.images[0], wanted.transpose(2, 0, 1))
 
 

@@ -136,7 +136,7 @@ def _edited(
     tell: Callable[[str], Any],
 ) -> Edit:
     from leaderboard.applications.edit import real_networks
-    from milannotations.exemplars.output import make
+    from milannotations.exemplars.output.make import make_edition
 
     roles = real_networks.write_roles(
         images, place / "pictures", cue, names=names, shares=real_networks.TRAINED, limit=limit,
@@ -151,7 +151,7 @@ def _edited(
         tell(f"{name}: exemplars")
         shown = roles.labelled("shown", real_networks.preprocessing_of(loaded)).pictures
         edition = place / "exemplars"
-        computed = make.make(loaded, shown, layers, edition, name, run=run, overwrite=True)
+        computed = make_edition(loaded, shown, layers, edition, name, run=run, overwrite=True)
         assert computed is not None
         tell(f"{name}: {method} describes")
         options = {} if model is None else {"model": model}

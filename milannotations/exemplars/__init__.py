@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from milannotations.exemplars.images.sources import Pictures, open_images
     from milannotations.exemplars.networks.loading import Loaded, load_model
     from milannotations.exemplars.networks.preprocessing import Preprocessing
-    from milannotations.exemplars.output.edition import write, write_npy
+    from milannotations.exemplars.output.edition import write
+    from milannotations.exemplars.output.npy import write_npy
     from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
     from milannotations.exemplars.run_config import RunConfig
     from milannotations.exemplars.tallies.base import Tally
@@ -43,7 +44,8 @@ _WHERE = {
     "images.sources": ("Pictures", "open_images"),
     "networks.loading": ("Loaded", "load_model"),
     "networks.preprocessing": ("Preprocessing",),
-    "output.edition": ("write", "write_npy"),
+    "output.edition": ("write",),
+    "output.npy": ("write_npy",),
     "results": ("LayerExemplars", "NetworkExemplars"),
     "run_config": ("RunConfig",),
     "tallies.base": ("Tally",),

@@ -17,7 +17,7 @@ from milannotations.utils.options import OptionsOf, with_options
 from milannotations.utils.terminal import Json, examples, print_json, print_table
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.dry_run import Listed, Plan
+    from milannotations.exemplars.dry_run import ModuleOutput, Plan
     from milannotations.exemplars.results import NetworkExemplars
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -115,7 +115,7 @@ def exemplars(
     from milannotations.exemplars.images.sources import open_images
     from milannotations.exemplars.networks import loading
     from milannotations.exemplars.networks.preprocessing import Preprocessing
-    from milannotations.exemplars.output.make import make
+    from milannotations.exemplars.output.make import make_edition
 
     loaded = loading.load_model(model, weights=network.weights, random=network.random)
     preprocessing = loaded.preprocessing
@@ -166,7 +166,7 @@ def exemplars(
         return
     assert out is not None
     name = name or loading.default_name(model, Path(images or latents or "").resolve().name)
-    computed = make(
+    computed = make_edition(
         loaded,
         data,
         layers,
@@ -175,15 +175,21 @@ def exemplars(
         k,
         quantile,
         run=config,
-        form=form,
+        options=form,
         overwrite=overwrite,
     )
     if computed is not None:
-        _print_made(computed, Path(out), name, as_json)
+        _print_results(computed, Path(out), name, as_json)
 
 
 def _units(text: str | None) -> tuple[int, ...] | None:
-    """Return the units that `0-99` or `3,7,20-29` stands for.
+    """Parse the indices of units, such as `0-99` or `3,7,20-29`.
+
+    Returns:
+        Ascending indices; None for None.
+
+    Raises:
+        InputError: another form, or no unit.
 
     Example:
         >>> _units("3,7-9")
@@ -191,24 +197,24 @@ def _units(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None:
         return None
-    found: set[int] = set()
+    units: set[int] = set()
     for part in text.split(","):
         begin, dash, end = part.strip().partition("-")
         if not begin.isdigit() or (dash and not end.isdigit()):
             raise InputError(f"--units {text}: expected 0-99 or 3,7,20-29.")
-        found |= set(range(int(begin), int(end or begin) + 1))
-    if not found:
+        units |= set(range(int(begin), int(end or begin) + 1))
+    if not units:
         raise InputError(f"--units {text} names no unit.")
-    return tuple(sorted(found))
+    return tuple(sorted(units))
 
 
-def _print_layers(found: list[Listed], as_json: bool) -> None:
+def _print_layers(outputs: list[ModuleOutput], as_json: bool) -> None:
     if as_json:
-        print_json([vars(each) for each in found])
+        print_json([vars(output) for output in outputs])
     else:
         print_table(
-            ("layer", "module", "gives, for one image"),
-            [(each.name, each.module, each.gives) for each in found],
+            ("layer", "module", "output for one image"),
+            [(output.name, output.module, output.gives) for output in outputs],
         )
 
 
@@ -219,19 +225,19 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     print_table(
         ("layer", "kind", "units", "maps"),
         [
-            (each.label, each.unit_kind, f"{each.units:,}", f"{each.grid[0]} x {each.grid[1]}")
-            for each in plan.layers
+            (layer.label, layer.unit_kind, f"{layer.units:,}", f"{layer.grid[0]} x {layer.grid[1]}")
+            for layer in plan.layers
         ],
     )
     size = "" if plan.input_size is None else f" of {plan.input_size[0]} x {plan.input_size[1]}"
     print(
         f"\n{plan.images:,} images{size}, each through the network once. The tallies need up to "
-        f"{plan.memory / 1e6:,.0f} MB of memory beside the network; disk, about "
-        f"{plan.disk / 1e6:,.0f} MB. Nothing was computed."
+        f"{plan.memory / 1e6:,.0f} MB of memory beside the network's own, and the edition about "
+        f"{plan.disk / 1e6:,.0f} MB of disk. Nothing was computed."
     )
 
 
-def _print_made(computed: NetworkExemplars, out: Path, name: str, as_json: bool) -> None:
+def _print_results(exemplars: NetworkExemplars, out: Path, name: str, as_json: bool) -> None:
     counts = {
         label: {
             "units": len(layer.units),
@@ -239,15 +245,15 @@ def _print_made(computed: NetworkExemplars, out: Path, name: str, as_json: bool)
             "dead": int(layer.dead.sum()),
             "silent": int(layer.silent.sum()),
         }
-        for label, layer in computed.layers.items()
+        for label, layer in exemplars.layers.items()
     }
     if as_json:
         print_json(
             {
                 "edition": str(out),
                 "config": name,
-                "images": computed.images,
-                "skipped": [asdict(each) for each in computed.skipped],
+                "images": exemplars.images,
+                "skipped": [asdict(image) for image in exemplars.skipped],
                 "layers": counts,
             }
         )
@@ -255,10 +261,10 @@ def _print_made(computed: NetworkExemplars, out: Path, name: str, as_json: bool)
     print_table(
         ("layer", "kind", "units", "dead", "never fire"),
         [
-            (label, str(c["unit_kind"]), *(f"{c[key]:,}" for key in ("units", "dead", "silent")))
-            for label, c in counts.items()
+            (label, str(n["unit_kind"]), *(f"{n[key]:,}" for key in ("units", "dead", "silent")))
+            for label, n in counts.items()
         ],
     )
-    print(f"\n{computed.images:,} images seen, {len(computed.skipped):,} left out as unreadable.")
+    print(f"\n{exemplars.images:,} images seen, {len(exemplars.skipped):,} left out as unreadable.")
     print(f'Open it: datasets.load_dataset("{out}", "{name}")')
     print(f"Look at it: milan data show {out} --config {name}")

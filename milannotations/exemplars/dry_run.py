@@ -1,4 +1,4 @@
-"""What a pass would do: the layers of a network, and the memory and disk that exemplars need."""
+"""Dry runs: the layers of a network, and the memory and disk that a pass would need."""
 
 from __future__ import annotations
 
@@ -22,32 +22,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A module of a network: its dotted name, its class, what it gives for one image."""
+class ModuleOutput:
+    """Output of a module of a network.
+
+    Attributes:
+        name: dotted name of the module.
+        module: its class.
+        gives: its output for one image, in words.
+    """
 
     name: str
     module: str
     gives: str
 
 
-def list_layers(model: nn.Module, arguments: Sequence[Tensor]) -> list[Listed]:
-    """Return the modules of a network in the order in which they finish, for one image.
+def list_layers(model: nn.Module, arguments: Sequence[Tensor]) -> list[ModuleOutput]:
+    """Return the outputs of a network's modules for one image, in the order they finish.
 
     Args:
         model: the network.
-        arguments: a batch of one image.
+        arguments: its inputs, a batch of one image.
     """
     import torch
 
-    found: dict[str, Listed] = {}
+    outputs: dict[str, ModuleOutput] = {}
     names = {id(module): name for name, module in model.named_modules() if name}
 
-    def note(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, _: Any, output: Any) -> None:
         name = names[id(module)]
-        found.pop(name, None)  # of several calls the last counts
-        found[name] = Listed(name, type(module).__name__, shape_of(output))
+        outputs.pop(name, None)  # of several calls the last counts
+        outputs[name] = ModuleOutput(name, type(module).__name__, describe_output(output))
 
-    handles = [m.register_forward_hook(note) for m in model.modules() if id(m) in names]
+    handles = [m.register_forward_hook(record) for m in model.modules() if id(m) in names]
     was_training = model.training
     model.eval()
     try:
@@ -57,17 +63,17 @@ def list_layers(model: nn.Module, arguments: Sequence[Tensor]) -> list[Listed]:
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return list(found.values())
+    return list(outputs.values())
 
 
-def shape_of(output: Any) -> str:
-    """Return what a module gives, in words, without the axis of images.
+def describe_output(output: Any) -> str:
+    """Describe the shape of a module's output in words, without the axis of images.
 
     Example:
         >>> import torch
-        >>> shape_of(torch.zeros(1, 64, 56, 56))
+        >>> describe_output(torch.zeros(1, 64, 56, 56))
         'maps: 64 units, 56 x 56'
-        >>> shape_of((torch.zeros(1, 197, 768), None))
+        >>> describe_output((torch.zeros(1, 197, 768), None))
         'tuple of (0: tokens: 197, 768 units)'
     """
     import torch
@@ -87,13 +93,20 @@ def shape_of(output: Any) -> str:
     elif isinstance(output, (tuple, list)):
         parts = dict(enumerate(output))
     tensors = {key: part for key, part in parts.items() if isinstance(part, torch.Tensor)}
-    said = "; ".join(f"{key}: {shape_of(part)}" for key, part in tensors.items())
-    return f"{type(output).__name__} of ({said})" if said else type(output).__name__
+    words = "; ".join(f"{key}: {describe_output(part)}" for key, part in tensors.items())
+    return f"{type(output).__name__} of ({words})" if words else type(output).__name__
 
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A layer asked for: its label, its units and their kind, the size of its maps."""
+    """A requested layer.
+
+    Attributes:
+        label: its label.
+        unit_kind: channel, token or sae_latent.
+        units: number of units.
+        grid: (height, width) of its activation maps.
+    """
 
     label: str
     unit_kind: str
@@ -103,10 +116,15 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pass would compute and need.
+    """Size of a pass.
 
-    `memory` are bytes that tallies hold at most, beside the network's own; `disk` about what
-    the edition takes, with the copies that checkpoints and spooled pictures need meanwhile.
+    Attributes:
+        images: number of images.
+        input_size: (height, width) of the network's input; None where it is not an image.
+        layers: the requested layers.
+        memory: most bytes that the tallies hold, beside the network's own.
+        disk: approximate bytes of the edition, with the temporary copies of checkpoints and
+            encoded images.
     """
 
     images: int
@@ -125,12 +143,12 @@ def plan(
     run: RunConfig,
     quality: int | None = None,
 ) -> Plan:
-    """Return what `compute` would do, from one image's run through the network.
+    """Return the size of a pass, measured with one image.
 
     Args:
         loaded: the network.
-        images, layers, k, quantile, run: as `compute`.
-        quality: of the pictures that will be written, as `write`.
+        images, layers, k, quantile, run: see `compute`.
+        quality: quality of the images that will be written; see `write`.
 
     Raises:
         InputError: see `compute`.
@@ -148,14 +166,16 @@ def plan(
     model = loaded.model.eval()
     with Taps(model, layers, run.read, run.missing) as taps, torch.no_grad():
         outputs = taps.run(*batch.arguments)
-    planned, memory, shown = [], 0, 0
+    planned, memory, exemplars = [], 0, 0
     for layer in layers:
-        seen = as_maps(outputs[layer.label], layer, 1, size, run.prefix)
-        _, units, h, w = seen.maps.shape
-        planned.append(PlannedLayer(layer.label, seen.unit_kind, units, (h, w)))
+        activations = as_maps(outputs[layer.label], layer, 1, size, run.prefix)
+        _, units, h, w = activations.maps.shape
+        planned.append(PlannedLayer(layer.label, activations.unit_kind, units, (h, w)))
         memory += TopK(k).estimate(units, h, w)
         memory += Quantile(quantile, images=len(images)).estimate(units, h, w)
-        shown += units * min(k, len(images))
-    picture = len(encode_webp(images.picture(0), quality))
-    disk = 2 * memory + (shown + min(shown, len(images))) * picture
+        exemplars += units * min(k, len(images))
+    image_bytes = len(encode_webp(images.picture(0), quality))
+    # two checkpoints, one of which replaces the other; every exemplar in the edition, and every
+    # image once in the buffer
+    disk = 2 * memory + (exemplars + min(exemplars, len(images))) * image_bytes
     return Plan(len(images), size, tuple(planned), memory, disk)

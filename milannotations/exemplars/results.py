@@ -121,3 +121,9 @@ class NetworkExemplars:
     forwards: int
     input_size: tuple[int, int] | None
     settings: dict[str, Any]
+
+    def image_ids(self) -> list[int]:
+        """Return the ids of the images that are an exemplar of some unit, ascending."""
+        return sorted(
+            {id_ for layer in self.layers.values() for id_ in layer.ids.unique().tolist()}
+        )

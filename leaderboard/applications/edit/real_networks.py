@@ -247,10 +247,10 @@ def write_exemplars(
     run: RunConfig | None = None,
 ) -> NetworkExemplars | None:
     """Write exemplars of the role `shown` as a config of an edition, to be described."""
-    from milannotations.exemplars.output import make
+    from milannotations.exemplars.output.make import make_edition
 
     images = roles.labelled("shown", preprocessing_of(loaded)).pictures
-    return make.make(loaded, images, layers, out, name, run=run)
+    return make_edition(loaded, images, layers, out, name, run=run)
 
 
 class Marked:

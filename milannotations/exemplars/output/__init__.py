@@ -1,1 +1,1 @@
-"""Computed exemplars, written as an edition or as the folders of 2022."""
+"""Exemplars on disk: as a config of an edition, or in the folder format of 2022."""

@@ -1,14 +1,13 @@
-"""Write computed exemplars: as a config of an edition, or as the folders of 2022.
+"""Writer of exemplars as a config of an edition.
 
-Every picture is read and encoded once, however many layers and units show it. Its bytes wait in
-a file without a name until the rows are written: memory does not grow with pictures or units.
+Every image is read and encoded once, however many layers and units show it. Its bytes lie in an
+unnamed file until the rows are written: memory does not grow with images or units.
 
-Few images mean that units share exemplars, and then a picture costs its bytes once for `SHARED`
-units instead of once for each. The first 15 of 256 units of ResNet-18 layer3 over 1,000
-photographs (224 px, lossless, 860 different pictures in 3,840 places) take 230 MB with 4 units
-a row group, 165 with 32, 127 with 64. To read one unit of them takes .06 s for all of these,
-and 10, 90 and 170 MB of memory. Over so many images that units hardly share any, row groups
-are those of `shards`.
+With few images, units share exemplars, and an image is then stored once per `SHARED` units instead
+of once per unit. The first 15 of 256 units of ResNet-18 layer3 over 1,000 photographs (224 px,
+lossless, 860 distinct images for 3,840 exemplars) take 230 MB with 4 units per row group, 165 with
+32, 127 with 64. Reading one unit takes .06 s with all of these, and 10, 90 and 170 MB of memory.
+Over so many images that units hardly share any, row groups are those of `shards`.
 """
 
 from __future__ import annotations
@@ -38,32 +37,30 @@ from milannotations.editions.shards import (
 )
 from milannotations.editions.writing import check_destination
 from milannotations.errors import InputError, some
-from milannotations.exemplars.output.image_buffer import Images, Spool, stream
-from milannotations.exemplars.output.npy import MASK_BYTES, check_npy_place, write_npy
-from milannotations.exemplars.output.options import check_form, check_labels, shown
+from milannotations.exemplars.output.image_buffer import ImageBuffer, ImageSource, read_images
+from milannotations.exemplars.output.npy import MASK_BYTES
+from milannotations.exemplars.output.options import OutputOptions, check_labels
 from milannotations.utils.files import write_json
 
 if TYPE_CHECKING:
     from milannotations.exemplars.results import LayerExemplars, NetworkExemplars
 
-__all__ = ["check_form", "check_labels", "check_npy_place", "write", "write_npy"]
-
 SHARED = 64
-"""Units in a row group where that spares pictures."""
+"""Units per row group where larger row groups store fewer images."""
 
 GROUP_BYTES = 64_000_000
-"""Pictures of such a row group, every place counted: what a reader of one unit holds."""
+"""Bytes of images in such a row group, repeats counted, which a reader of one unit must hold."""
 
 WORTH = 0.9
-"""Where the different pictures of row groups are at most this share of places, they are larger."""
+"""Largest share of distinct images among the exemplars of a row group that makes it larger."""
 
 NAMED = 10
-"""Skipped pictures that are named in the record; the rest are counted."""
+"""Skipped images that are named in the record; the others are counted."""
 
 
 def write(
-    computed: NetworkExemplars,
-    pictures: Images,
+    exemplars: NetworkExemplars,
+    images: ImageSource,
     out: str | os.PathLike[str],
     name: str,
     *,
@@ -76,122 +73,135 @@ def write(
 ) -> Path:
     """Write exemplars as a config of the edition at `out`, in one split, `test`.
 
-    Run again after an interruption, by a kill too, it goes on with the layer it was at. The
-    same exemplars and settings give the same bytes, interrupted or not.
+    After an interruption (also a kill), the same call resumes at the unfinished layer. The same
+    exemplars and settings give the same bytes, interrupted or not.
 
     Args:
-        computed: what `compute` found.
-        pictures: what it looked at.
-        out: an edition, or a place for one.
-        name: of the config, and the `network` of its rows.
+        exemplars: result of `compute`.
+        images: the dataset they were computed on.
+        out: an edition, or a path for a new one.
+        name: name of the config, and the `network` of its rows.
         masks: `clamped` or `2022`; see `milannotations.exemplars.tallies.masks`.
-        quality: of lossy WebP, 1 to 100; None is lossless.
-        side: pictures are resized to so many pixels square (nearest, as in 2022), and masks are
-            made of that size; None keeps the size of the network's input.
+        quality: quality of lossy WebP, 1 to 100; None is lossless.
+        side: images are resized to so many pixels square (nearest, as in 2022), and masks have
+            the same size; None keeps the size of the network's input.
         made_from: for the record: `model`, `images`, `preprocessing`, as JSON.
-        overwrite: replace a config that is there.
-        progress: show bars.
+        overwrite: replace an existing config of that name.
+        progress: show progress bars.
 
     Returns:
         The config's folder.
 
     Raises:
-        InputError: see `editions.writing.write_config`; a layer whose label cannot name a file; a
-            picture that cannot be read now; another process is at it; the disk is full.
+        InputError: see `editions.writing.write_config`; a layer whose label cannot name a file; an
+            image that cannot be read any more; another process writes there; the disk is full.
     """
     name, out = catalog.canonical(name), Path(out)
-    check_form(masks, quality, side)
-    check_labels(computed.layers)
+    options = OutputOptions(masks, quality, side)
+    check_labels(exemplars.layers)
     check_destination(out, name, overwrite=True)
-    settings = {**computed.settings, "masks": masks, "quality": quality, "side": side}
-    asked = _plain({"network": name, "made_from": dict(made_from), "settings": settings})
+    settings = {
+        **exemplars.settings,
+        "masks": options.masks,
+        "quality": options.quality,
+        "side": options.side,
+    }
+    asked = _as_json({"network": name, "made_from": dict(made_from), "settings": settings})
     with explain_full_disk(out), hold_lock(out, name):
-        work = UnfinishedConfig(out, name, asked, _stamp(computed))
+        work = UnfinishedConfig(out, name, asked, _fingerprint(exemplars))
         if not work.is_installed():
             check_destination(out, name, overwrite=overwrite)
-            _fill(work, computed, pictures, progress)
+            _write_unfinished(work, exemplars, images, progress)
         with hold_lock(out, "the card", wait=True):
             work.install()
     return out / name
 
 
-def _fill(
-    work: UnfinishedConfig, computed: NetworkExemplars, images: Images, progress: bool
+def _write_unfinished(
+    work: UnfinishedConfig, exemplars: NetworkExemplars, images: ImageSource, progress: bool
 ) -> None:
-    """Write the layers that are not finished, and what lies beside the shards."""
+    """Write the shards of unfinished layers, and the files beside them."""
     from tqdm import tqdm
 
     work.begin()
     settings = work.settings
-    ids = shown(computed)
-    left = [layer for layer in computed.layers.values() if layer.layer not in work.layers]
-    # all of them, whatever is left: a generator's last bits depend on what is made together
-    wanted = ids if left else ids[:1]
-    with Spool(work.folder) as spool, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        coming = stream(images, wanted, settings["side"])
-        bar = tqdm(coming, total=len(wanted), desc="pictures", unit="img", disable=not progress)
-        spool.fill(wanted, bar, lambda each: encode_webp(each, settings["quality"]), pool)
+    ids = exemplars.image_ids()
+    unfinished = [layer for layer in exemplars.layers.values() if layer.layer not in work.layers]
+    # All images, even if some layers are finished: the last bits of a generator's images depend
+    # on which are generated together. With no layer left, one image, for the size.
+    ids_to_read = ids if unfinished else ids[:1]
+    with ImageBuffer(work.folder) as buffer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        bar = tqdm(
+            read_images(images, ids_to_read, settings["side"]),
+            total=len(ids_to_read),
+            desc="images",
+            unit="img",
+            disable=not progress,
+        )
+        buffer.fill(ids_to_read, bar, lambda image: encode_webp(image, settings["quality"]), pool)
         with tqdm(
-            total=sum(len(layer.units) for layer in computed.layers.values()),
-            initial=sum(len(computed.layers[name].units) for name in work.layers),
+            total=sum(len(layer.units) for layer in exemplars.layers.values()),
+            initial=sum(len(exemplars.layers[name].units) for name in work.layers),
             desc=work.target.name,
             unit="unit",
             disable=not progress,
         ) as bar:
-            for layer in left:
-                shards = _shards(work, layer, spool)
+            for layer in unfinished:
+                shards = _shard_writer(work, layer, buffer)
                 try:
-                    for row in _rows(layer, work, spool, images, pool):
+                    for row in _rows(layer, work, buffer, images, pool):
                         shards.add(row)
                         bar.update()
                     shards.finish()
                 finally:
                     shards.close()
                 work.record_layer(layer.layer, shards.names)
-        _describe(work, computed, spool.size)
+        _describe(work, exemplars, buffer.size)
 
 
-def _shards(work: UnfinishedConfig, layer: LayerExemplars, spool: Spool) -> ShardWriter:
-    """Return the writer of a layer, with larger row groups where that spares pictures."""
+def _shard_writer(
+    work: UnfinishedConfig, layer: LayerExemplars, buffer: ImageBuffer
+) -> ShardWriter:
+    """Return the writer of a layer, with larger row groups where that stores fewer images."""
     ids = layer.ids.numpy()
-    together = min(SHARED, GROUP_BYTES * len(ids) // spool.bytes_of(ids.ravel().tolist()))
-    different = (
-        sum(len(np.unique(ids[first : first + together])) for first in range(0, len(ids), together))
-        if together > ROWS
+    rows = min(SHARED, GROUP_BYTES * len(ids) // buffer.count_bytes(ids.ravel().tolist()))
+    n_distinct = (
+        sum(len(np.unique(ids[first : first + rows])) for first in range(0, len(ids), rows))
+        if rows > ROWS
         else ids.size
     )
-    once = different <= WORTH * ids.size
+    is_worth = n_distinct <= WORTH * ids.size
     return ShardWriter(
         work.whole,
         "test",
         layer.layer,
-        rows=together if once else ROWS,
+        rows=rows if is_worth else ROWS,
         shard_bytes=SHARD_BYTES,
-        once=once,
+        once=is_worth,
     )
 
 
 def _rows(
     layer: LayerExemplars,
     work: UnfinishedConfig,
-    spool: Spool,
-    images: Images,
+    buffer: ImageBuffer,
+    images: ImageSource,
     pool: ThreadPoolExecutor,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a layer; masks are futures of their bytes."""
-    high, wide = spool.size
-    step = max(1, MASK_BYTES // (layer.ids.shape[1] * high * wide))
+    height, width = buffer.size
+    step = max(1, MASK_BYTES // (layer.ids.shape[1] * height * width))
     for first in range(0, len(layer.units), step):
         part = slice(first, first + step)
         with _one_thread():
-            made = layer.masks(part, spool.size, work.settings["masks"]).cpu().numpy()
+            masks = layer.masks(part, buffer.size, work.settings["masks"]).cpu().numpy()
         ids, activations = layer.ids[part].tolist(), layer.activations[part].tolist()
         thresholds, units = layer.thresholds[part].tolist(), layer.units[part].tolist()
         for row, unit in enumerate(units):
             yield schema.row(
                 schema.Unit(work.target.name, layer.layer, unit),
-                images=[spool[id_] for id_ in ids[row]],
-                masks=[pool.submit(encode_png, mask) for mask in made[row]],
+                images=[buffer[id_] for id_ in ids[row]],
+                masks=[pool.submit(encode_png, mask) for mask in masks[row]],
                 source_ids=[images.source_id(id_) for id_ in ids[row]],
                 activations=activations[row],
                 threshold=thresholds[row],
@@ -202,9 +212,9 @@ def _rows(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: its threads and those that encode stand in each other's way.
+    """Limit torch to one thread: its threads and those that encode compete for the cores.
 
-    On two cores masks beside PNG take ten times as long otherwise.
+    On two cores, masks beside PNG take ten times as long otherwise.
     """
     import torch
 
@@ -216,11 +226,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-# ---- what lies beside
+# ---- files beside the shards
 
 
-def _describe(work: UnfinishedConfig, computed: NetworkExemplars, size: tuple[int, int]) -> None:
-    counted = write_statistics(work.whole, work.checksums)
+def _describe(work: UnfinishedConfig, exemplars: NetworkExemplars, size: tuple[int, int]) -> None:
+    """Write statistics, checksums and the record of inputs, settings and faults."""
+    statistics = write_statistics(work.whole, work.checksums)
     write_json(
         work.whole / PREPARED,
         {
@@ -228,12 +239,12 @@ def _describe(work: UnfinishedConfig, computed: NetworkExemplars, size: tuple[in
             **work.asked,
             "annotations_sha256": None,
             "pictures": quality_label(work.settings["quality"]),
-            "images": computed.images,
+            "images": exemplars.images,
             "skipped": {
-                "count": len(computed.skipped),
+                "count": len(exemplars.skipped),
                 "first": [
-                    {"source_id": each.source_id, "why": each.why}
-                    for each in computed.skipped[:NAMED]
+                    {"source_id": image.source_id, "why": image.why}
+                    for image in exemplars.skipped[:NAMED]
                 ],
             },
             "layers": {
@@ -242,74 +253,80 @@ def _describe(work: UnfinishedConfig, computed: NetworkExemplars, size: tuple[in
                     "unit_kind": layer.unit_kind,
                     "k": layer.ids.shape[1],
                     "size": list(size),
-                    "dead": _chosen(layer, layer.dead),
-                    "silent": _chosen(layer, layer.silent),
+                    "dead": _unit_indices(layer, layer.dead),
+                    "silent": _unit_indices(layer, layer.silent),
                 }
-                for label, layer in computed.layers.items()
+                for label, layer in exemplars.layers.items()
             },
-            "units": counted["units_by_split"],
-            "descriptions": counted["descriptions"],
-            "notes": _notes(computed, work.settings["masks"]),
+            "units": statistics["units_by_split"],
+            "descriptions": statistics["descriptions"],
+            "notes": _notes(exemplars, work.settings["masks"]),
         },
     )
 
 
-def _chosen(layer: LayerExemplars, which: Any) -> list[int]:
-    found: list[int] = layer.units[which].tolist()
-    return found
+def _unit_indices(layer: LayerExemplars, flags: Any) -> list[int]:
+    """Return the indices of the units with a flag, bool (unit,)."""
+    indices: list[int] = layer.units[flags].tolist()
+    return indices
 
 
-def _notes(computed: NetworkExemplars, masks: str) -> list[str]:
-    """Return what a reader of the card is to know of the exemplars, in sentences."""
+def _notes(exemplars: NetworkExemplars, masks: str) -> list[str]:
+    """Return sentences for the card about missing images, and dead and silent units."""
     notes = []
-    # with zeros around the maps, masks of a threshold below 0 begin at the pictures' edges
+    if exemplars.skipped:
+        names = some([image.source_id for image in exemplars.skipped])
+        notes.append(
+            f"{len(exemplars.skipped):,} of {exemplars.images + len(exemplars.skipped):,} images "
+            f"could not be read and were left out: {names}."
+        )
+    k = exemplars.settings.get("k", 0)
+    if exemplars.images < k:
+        notes.append(
+            f"there were fewer images than the {k} exemplars requested: units have "
+            f"{exemplars.images}."
+        )
+    # masks of 2022 have zeros around the maps, which are above a threshold below 0
     empty = ", so that their masks are empty" if masks == "clamped" else ""
-    if computed.skipped:
-        first = some([each.source_id for each in computed.skipped])
-        notes.append(
-            f"{len(computed.skipped):,} of {computed.images + len(computed.skipped):,} pictures "
-            f"could not be read and were left out: {first}."
-        )
-    asked = computed.settings.get("k", 0)
-    if computed.images < asked:
-        notes.append(
-            f"there were fewer pictures than the {asked} exemplars asked for: units have "
-            f"{computed.images}."
-        )
-    for label, layer in computed.layers.items():
-        units = "latents" if layer.unit_kind == "sae_latent" else "units"
-        silent, dead = _chosen(layer, layer.silent), _chosen(layer, layer.dead)
-        never = "never fire, no picture drives them above 0"
-        above = f"are dead, no activation is above their threshold{empty}"
-        said = [(silent, never), (dead, above)]
+    for label, layer in exemplars.layers.items():
+        kind = "latents" if layer.unit_kind == "sae_latent" else "units"
+        silent, dead = _unit_indices(layer, layer.silent), _unit_indices(layer, layer.dead)
+        faults = [
+            (silent, "never fire, no image drives them above 0"),
+            (dead, f"are dead, no activation is above their threshold{empty}"),
+        ]
         if silent == dead:
-            said = [(dead, f"{never}{empty}")]
+            faults = [(dead, f"never fire, no image drives them above 0{empty}")]
         notes += [
-            f"{label}: {len(found):,} of {len(layer.units):,} {units} {says}: {some(found)}."
-            for found, says in said
-            if found
+            f"{label}: {len(units):,} of {len(layer.units):,} {kind} {fault}: {some(units)}."
+            for units, fault in faults
+            if units
         ]
     return notes
 
 
-# ---- what is the same, and what is not
+# ---- inputs and settings, to be compared with those of an earlier run
 
 
-def _plain(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what JSON makes of it, as it will be compared with what was read back."""
+def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs and settings as they are when read back from JSON.
+
+    Raises:
+        InputError: they cannot be written as JSON.
+    """
     try:
-        made: dict[str, Any] = json.loads(json.dumps(asked, allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(asked, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InputError(f"made_from and settings are to be JSON, and are not: {error}") from None
-    return made
+        raise InputError(f"made_from and settings are not JSON: {error}") from None
+    return plain
 
 
-def _stamp(computed: NetworkExemplars) -> str:
-    """Return a digest of all that is written of the layers but pixels."""
-    found = hashlib.sha256()
-    for label, layer in computed.layers.items():
-        parts = (layer.units, layer.ids, layer.activations, layer.maps, layer.thresholds)
-        found.update(f"{label} {[tuple(part.shape) for part in parts]}".encode())
-        for part in parts:
-            found.update(part.contiguous().numpy())
-    return found.hexdigest()
+def _fingerprint(exemplars: NetworkExemplars) -> str:
+    """Return a digest of everything that is written of the layers, except pixels."""
+    digest = hashlib.sha256()
+    for label, layer in exemplars.layers.items():
+        tensors = (layer.units, layer.ids, layer.activations, layer.maps, layer.thresholds)
+        digest.update(f"{label} {[tuple(tensor.shape) for tensor in tensors]}".encode())
+        for tensor in tensors:
+            digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Exemplars of a network as a config of an edition: what `milan exemplars` does."""
+"""From a network and images to a config of an edition, as `milan exemplars` does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import KEPT
 from milannotations.exemplars.engine import QUANTILE, K, compute
 from milannotations.exemplars.hooks.layers import Layer
-from milannotations.exemplars.output.options import OutputOptions, check_form, check_labels
+from milannotations.exemplars.output.options import OutputOptions, check_labels
 from milannotations.exemplars.results import NetworkExemplars
 from milannotations.exemplars.run_config import RunConfig
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from milannotations.exemplars.networks.loading import Loaded
 
 
-def make(
+def make_edition(
     loaded: Loaded,
     images: Pictures | Generated,
     layers: Sequence[str | Layer],
@@ -36,33 +36,33 @@ def make(
     quantile: float = QUANTILE,
     *,
     run: RunConfig | None = None,
-    form: OutputOptions | None = None,
+    options: OutputOptions | None = None,
     overwrite: bool = False,
 ) -> NetworkExemplars | None:
     """Compute exemplars and write them as the config `name` of the edition at `out`.
 
-    Run again after an interruption, by a kill too, with the same arguments, it goes on and
-    gives the same bytes. Under `torchrun` every process computes, the first one writes.
+    After an interruption (also a kill), a call with the same arguments resumes and gives the same
+    bytes. Under `torchrun` every process computes, and the first one writes.
 
     Returns:
-        What was found; None where another process writes.
+        The exemplars; None in processes that do not write.
 
     Raises:
         InputError: see `compute` and `writing.check_destination`; `out` has the config already.
     """
-    from milannotations.exemplars.output.edition import check_npy_place, write, write_npy
+    from milannotations.exemplars.output.edition import write
+    from milannotations.exemplars.output.npy import check_npy_folder, write_npy
 
     name = catalog.canonical(name)
-    form, group = form or OutputOptions(), distributed.current()
-    # what cannot be written is said before the pass, which may take hours
-    check_form(form.masks, form.quality, form.side)
-    wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
-    check_labels(each.label for each in wanted)
-    if form.npy is not None:
-        check_npy_place(form.npy)
+    options, group = options or OutputOptions(), distributed.current()
+    # refuse before the pass, which may take hours, what cannot be written after it
+    parsed = [Layer.parse(layer) if isinstance(layer, str) else layer for layer in layers]
+    check_labels(layer.label for layer in parsed)
+    if options.npy is not None:
+        check_npy_folder(options.npy)
     check_destination(out, name, overwrite=True)
     folder = out / f".{name}.pass"
-    if not folder.exists():  # else an earlier run was interrupted, perhaps while it cleared up
+    if not folder.exists():  # otherwise an earlier run was interrupted, maybe after writing
         check_destination(out, name, overwrite=overwrite)
     run = replace(
         run or RunConfig(), checkpoint=folder, missing=loaded.missing, prefix=loaded.prefix
@@ -71,17 +71,17 @@ def make(
         explain_full_disk(out, KEPT),
         hold_lock(out, f"{name}.pass") if group.rank == 0 else nullcontext(),
     ):
-        computed = compute(loaded.model, images, wanted, k, quantile, run=run)
+        exemplars = compute(loaded.model, images, parsed, k, quantile, run=run)
         if group.rank != 0:
             return None
         write(
-            computed,
+            exemplars,
             images,
             out,
             name,
-            masks=form.masks,
-            quality=form.quality,
-            side=form.side,
+            masks=options.masks,
+            quality=options.quality,
+            side=options.side,
             made_from={
                 "model": loaded.source,
                 "images": images.source,
@@ -90,7 +90,7 @@ def make(
             overwrite=True,
             progress=run.progress,
         )
-        if form.npy is not None:
-            write_npy(computed, images, form.npy, masks=form.masks, side=form.side)
+        if options.npy is not None:
+            write_npy(exemplars, images, options.npy, masks=options.masks, side=options.side)
         shutil.rmtree(folder)
-    return computed
+    return exemplars

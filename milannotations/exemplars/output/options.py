@@ -1,4 +1,4 @@
-"""What exemplars may be asked to be written as, and which pictures that takes."""
+"""Options of how exemplars are written, and the check of layer labels that name files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from annotated_types import Ge, Interval
 
 from milannotations.editions.shards import check_quality
 from milannotations.errors import InputError
 
-if TYPE_CHECKING:
-    from milannotations.exemplars.results import NetworkExemplars
-
-MASKS = ("clamped", "2022")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 
@@ -30,6 +26,9 @@ class OutputOptions:
         quality: quality of lossy WebP, 1 to 100 (default: lossless).
         side: side of images and masks in pixels (default: the network's input size).
         npy: folder to write the 2022 format to as well.
+
+    Raises:
+        InputError: no such masks, quality or side.
     """
 
     masks: str = "clamped"
@@ -37,29 +36,22 @@ class OutputOptions:
     side: Annotated[int, Ge(1)] | None = None
     npy: Path | None = None
 
+    def __post_init__(self) -> None:
+        from milannotations.exemplars.tallies.masks import HOWS
 
-def check_form(masks: str = "clamped", quality: int | None = None, side: int | None = None) -> None:
-    """Raise InputError unless exemplars can be written with such masks, pictures and sides."""
-    check_quality(quality)
-    if masks not in MASKS:
-        raise InputError(f"No masks '{masks}' (masks: {', '.join(MASKS)}).")
-    if side is not None and side < 1:
-        raise InputError(f"Pictures of {side} pixels were asked for; expected at least 1.")
+        check_quality(self.quality)
+        if self.masks not in HOWS:
+            raise InputError(f"No masks '{self.masks}' (masks: {', '.join(HOWS)}).")
+        if self.side is not None and self.side < 1:
+            raise InputError(f"Images have a side of {self.side} pixels; expected at least 1.")
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Raise InputError unless layers may be called so: their labels name files and folders."""
+    """Raise InputError unless the labels of layers can name files and folders."""
     for label in labels:
         if not _LABEL.fullmatch(label):
             raise InputError(
-                f"A layer is called {label[:100]!r}, which is to name a file; expected up to 100 "
-                "letters, digits, dots, dashes and underscores. Give it another label: "
+                f"Layer label {label[:100]!r} cannot name a file; expected up to 100 letters, "
+                "digits, dots, dashes and underscores. Give the layer another label: "
                 "Layer(name, label='...')."
             )
-
-
-def shown(computed: NetworkExemplars) -> list[int]:
-    """Return the ids of all exemplars of all layers, ascending, each once."""
-    return sorted(
-        {id_ for layer in computed.layers.values() for id_ in layer.ids.unique().tolist()}
-    )
