@@ -96,11 +96,11 @@ def test_floors_and_one_person_stand_beside_the_score_and_a_constant_has_no_lift
     assert [row[2] for row in rows if row[0] == "method"][:3] == ["good", "half", "none"]
     ranks = [row[1] for row in rows if row[0] == "method"]
     assert ranks[0].startswith("1")
-    assert {row[0] for row in rows} == {"method", "floor", "person"}
+    assert {row[0] for row in rows} == {"method", "floor", "human"}
     constants = [row for row in rows if row[0] == "floor"]
     assert constants
     assert all(row[1] == "\u2013" and row[4] == "0" for row in constants)
-    assert [row[2] for row in rows if row[0] == "person"] == ["one simulated annotator"]
+    assert [row[2] for row in rows if row[0] == "human"] == ["simulated annotator"]
 
 
 def test_what_is_synthetic_stands_in_a_section_of_its_own(site):

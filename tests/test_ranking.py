@@ -218,7 +218,7 @@ def test_floors_references_and_one_person_have_no_rank(entry):
     kinds = {row.name: row.kind for row in rows}
     assert kinds["truth"] == "reference"
     assert kinds["dull"] == kinds["constant"] == "floor"
-    assert kinds["one person"] == "person"
+    assert kinds["leave-one-out human"] == "human"
     assert "shuffled" not in kinds
     scores = [round(row.score, 9) for row in rows]
     assert scores == sorted(scores, reverse=True)
@@ -229,7 +229,7 @@ def test_floors_references_and_one_person_have_no_rank(entry):
     [
         ({"track": "mini@1"}, "its track is mini@1"),
         ({"track": None}, "its track is none"),
-        ({"kind": "edit"}, "it is of edit"),
+        ({"kind": "edit"}, "it is a record of edit"),
         ({"scores": {}}, "it has no retrieval-tfidf-auc"),
     ],
 )
@@ -252,7 +252,7 @@ def test_other_references_states_of_the_metric_and_twins_are_refused(entry):
     moved = replace(other, record=other.record.model_copy(update={"metrics": metrics}))
     with pytest.raises(InputError, match="another state of the metric"):
         standings([run, moved], TRACK)
-    with pytest.raises(InputError, match="twice with one seed"):
+    with pytest.raises(InputError, match="two records with one seed"):
         standings([run, run], TRACK)
     assert standings([], TRACK) == []
 

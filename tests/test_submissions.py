@@ -84,9 +84,12 @@ def test_units_of_other_splits_are_not_looked_at(tmp_path, known):
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
-        (lambda i: "red stars", "says 'red stars' of 100%"),
-        (lambda i: f"stars {i % 10}", "ten answers are 100%"),
-        (lambda i: f"I'm sorry, I cannot say {i}", "393 answers begin as an error or a refusal"),
+        (lambda i: "red stars", "describes 100% of units as 'red stars'"),
+        (lambda i: f"stars {i % 10}", "ten descriptions make up 100%"),
+        (
+            lambda i: f"I'm sorry, I cannot say {i}",
+            "393 descriptions begin like an error or a refusal",
+        ),
     ],
 )
 def test_suspicious_constants_are_a_warning(tmp_path, known, texts, says):
@@ -109,7 +112,7 @@ def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, 
     made = submitted.write(tmp_path, {**said, **copied})
     finding = found(made)["leakage"]
     assert finding.status == "warn"
-    assert f"{len(copied)} of 393 answers" in finding.message
+    assert f"{len(copied)} of 393 descriptions" in finding.message
     with pytest.raises(SystemExit) as left:
         main.main(["submit", "check", str(made)])
     assert not left.value.code
@@ -206,7 +209,7 @@ def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, mon
     assert record.scores == score.record.scores
     submission.rescore_submission(made, out=out, settings=few)  # its own record is replaced
     edit(made, lambda fields: fields["predictions"][0].update(sha256="0" * 64))
-    with pytest.raises(InputError, match="is not scored: digests"):
+    with pytest.raises(InputError, match="is not scored, check 'digests' fails"):
         submission.rescore_submission(made, out=out, settings=few)
 
 
@@ -222,12 +225,12 @@ def test_several_seeds_are_files_of_one_submission(tmp_path, known):
     assert {each.status for each in found(made).values()} == {"pass"}
     with pytest.raises(InputError, match="one file, or several with a --seed each"):
         submission.create_submission(FIELDS, files, root=tmp_path / "others")
-    with pytest.raises(InputError, match="stands twice with seed 0"):
+    with pytest.raises(InputError, match="is listed twice with seed 0"):
         submission.create_submission(FIELDS, files, seeds=[0, 0], root=tmp_path / "others")
 
 
 def test_a_submission_is_not_written_over_another(made, tmp_path, known):
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         submitted.write(tmp_path, submitted.answers(known, MINI))
 
 
@@ -299,7 +302,7 @@ def test_the_real_milan_file_passes_without_a_leak_warning(real_milan):
     findings = real_milan("2022")
     print(findings["leakage"].message)
     assert {name for name, each in findings.items() if each.status != "pass"} == set(), findings
-    assert "0 of 3,904 answers" in findings["leakage"].message
+    assert "0 of 3,904 descriptions" in findings["leakage"].message
     assert "3,904 of 3,904 units described" in findings["coverage"].message
 
 
@@ -321,4 +324,4 @@ def test_with_a_tenth_of_its_rows_from_people_it_is_warned(real_milan):
     print(findings["leakage"].message)
     assert findings["leakage"].status == "warn"
     assert "fail" not in {each.status for each in findings.values()}
-    assert "390 of 3,904 answers" in findings["leakage"].message
+    assert "390 of 3,904 descriptions" in findings["leakage"].message

@@ -1,1 +1,1 @@
-"""Tracks, and the order of their tables."""
+"""Ranking of leaderboard entries: tracks, comparisons of neighbours, standings."""

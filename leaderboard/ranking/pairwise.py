@@ -1,5 +1,7 @@
-"""Neighbours of a table, compared: a paired bootstrap over units, and over seeds where there are
-several, with Holm over all comparisons of the table.
+"""Paired comparison of neighbouring entries of a table.
+
+A paired bootstrap over units, and over seeds if an entry has several, with Holm's correction over
+all comparisons of the table.
 """
 
 from __future__ import annotations
@@ -17,26 +19,27 @@ from leaderboard import statistics
 from leaderboard.metrics.base import Floats
 
 SIGNIFICANCE_LEVEL = 0.05
-"""Below this, Holm-adjusted, two neighbours are told apart."""
+"""Holm-adjusted p-value below which two neighbours differ significantly."""
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """An entry less the next one below, paired by unit.
+    """Difference between an entry and the next one below, paired by unit.
 
     Attributes:
-        difference, low, high: of the means over the units that both describe (95 %).
-        n: how many these are; 0 where there are none, and then the three are None.
-        p, p_holm: bootstrap p, and Holm's over all comparisons of the table.
-        difference_all, p_all_holm: the same over all units, failures at the metric's worst value;
-            what the table is ordered by. Where both describe the same units, this is no further
-            comparison and has the p of the first.
-        detectable: smallest difference that would be significant, over the units both describe:
-            the bootstrap's standard error times the normal quantile at the level that Holm asks
-            of the smallest p of the table.
-        tied: neither comparison tells the upper one from the lower one.
+        difference, low, high: difference of the means over the units that both describe, with its
+            95 % interval; None if they share no unit.
+        n: number of units that both describe.
+        p, p_holm: bootstrap p-value, and Holm-adjusted over all comparisons of the table.
+        difference_all, p_all_holm: difference over all units, with failures at the metric's worst
+            value, and its Holm-adjusted p-value. The table is ordered by it. If both entries
+            describe the same units, it is no further comparison and has `p_holm`.
+        detectable: smallest difference on the shared units that would be significant: the
+            bootstrap's standard error times the normal quantile at the level that Holm requires
+            of the smallest p-value of the table.
+        tied: True if neither comparison separates the upper entry from the lower one.
     """
 
     difference: float | None
@@ -53,7 +56,13 @@ class PairComparison:
 
 @dataclass(frozen=True)
 class EntryValues:
-    """What an entry scores: (seed, unit), nan where a unit has no answer and counts as `worst`."""
+    """Values of an entry under the metric that orders the table.
+
+    Attributes:
+        name: unique name of the entry.
+        by_seed: values (seed, unit); nan for a unit without a description.
+        worst: value that such a unit counts as.
+    """
 
     name: str
     by_seed: Floats
@@ -66,66 +75,78 @@ class EntryValues:
 
     @property
     def filled(self) -> Floats:
+        """Values (seed, unit) with failures at the worst value."""
         return np.where(np.isnan(self.by_seed), self.worst, self.by_seed)
 
     def mean(self, units: Mask | None = None) -> float:
-        """Return the mean over `units`, or over all with failures at the worst value."""
+        """Return the mean over `units`, or over all units with failures at the worst value."""
         return float((self.filled if units is None else self.filled[:, units]).mean())
 
     def means(self, weights: Floats, seed: int, units: Mask | None = None) -> Floats:
-        """Return `mean` in each resample.
+        """Return `mean` in each bootstrap resample.
 
         Args:
-            weights: how often each unit is drawn (draws, unit), of `stats.bootstrap_weights`.
-            seed: of the draws of seeds, where there are several.
+            weights: number of draws of each unit (resample, unit), from
+                `statistics.bootstrap_weights`.
+            seed: random seed of the draws of seeds, if the entry has several.
             units: as in `mean`.
         """
-        values, among = self.filled, weights
-        if units is not None and not units.all():  # else nothing is copied
-            values, among = values[:, units], weights[:, units]
-        by_seed = np.stack([statistics.resampled_means(each, among) for each in values], axis=1)
-        n = len(values)
-        if n == 1:
+        values, unit_weights = self.filled, weights
+        if units is not None and not units.all():  # avoid copies if all units are used
+            values, unit_weights = values[:, units], weights[:, units]
+        by_seed = np.stack(
+            [statistics.resampled_means(row, unit_weights) for row in values], axis=1
+        )
+        n_seeds = len(values)
+        if n_seeds == 1:
             return by_seed[:, 0]
-        # by name and not by place: another entry in the table moves no interval of this one
-        own = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
-        return (by_seed * statistics.bootstrap_weights(n, len(weights), [seed, own])).sum(
-            axis=1
-        ) / n
+        # The draws of seeds depend on the entry's name, not on its index in the table, so that
+        # another entry does not change this one's interval.
+        key = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
+        seed_weights = statistics.bootstrap_weights(n_seeds, len(weights), [seed, key])
+        return (by_seed * seed_weights).sum(axis=1) / n_seeds
 
 
 def compare_neighbours(
     entries: Sequence[EntryValues], weights: Floats, seed: int = 0
 ) -> list[PairComparison]:
-    """Return how each entry compares with the next, one pair less than there are entries.
+    """Compare each entry with the next one.
 
-    An entry is told from the next where it is significantly better on the units that both
-    describe or, if they describe different ones, on all units with failures counted.
+    An entry is separated from the next if it is significantly better on the units that both
+    describe or, if they describe different units, on all units with failures counted.
 
     Args:
-        entries: in order of the table, their values over the same units.
+        entries: in the order of the table, with values over the same units.
         weights, seed: as in `EntryValues.means`.
+
+    Returns:
+        One comparison less than there are entries.
     """
-    drawn = [_Difference.of(upper, lower, weights, seed) for upper, lower in pairwise(entries)]
-    p_values = [p for each in drawn for p in (each.p, each.p_all)]
+    differences = [
+        _Difference.of(upper, lower, weights, seed) for upper, lower in pairwise(entries)
+    ]
+    # Two p-values per pair, nan where there is no comparison; Holm leaves nan out.
+    p_values = [p for difference in differences for p in (difference.p, difference.p_all)]
     adjusted = statistics.holm(p_values)
-    asked = 1 - SIGNIFICANCE_LEVEL / 2 / max(1, int(np.isfinite(p_values).sum()))
+    n_comparisons = max(1, int(np.isfinite(p_values).sum()))
+    quantile = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / 2 / n_comparisons)
     return [
-        each.pair(adjusted[2 * i], adjusted[2 * i + 1], NormalDist().inv_cdf(asked))
-        for i, each in enumerate(drawn)
+        difference.comparison(adjusted[2 * i], adjusted[2 * i + 1], quantile)
+        for i, difference in enumerate(differences)
     ]
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """Two entries and their resampled difference: over what both describe, and over all.
+    """Observed and resampled difference of two entries, on shared units and on all units.
 
-    `p_all` is nan, no comparison, where both describe the same units; `p` where they share none.
+    `p` is nan if they share no unit. `p_all` is nan, no comparison, if they describe the same
+    units.
     """
 
     both: Mask
     difference: float | None
-    shared: Floats | None
+    resampled: Floats | None
     p: float
     difference_all: float
     p_all: float
@@ -133,22 +154,23 @@ class _Difference:
     @classmethod
     def of(cls, upper: EntryValues, lower: EntryValues, weights: Floats, seed: int) -> _Difference:
         both = upper.described & lower.described
-        same = bool((upper.described == lower.described).all()) and bool(both.any())
-        difference, shared, p = None, None, float("nan")
+        same_units = bool((upper.described == lower.described).all()) and bool(both.any())
+        difference, resampled, p = None, None, float("nan")
         if both.any():
             difference = upper.mean(both) - lower.mean(both)
-            shared = upper.means(weights, seed, both) - lower.means(weights, seed, both)
-            p = statistics.two_sided_p(shared)
+            resampled = upper.means(weights, seed, both) - lower.means(weights, seed, both)
+            p = statistics.two_sided_p(resampled)
         p_all = float("nan")
-        if not same:
+        if not same_units:
             p_all = statistics.two_sided_p(upper.means(weights, seed) - lower.means(weights, seed))
-        return cls(both, difference, shared, p, upper.mean() - lower.mean(), p_all)
+        return cls(both, difference, resampled, p, upper.mean() - lower.mean(), p_all)
 
-    def pair(self, p_holm: float, p_all_holm: float, quantile: float) -> PairComparison:
+    def comparison(self, p_holm: float, p_all_holm: float, quantile: float) -> PairComparison:
+        """Return the comparison, given the adjusted p-values and the quantile of `detectable`."""
         low = high = detectable = None
-        if self.shared is not None:
-            low, high = map(float, statistics.interval(self.shared))
-            detectable = quantile * float(np.nanstd(self.shared))
+        if self.resampled is not None:
+            low, high = map(float, statistics.interval(self.resampled))
+            detectable = quantile * float(np.nanstd(self.resampled))
         if np.isnan(p_all_holm):
             p_all_holm = p_holm
         better = p_holm < SIGNIFICANCE_LEVEL and (self.difference or 0.0) > 0
@@ -158,8 +180,8 @@ class _Difference:
             low=low,
             high=high,
             n=int(self.both.sum()),
-            p=None if self.shared is None else self.p,
-            p_holm=None if self.shared is None else p_holm,
+            p=None if self.resampled is None else self.p,
+            p_holm=None if self.resampled is None else p_holm,
             difference_all=self.difference_all,
             p_all_holm=p_all_holm,
             detectable=detectable,

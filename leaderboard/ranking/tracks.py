@@ -1,7 +1,7 @@
-"""Tracks: what may stand in one table. A track is (edition, split condition, metric set).
+"""Tracks of the leaderboard. A track is (edition, split condition, set of metrics).
 
-Scores compare only within a version of a track. What a version holds never changes: another
-edition, condition or metric is another version, and the old one stays as it is.
+Scores are comparable only within one version of a track. A version never changes: another edition,
+condition or metric is a new version, and the old one stays as it is.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 Task = Literal["agreement", "grounding", "analyze", "audit", "edit"]
 
 EMBEDDING = "all-MiniLM-L6-v2"
-"""The text model that every track of version 1 names: the one of the `offline` extra."""
+"""Text model of every track of version 1: the one of the `offline` extra."""
 
 RANKED_BY = f"retrieval-embedding-auc@{EMBEDDING}"
+"""Metric that orders tables of agreement, by `mean_all` on matched references."""
+
 TIES_BY = "rouge-l"
+"""Metric whose lift breaks ties."""
 
 FALLBACK_METRIC = "retrieval-tfidf-auc"
-"""What orders a table of records that stand on no track and have no `RANKED_BY`."""
+"""Metric that orders tables of records without a track and without `RANKED_BY`."""
 
-_PEOPLE = (
+_HUMAN_METRICS = (
     RANKED_BY,
     f"retrieval-embedding-top1@{EMBEDDING}",
     TIES_BY,
@@ -39,7 +42,7 @@ _PEOPLE = (
     "distinct",
     "top10-share",
 )
-_PLANTED = (
+_PLANTED_METRICS = (
     RANKED_BY,
     TIES_BY,
     "concept-f1",
@@ -55,35 +58,35 @@ _PLANTED = (
 )
 
 MINI_DIGEST = "1905f5356712c9bf451de4937428a4558c834e1151032277b809dc1df69195b3"
-"""Digest of the references of the edition `mini` that version 1 is about."""
-
+"""Digest of the references of the edition `mini`, for version 1."""
 
 MINI_UNITS_DIGEST = "6a93c6662aa109f0f1b1b6d37e694f4792177897ba0fb24eb0587925287bfe50"
-"""Digest of the units that it tests on."""
+"""Digest of the test units of the edition `mini`, for version 1."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One table of the board.
+    """One table of the leaderboard.
 
     Attributes:
         name, version: together the key, `name@version`.
-        title: what is asked, in a line.
-        edition, config: which units, and what people wrote of them.
-        split: the HF split that is described and scored; None is all units of the config.
-        condition: the official split that says what may be learned from; "" is the rest of
-            the edition.
-        task: "agreement" with people's words, "grounding" in activations, or the application that
-            the number comes from.
-        metrics: what is computed, by full name.
-        ranked_by: the metric whose `mean_all`, on matched references, orders the table.
-        ties_by: the metric whose score above shuffle stands beside it and breaks ties.
-        synthetic: units were planted and annotators are simulated.
-        n_units: units that an entry is to describe; None where an application makes its own.
-        units_digest: sha256 of the official split (`milannotations.splits.digest`) or, where
-            there is none, of the units (`submitting.units.digest`).
-        edition_digest: of the references (`References.digest`); None where the edition is made on
-            each user's machine.
+        title: one line on what is tested.
+        edition, config: units and their human descriptions.
+        split: split that is described and scored; None means all units of the config.
+        condition: official split that says what a method may learn from; "" means the rest of the
+            edition.
+        task: "agreement" with human descriptions, "grounding" in activations, or the application
+            that the score comes from.
+        metrics: full names of the metrics to compute.
+        ranked_by: metric whose `mean_all`, on matched references, orders the table.
+        ties_by: metric whose lift is shown beside it and breaks ties.
+        synthetic: True if units were planted and annotators are simulated.
+        n_units: number of units that an entry must describe; None for an application, which makes
+            its own.
+        units_digest: sha256 of the official split (`milannotations.splits.digest`) or, without one,
+            of the units (`submission.track_units.units_digest`).
+        edition_digest: digest of the references (`References.digest`); None if the edition is made
+            on each user's machine.
     """
 
     name: str
@@ -108,24 +111,24 @@ class Track:
 
     @property
     def slug(self) -> str:
-        """Name for files and addresses: letters, digits, dashes and underscores."""
+        """Name for files and URLs: letters, digits, dashes and underscores."""
         return f"{self.name.replace('/', '-')}-v{self.version}"
 
     @property
     def stem(self) -> str:
-        """Name of a file of predictions for the track: <edition>-<config>, and what tells it."""
-        told = [self.condition.partition("/")[0]] if self.condition else []
-        return "-".join((self.edition, self.config, *told))
+        """Name of the predictions file, without suffix: <edition>-<config>[-<condition family>]."""
+        family = [self.condition.partition("/")[0]] if self.condition else []
+        return "-".join((self.edition, self.config, *family))
 
     def to_dict(self) -> dict[str, Any]:
         return {"key": self.key, **asdict(self)}
 
 
 def all_tracks() -> tuple[Track, ...]:
-    """Return every version of every track, those of synthetic editions first.
+    """Return every version of every track, synthetic editions first.
 
     Example:
-        >>> [track.key for track in tracks()][:2]
+        >>> [track.key for track in all_tracks()][:2]
         ['mini@1', 'mini-analyze@1']
     """
     return (*_synthetic(), *_published())
@@ -135,29 +138,29 @@ def get(name: str) -> Track:
     """Return a track by `name` (its newest version) or `name@version`.
 
     Raises:
-        InputError: no such track or version.
+        InputError: unknown track or version.
 
     Example:
         >>> get("leave-one-out/resnet152-imagenet").n_units
         3904
     """
-    known = {track.key: track for track in all_tracks()}
-    newest = {track.name: track for track in all_tracks()}
-    plain = name.strip()
-    found = known.get(plain) or newest.get(plain)
-    if found is None:
+    by_key = {track.key: track for track in all_tracks()}
+    newest = {track.name: track for track in all_tracks()}  # versions ascend
+    stripped = name.strip()
+    track = by_key.get(stripped) or newest.get(stripped)
+    if track is None:
         raise InputError(
-            f"No track '{name[:100]}'.{did_you_mean(plain, [*newest, *known])} "
+            f"No track '{name[:100]}'.{did_you_mean(stripped, [*newest, *by_key])} "
             "See: milan list tracks"
         )
-    return found
+    return track
 
 
 def record_path(track: Track, method: str, version: str | None, seed: int | None = None) -> Path:
-    """Return where a record on a track lies, below a folder of records.
+    """Return the path of a record of a track, relative to a folder of records.
 
     Example:
-        >>> place(get("mini"), "nearest", "1.0", 0).as_posix()
+        >>> record_path(get("mini"), "nearest", "1.0", 0).as_posix()
         'mini-v1/nearest-1.0-seed0'
     """
     parts = [method, version or "", "" if seed is None else f"seed{seed}"]
@@ -165,16 +168,16 @@ def record_path(track: Track, method: str, version: str | None, seed: int | None
 
 
 def mismatch(record: Record, track: Track) -> str | None:
-    """Return why a record may not stand in a track's table, or None if it may."""
+    """Return why a record does not belong in a track's table, or None if it does."""
     edition = record.edition
     if record.track != track.key:
         return f"its track is {record.track or 'none'}"
     if record.kind != track.task:
-        return f"it is of {record.kind}"
+        return f"it is a record of {record.kind}"
     if (edition.edition, edition.config) != (track.edition, track.config):
-        return f"it is of {edition.edition} / {edition.config}"
+        return f"it is of {edition.edition} / {edition.config}, another edition"
     if edition.synthetic != track.synthetic:
-        return "synthetic and real results never stand in one table"
+        return "synthetic and real results are never shown in one table"
     if track.edition_digest and edition.digest != track.edition_digest:
         return f"its references have the digest {edition.digest[:12]}"
     if track.ranked_by not in record.scores:
@@ -184,7 +187,7 @@ def mismatch(record: Record, track: Track) -> str | None:
 
 @cache
 def _synthetic() -> tuple[Track, ...]:
-    made = [
+    synthetic = [
         Track(
             name="mini",
             version=1,
@@ -194,7 +197,7 @@ def _synthetic() -> tuple[Track, ...]:
             split="test",
             condition="",
             task="agreement",
-            metrics=_PLANTED,
+            metrics=_PLANTED_METRICS,
             ranked_by=RANKED_BY,
             ties_by=TIES_BY,
             synthetic=True,
@@ -204,7 +207,7 @@ def _synthetic() -> tuple[Track, ...]:
         )
     ]
     for task, title in _APPLICATIONS.items():
-        made.append(
+        synthetic.append(
             Track(
                 name=f"mini-{task}",
                 version=1,
@@ -222,13 +225,13 @@ def _synthetic() -> tuple[Track, ...]:
                 units_digest=None,
             )
         )
-    return tuple(made)
+    return tuple(synthetic)
 
 
 _APPLICATIONS: dict[Task, str] = {
     "analyze": "Networks of the mini world: do descriptions tell which units matter?",
     "audit": "Networks of the mini world: do descriptions tell what a network was trained on?",
-    "edit": "Networks of the mini world: do descriptions find the units to delete?",
+    "edit": "Networks of the mini world: do descriptions find the units to ablate?",
 }
 
 
@@ -238,18 +241,18 @@ def _published() -> tuple[Track, ...]:
 
 
 def _of_conditions() -> Iterator[Track]:
-    """Yield a track for each condition of the paper, of the official splits' seed 0."""
+    """Yield a track for each condition of the paper, with seed 0 of the official splits."""
     from milannotations import splits
 
     for condition in splits.conditions(1):
-        family, _, what = condition.name.partition("/")
-        if "@" in what:
+        family, _, networks = condition.name.partition("/")
+        if "@" in networks:  # splits of other seeds
             continue
         within = family == "within-network"
-        train, _, test = what.partition("-to-")
-        tested = test or what
+        train, _, test = networks.partition("-to-")
+        tested = test or networks
         title = _TITLES[family].format(
-            train=_SPOKEN.get(train, train), test=_SPOKEN.get(tested, tested)
+            train=_GROUP_NAMES.get(train, train), test=_GROUP_NAMES.get(tested, tested)
         )
         yield Track(
             name=condition.name,
@@ -260,7 +263,7 @@ def _of_conditions() -> Iterator[Track]:
             split="test" if within else None,
             condition=condition.name,
             task="agreement",
-            metrics=_PEOPLE,
+            metrics=_HUMAN_METRICS,
             ranked_by=RANKED_BY,
             ties_by=TIES_BY,
             synthetic=False,
@@ -269,7 +272,7 @@ def _of_conditions() -> Iterator[Track]:
         )
 
 
-_SPOKEN = {
+_GROUP_NAMES = {
     "base": "the six networks of 2022",
     "cls": "classifiers",
     "gen": "generators",

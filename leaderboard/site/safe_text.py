@@ -1,7 +1,8 @@
-"""Text of strangers, made safe to show: nothing invisible, nothing that runs, no odd file names.
+"""Third-party text made safe to show: no hidden characters, no code, no unusual file names.
 
-Escaping is the templates' (autoescape) and the pages' (`textContent`). What is here concerns
-characters that escape nothing and still deceive: they reorder, hide or join what stands beside.
+Escaping is done by the templates (autoescape) and by the pages' scripts (`textContent`). This
+module handles characters that need no escaping and still deceive, because they reorder, hide or
+join the text beside them.
 """
 
 from __future__ import annotations
@@ -16,41 +17,41 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from leaderboard.ranking.tracks import Track
 
-LONGEST = 2000
-"""Characters of a text that are shown; a longer one ends in its number of characters."""
+MAX_CHARACTERS = 2000
+"""Most characters of a text that are shown; a longer text is cut and its length is added."""
 
-_HIDDEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
+_HIDDEN_CATEGORIES = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
 _FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5"
-"""Letters and marks that show nothing and are no format characters to Unicode."""
+"""Letters and marks that are invisible without being format characters in Unicode."""
 
 
 def visible_text(text: object) -> str:
-    """Return a text whose characters can all be seen: controls and format characters as codes.
+    """Return a text in which every character is visible: hidden characters are shown as codes.
 
     Right-to-left overrides, zero-width characters and controls become `⟨U+202E⟩`; line ends and
-    tabs become spaces. Letters of any script stay as they are.
+    tabs become spaces. Letters of any script are kept.
 
     Example:
-        >>> shown("red\\u202e dots\\u200b" + chr(10) + "x")
+        >>> visible_text("red\\u202e dots\\u200b" + chr(10) + "x")
         'red⟨U+202E⟩ dots⟨U+200B⟩ x'
     """
     whole = str(text)
-    cut = whole[:LONGEST]
-    if not cut.isascii() or not cut.isprintable():
-        cut = "".join(map(_visible, cut))
-    return cut if len(whole) <= LONGEST else f"{cut}… ({len(whole):,} characters)"
+    visible = whole[:MAX_CHARACTERS]
+    if not visible.isascii() or not visible.isprintable():
+        visible = "".join(map(_visible_character, visible))
+    return visible if len(whole) <= MAX_CHARACTERS else f"{visible}… ({len(whole):,} characters)"
 
 
-def _visible(character: str) -> str:
+def _visible_character(character: str) -> str:
     if character in "\n\r\t":
         return " "
-    if character in _FILLERS or unicodedata.category(character) in _HIDDEN:
+    if character in _FILLERS or unicodedata.category(character) in _HIDDEN_CATEGORIES:
         return f"⟨U+{ord(character):04X}⟩"
     return character
 
 
 def slug(name: str) -> str:
-    """Return a name for a file: letters, digits, dots and dashes; another name, another file.
+    """Return a file name of letters, digits, dots and dashes; different names give different files.
 
     Example:
         >>> slug("nearest@1.0")
@@ -58,33 +59,35 @@ def slug(name: str) -> str:
         >>> slug("../../etc") == slug("....etc")
         False
     """
-    made = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:60] or "x"
+    simplified = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:60] or "x"
     plain = re.fullmatch(r"[a-z0-9]+([.@-][a-z0-9]+)*", name)
-    if plain and len(name) <= 60 and not _is_device(made):
-        return made
-    return f"{made}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    if plain and len(name) <= 60 and not _is_device(simplified):
+        return simplified
+    # Other names may simplify to the same text, so a digest of the whole name is added.
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{simplified}-{digest}"
 
 
 def method_file(name: str, version: str | None) -> str:
-    """Return the file name of the page of a method."""
+    """Return the file name of a method's page."""
     return f"{slug(f'{name}@{version}' if version else name)}.html"
 
 
 def track_file(track: Track) -> str:
-    """Return the file name of the page of a table."""
+    """Return the file name of a track's page."""
     return f"{track.slug if track.version else slug(track.name)}.html"
 
 
 def _is_device(name: str) -> bool:
-    """Say whether a name is one that Windows keeps for itself."""
+    """Return True for names that Windows reserves for devices."""
     return bool(re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name))
 
 
 def safe_link(address: object) -> str | None:
-    """Return an address that a page may link to: http or https with a host; None for any other.
+    """Return a URL that a page may link to: http or https with a host; None for any other.
 
     Example:
-        >>> link("javascript:alert(1)"), link("https://arxiv.org/abs/2201.11114")
+        >>> safe_link("javascript:alert(1)"), safe_link("https://arxiv.org/abs/2201.11114")
         (None, 'https://arxiv.org/abs/2201.11114')
     """
     text = str(address).strip()
@@ -94,18 +97,18 @@ def safe_link(address: object) -> str | None:
         parts = urlsplit(text)
     except ValueError:
         return None
-    named = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
-    return text if named else None
+    is_web = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    return text if is_web else None
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that may stand inside a script, of a file or of a page: no `<`, `>` or `&`.
+    """Return JSON that is safe inside a script, in a file or a page: without `<`, `>` and `&`.
 
     Example:
-        >>> script({"a": "</script>"})
+        >>> script_json({"a": "</script>"})
         '{"a":"\\\\u003c/script\\\\u003e"}'
     """
-    made = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
-        made = made.replace(character, f"\\u{ord(character):04x}")
-    return made
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

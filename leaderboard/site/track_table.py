@@ -71,14 +71,14 @@ def table_data(table: TrackRuns, grounded: Sequence[TrackRuns] = ()) -> dict[str
                 "below": _below(row),
             }
         )
-    people = "one simulated annotator" if track.synthetic else "one person"
+    human = "simulated annotator" if track.synthetic else "leave-one-out human"
     return {
         "track": track,
         "kinds": [
             ("method", "methods"),
             ("floor", "floors"),
             ("reference", "references"),
-            ("person", people),
+            ("human", human),
         ],
         "newest": table.newest,
         "rows": rows,
@@ -123,7 +123,7 @@ def is_entry(row: Standing) -> bool:
     if row.kind in ("method", "reference") or row.version is not None:
         return True
     record = row.records[0]
-    return row.kind != "person" and record.method == row.name and row.name not in record.floors
+    return row.kind != "human" and record.method == row.name and row.name not in record.floors
 
 
 def head(name: str) -> str:
@@ -167,7 +167,7 @@ def _estimates(row: Standing, name: str) -> list[Estimate | None]:
     """Return what the records of a row say of a metric, for a seed each."""
     if is_entry(row):
         return [record.scores.get(name) for record in row.records]
-    floor = HUMAN if row.kind == "person" else row.name
+    floor = HUMAN if row.kind == "human" else row.name
     return [record.floors.get(floor, {}).get(name) for record in row.records]
 
 
@@ -177,7 +177,7 @@ def _elsewhere(row: Standing, table: TrackRuns, name: str) -> list[Estimate | No
     if is_entry(row):
         own = [r for r in records if (r.method, r.version) == (row.name, row.version)]
         return [record.scores.get(name) for record in own]
-    floor = HUMAN if row.kind == "person" else row.name
+    floor = HUMAN if row.kind == "human" else row.name
     return [records[0].floors.get(floor, {}).get(name)]
 
 

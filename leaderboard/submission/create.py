@@ -1,4 +1,4 @@
-"""Write the folder of a submission: the form, and predictions under the names they should have."""
+"""Writer of submissions: a form, and predictions files under their expected names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from milannotations.errors import InputError
 from milannotations.utils.files import replacing, sha256
 
 HOME = Path("leaderboard") / "submissions"
-"""Where submissions lie, in the repository."""
+"""Folder of all submissions in the repository."""
 
 
 def create_submission(
@@ -39,61 +39,63 @@ def create_submission(
     root: str | os.PathLike[str] = HOME,
     overwrite: bool = False,
 ) -> Path:
-    """Write a submission's folder, whole or not at all, and return its path.
+    """Write a submission's folder, atomically, and return its path.
 
     Args:
-        fields: of the form (`form.Submission`), without `predictions`.
-        files: descriptions of the units of the track, in any layout; one a seed.
-        track: name or key.
-        seeds: of the files, where there are several.
-        data: the track's edition, where it does not ship: it gives its digest to the form.
+        fields: fields of the form (`form.Submission`), without `predictions`.
+        files: descriptions of the track's units, in any layout; one file per seed.
+        track: name or key of the track.
+        seeds: random seeds of the files, if there are several.
+        data: edition of the track, if it does not ship; its digest goes into the form.
         root: folder of all submissions.
-        overwrite: replace a submission of this name and version.
+        overwrite: replace a submission of the same name and version.
 
     Raises:
-        InputError: fields that a form has not, or not so; files that cannot be read; as many seeds
-            as files were expected; the folder is there already.
+        InputError: wrong fields, files that cannot be read, a number of seeds that differs from the
+            number of files, or a folder that exists already.
     """
-    found = tracks.get(track)
-    if found.task != "agreement":
-        raise InputError(f"{found.key} takes no predictions; 'milan {found.task}' scores them.")
-    numbered: Sequence[int | None] = list(seeds) or [None]
-    if len(numbered) != len(files):
+    entered = tracks.get(track)
+    if entered.task != "agreement":
+        raise InputError(f"{entered.key} takes no predictions. Score it with: milan {entered.task}")
+    file_seeds: Sequence[int | None] = list(seeds) or [None]
+    if len(file_seeds) != len(files):
         raise InputError(
-            f"{len(files)} files of predictions and {len(seeds)} seeds were given; "
-            "give one file, or several with a --seed each."
+            f"{len(files)} predictions files and {len(seeds)} seeds were given; expected one file, "
+            "or several with a --seed each."
         )
     known = None
-    if data is not None or found.edition == "mini":
-        known = track_units.open_references(found, data or found.edition)
-    network = found.config if found.config in catalog.NETWORKS else None
-    said = [predictions.read(file, network=network) for file in files]
-    # a form without files first: what is wrong with its fields is said before anything is written
+    if data is not None or entered.edition == "mini":
+        known = track_units.open_references(entered, data or entered.edition)
+    network = entered.config if entered.config in catalog.NETWORKS else None
+    parsed = [predictions.read(file, network=network) for file in files]
+    # Validate a form with a placeholder digest first, so that wrong fields are reported before
+    # anything is written.
     stated = {"schema_version": SCHEMA_VERSION, **fields}
-    draft = _form({**stated, "predictions": [_entry(found, None, "0" * 64, known)]})
+    draft = _validated_form({**stated, "predictions": [_entry(entered, None, "0" * 64, known)]})
     folder = Path(root) / draft.path
     if folder.exists() and not overwrite:
         raise InputError(
-            f"{folder} is there already. Another state of a method is another version; "
-            "--overwrite replaces this one."
+            f"{folder} exists already. Give a changed method another version, or replace this one "
+            "with --overwrite."
         )
     if folder.exists() and not (folder / FORM_NAME).is_file():
-        raise InputError(f"{folder} holds something else than a submission. Give another --root.")
+        raise InputError(f"{folder} holds something other than a submission. Give another --root.")
     with replacing(folder) as temporary:
         (temporary / PREDICTIONS_FOLDER).mkdir(parents=True)
         entries = []
-        for each, seed in zip(said, numbered, strict=True):
-            path = temporary / PREDICTIONS_FOLDER / predictions_file_name(found, seed)
-            each.write(path)
-            entries.append(_entry(found, seed, sha256(path), known))
-        made = _form({**stated, "predictions": entries})
-        (temporary / FORM_NAME).write_text(form.dumps(made), encoding="utf-8")
+        for file_predictions, seed in zip(parsed, file_seeds, strict=True):
+            path = temporary / PREDICTIONS_FOLDER / predictions_file_name(entered, seed)
+            file_predictions.write(path)
+            entries.append(_entry(entered, seed, sha256(path), known))
+        submission = _validated_form({**stated, "predictions": entries})
+        (temporary / FORM_NAME).write_text(form.dumps(submission), encoding="utf-8")
     return folder
 
 
 def _entry(
     track: tracks.Track, seed: int | None, digest: str, known: References | None
 ) -> dict[str, Any]:
+    """Return the form's entry of a predictions file (`form.Predicted`)."""
     return {
         "track": track.key,
         "file": predictions_file_name(track, seed),
@@ -104,7 +106,7 @@ def _entry(
     }
 
 
-def _form(fields: Mapping[str, Any]) -> Submission:
+def _validated_form(fields: Mapping[str, Any]) -> Submission:
     try:
         return Submission.model_validate(dict(fields))
     except ValidationError as error:
@@ -112,18 +114,18 @@ def _form(fields: Mapping[str, Any]) -> Submission:
 
 
 def prefilled_fields(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of a form that the account beside a file of predictions answers.
+    """Return the fields of a form that are known from the account beside a predictions file.
 
-    `milan describe` writes one; a file of other making has none, and answers nothing.
+    `milan describe` writes an account; for other files the result is empty.
     """
     path = Path(file)
-    found = provenance.read_account(path, sha256(path)) if path.is_file() else None
-    if found is None:
+    account = provenance.read_account(path, sha256(path)) if path.is_file() else None
+    if account is None:
         return {}
-    spec = {name: value for name, value in found.get("method", {}).items() if value}
-    made = {
-        name: spec[said]
-        for name, said in (
+    spec = {name: value for name, value in account.get("method", {}).items() if value}
+    fields = {
+        field: spec[name]
+        for field, name in (
             ("kind", "kind"),
             ("version", "version"),
             ("title", "title"),
@@ -131,10 +133,10 @@ def prefilled_fields(file: str | os.PathLike[str]) -> dict[str, Any]:
             ("licence", "license"),
             ("requires", "requires"),
         )
-        if said in spec
+        if name in spec
     }
     if "trained_on" in spec:
-        made["trained_on"] = [spec["trained_on"]]
-    if found.get("n_units"):
-        made["cost"] = f"{found['seconds']:.3g} s for {found['n_units']:,} units"
-    return made
+        fields["trained_on"] = [spec["trained_on"]]
+    if account.get("n_units"):
+        fields["cost"] = f"{account['seconds']:.3g} s for {account['n_units']:,} units"
+    return fields

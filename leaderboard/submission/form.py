@@ -1,4 +1,4 @@
-"""The form of a submission: what is asked, and how a file of it is read without trust."""
+"""Form of a submission: its fields, and a parser for untrusted files."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ PREDICTIONS_FOLDER = "predictions"
 SCHEMA_VERSION = 1
 
 MAX_FORM = 65_536
-"""Bytes of a form."""
+"""Largest size of a form, in bytes."""
 
 MAX_TEXT = 2_000
-"""Characters of a text in it."""
+"""Most characters of a text in the form."""
 
 MAX_LEVELS = 8
-"""Of lists and mappings in one another; a form has four."""
+"""Most levels of nested lists and mappings; a form has four."""
 
 MAX_FILES = 64
-"""Files of predictions: seeds and tracks."""
+"""Most predictions files of a submission, over tracks and seeds."""
 
 _RESERVED = {"con", "prn", "aux", "nul"}
-"""Names that some systems keep for themselves."""
+"""Names that are reserved on some systems."""
 
 
 def find_hidden_character(text: str) -> str | None:
-    """Return the name of the first character that shows nothing or turns the text around.
+    """Return the first character that is invisible or changes the writing direction, by name.
 
-    Letters of scripts that are written from right to left are letters like any other.
+    Letters of right-to-left scripts are allowed.
 
     Example:
-        >>> hidden("red\\u202eder")
+        >>> find_hidden_character("red\\u202eder")
         'U+202E RIGHT-TO-LEFT OVERRIDE'
-        >>> hidden("a red ball") is None
+        >>> find_hidden_character("a red ball") is None
         True
     """
     for character in text if not text.isprintable() else "":
@@ -63,26 +63,26 @@ def find_hidden_character(text: str) -> str | None:
 
 
 def _text(value: str) -> str:
-    if (found := find_hidden_character(value)) is not None:
-        raise ValueError(f"it holds {found}; plain text in one line is expected")
+    if (character := find_hidden_character(value)) is not None:
+        raise ValueError(f"it holds {character}; expected plain text in one line")
     return value.strip()
 
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value) or value in _RESERVED:
-        raise ValueError("lower case letters, digits and single dashes are expected")
+        raise ValueError("expected lower case letters, digits and single dashes")
     return value
 
 
 def _version(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]+([._+-][A-Za-z0-9]+)*", value):
-        raise ValueError("letters and digits with single dots or dashes between are expected")
+        raise ValueError("expected letters and digits, separated by single dots or dashes")
     return value
 
 
 def _address(value: str) -> str:
     if value and not re.fullmatch(r"https?://[^\s\"'<>`\\]+", value):
-        raise ValueError("an address that begins with https:// is expected")
+        raise ValueError("expected an address that begins with https://")
     return value
 
 
@@ -97,15 +97,15 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Predicted(_BaseModel):
-    """A file of predictions, and what it was made for.
+    """A predictions file, with the track, units and edition that it was made for.
 
     Attributes:
-        track: its key, `name@version`.
-        file: name within the folder `predictions`; computed from track and seed.
-        sha256: of the file.
-        seed: of the method's draws; None where there is only one run.
-        units_digest, edition_digest: of the units described and of the edition they were read
-            from, as the track has them; None where the edition was not at hand.
+        track: key of the track, `name@version`.
+        file: name in the folder `predictions`, computed from track and seed.
+        sha256: digest of the file.
+        seed: random seed of the method; None for a single run.
+        units_digest, edition_digest: digests of the described units and of their edition, as the
+            track has them; None if the edition was not available.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -121,12 +121,12 @@ class Predicted(_BaseModel):
 
 
 class Submission(About):
-    """A submission, as its makers fill it in; fields of `About` are described there.
+    """Form of a submission, as the submitter fills it in; see `About` for the other fields.
 
     Attributes:
-        name, version: of the method; the folder is named by them.
-        contact: whom to ask.
-        predictions: files, at least one.
+        name, version: of the method; they name the folder.
+        contact: person to ask; it stays in the form.
+        predictions: predictions files, at least one.
     """
 
     schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -152,53 +152,57 @@ class Submission(About):
 
     @model_validator(mode="after")
     def _one_file_each(self) -> Submission:
-        seen = set()
-        for each in self.predictions:
-            if (each.track, each.seed) in seen:
-                raise ValueError(f"{each.track} stands twice with seed {each.seed}")
-            seen.add((each.track, each.seed))
+        keys = set()
+        for entry in self.predictions:
+            if (entry.track, entry.seed) in keys:
+                raise ValueError(f"{entry.track} is listed twice with seed {entry.seed}")
+            keys.add((entry.track, entry.seed))
         return self
 
     @property
     def path(self) -> Path:
-        """Where the submission belongs, below the folder of all submissions."""
+        """Path of the submission, relative to the folder of all submissions."""
         return Path(self.name) / self.version
 
     def about(self, predicted: Predicted) -> About:
-        """Return what a record of one file says of the method. Contacts stay in the form."""
+        """Return the method's description for the record of one file, without the contact."""
         return About(**{**self.model_dump(include=set(About.model_fields)), "seed": predicted.seed})
 
 
 def predictions_file_name(track: Track, seed: int | None) -> str:
-    """Return the name of a file of predictions: `<edition>-<config>.csv`, and what tells it.
+    """Return the name of a predictions file: `<edition>-<config>[-<condition>][-seed<N>].csv`.
 
     Example:
-        >>> from leaderboard import tracks
-        >>> file_name(tracks.get("mini"), None), file_name(tracks.get("mini"), 1)
-        ('mini-mini.csv', 'mini-mini-seed1.csv')
+        >>> from leaderboard.ranking import tracks
+        >>> [predictions_file_name(tracks.get("mini"), seed) for seed in (None, 1)]
+        ['mini-mini.csv', 'mini-mini-seed1.csv']
     """
     return track.stem + ("" if seed is None else f"-seed{seed}") + ".csv"
 
 
 def parse(content: bytes, where: str = FORM_NAME) -> Submission:
-    """Return the form in the bytes of a file.
+    """Parse a form from the bytes of a file.
 
-    Every value is read as the text that stands there, so that version 1.0 is "1.0"; tags,
-    anchors and keys that stand twice are refused.
+    Every value is read as text, so that version 1.0 is "1.0". Tags, anchors and repeated keys are
+    refused.
+
+    Args:
+        content: bytes of the file; of a larger file, more than `MAX_FORM` bytes suffice.
+        where: name of the file, for messages.
 
     Raises:
-        InputError: not UTF-8, not such YAML, or not such a form.
+        InputError: not UTF-8, invalid YAML, or fields that a form does not have.
     """
     if len(content) > MAX_FORM:
-        raise InputError(f"{where} has {len(content):,} bytes; a form has {MAX_FORM:,} at most.")
+        raise InputError(f"{where} is too large: a form has {MAX_FORM:,} bytes at most.")
     try:
-        raw = yaml.load(content.decode("utf-8-sig"), Loader=_Plain)  # noqa: S506 - builds text alone
+        raw = yaml.load(content.decode("utf-8-sig"), Loader=_Plain)  # noqa: S506 - builds only text
     except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 (byte {error.start}).") from None
+        raise InputError(f"{where} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{where} is not a form in YAML: {_said(error)}") from None
+        raise InputError(f"{where} is not valid YAML: {_yaml_message(error)}") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{where} holds no fields; 'milan submit new NAME' writes a form.")
+        raise InputError(f"{where} holds no fields. Write a form with: milan submit new NAME")
     try:
         return Submission.model_validate(raw)
     except ValidationError as error:
@@ -206,21 +210,21 @@ def parse(content: bytes, where: str = FORM_NAME) -> Submission:
 
 
 def load_form(folder: str | os.PathLike[str]) -> Submission:
-    """Return the form in a submission's folder.
+    """Read the form in a submission's folder.
 
     Raises:
-        InputError: see `parse`; no such file, or it is a link.
+        InputError: as `parse`; no such file, or a link.
     """
     path = Path(folder) / FORM_NAME
     if path.is_symlink():
-        raise InputError(f"{path} is a link; a file was expected.")
+        raise InputError(f"{path} is a link; expected a regular file.")
     check_is_file(path)
     with open(path, "rb") as stream:
         return parse(stream.read(MAX_FORM + 1), str(path))
 
 
 def dumps(submission: Submission) -> str:
-    """Return a form as YAML, in the order of its fields."""
+    """Return a form as YAML; fields are in the order in which people read them."""
     order = ["schema_version", "name", "version", "title", "authors", "contact"]
     fields = submission.model_dump(exclude={"seed"})
     ordered = {name: fields[name] for name in [*order, *(f for f in fields if f not in order)]}
@@ -228,7 +232,11 @@ def dumps(submission: Submission) -> str:
 
 
 class _Plain(yaml.BaseLoader):
-    """Lists, mappings and texts, a few levels deep; no tag, no anchor, no key twice."""
+    """YAML loader for untrusted files: lists, mappings and texts, without tags and anchors.
+
+    Aliases can expand a small file to gigabytes, tags can build Python objects, and deep nesting
+    exhausts the stack, so the composer refuses all three before it builds a node.
+    """
 
     level = 0
 
@@ -246,41 +254,43 @@ class _Plain(yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.YAMLError(f"an anchor or alias{_at(event)}; write the text out")
         if getattr(event, "tag", None):
-            raise yaml.YAMLError(f"a tag{_at(event)}; plain text is expected")
+            raise yaml.YAMLError(f"a tag{_at(event)}; expected plain text")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
+        keys = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.YAMLError(f"a key that is no word{_at(key)}")
-            if key.value in seen:
-                raise yaml.YAMLError(f"'{key.value[:60]}' stands twice{_at(key)}")
-            seen.add(key.value)
+                raise yaml.YAMLError(f"a key that is not plain text{_at(key)}")
+            if key.value in keys:
+                raise yaml.YAMLError(f"the key '{key.value[:60]}' is repeated{_at(key)}")
+            keys.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
-def _at(thing: Any) -> str:
-    return f" in line {thing.start_mark.line + 1}"
+def _at(node: Any) -> str:
+    """Return the line of a YAML node or event, in words."""
+    return f" in line {node.start_mark.line + 1}"
 
 
-def _said(error: yaml.YAMLError) -> str:
+def _yaml_message(error: yaml.YAMLError) -> str:
+    """Return the problem and its line, in one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     return str(problem).splitlines()[0][:200] + (f", line {mark.line + 1}" if mark else "")
 
 
 def describe_first_error(error: ValidationError) -> str:
-    """Return what is wrong with the first field, and how many more are wrong."""
-    wrong = error.errors(include_url=False, include_context=False)
-    one = wrong[0]
-    where = ".".join(str(part)[:60] for part in one["loc"]) or "the form"
-    said = one["msg"].removeprefix("Value error, ")
-    if one["type"] == "extra_forbidden":
+    """Return the error in the first wrong field, and the number of other wrong fields."""
+    errors = error.errors(include_url=False, include_context=False)
+    first = errors[0]
+    field = ".".join(str(part)[:60] for part in first["loc"]) or "the form"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
         known = [*Submission.model_fields, *Predicted.model_fields]
-        said = (
-            f"no such field.{did_you_mean(where.rpartition('.')[2], known)} "
-            "Scores are computed anew; what is claimed of them has no place here"
+        message = (
+            f"no such field.{did_you_mean(field.rpartition('.')[2], known)} Leave it out: a form "
+            "claims no scores, they are computed from the predictions"
         )
-    more = f" ({len(wrong) - 1} more fields are wrong.)" if len(wrong) > 1 else ""
-    return f"{where}: {said}.{more}"
+    more = f" ({len(errors) - 1} more fields are wrong.)" if len(errors) > 1 else ""
+    return f"{field}: {message}.{more}"

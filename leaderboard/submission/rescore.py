@@ -1,4 +1,4 @@
-"""Compute every score of a submission anew, from its predictions."""
+"""Scores of a submission, computed from its predictions."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ def rescore_submission(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[Score]:
-    """Return the scores of a submission's files, in order of its form.
+    """Score the predictions files of a submission, in the order of its form.
 
     Units without a row count as failed.
 
     Args:
-        folder: of the submission.
-        data: as in `check_submission`.
-        out: folder to write records to, `<track>/<method>-<version>[-seed<N>]`.
-        settings: seeds and numbers of draws.
-        overwrite: replace another submission's record.
+        folder: folder of the submission.
+        data: as for `check_submission`.
+        out: folder for the records, `<track>/<method>-<version>[-seed<N>]`.
+        settings: random seed and numbers of draws.
+        overwrite: replace the record of another submission.
         progress: show a progress bar.
 
     Raises:
-        InputError: a check fails; an edition is not at hand.
+        InputError: a check fails, or an edition is not available.
     """
     failed = [result for result in check_submission(folder, data=data) if not result.passed]
     if failed:
         raise InputError(
-            f"{folder} is not scored: {failed[0].name}: {failed[0].message}. "
+            f"{folder} is not scored, check '{failed[0].name}' fails: {failed[0].message}. "
             "See: milan submit check"
         )
     form, scores = load_form(folder), []
-    built = build(dict.fromkeys(m for p in form.predictions for m in get(p.track).metrics))
+    # Build each metric once: a text model encodes the texts of all files in one cache.
+    names = dict.fromkeys(name for entry in form.predictions for name in get(entry.track).metrics)
+    metrics = build(names)
     for predicted in form.predictions:
         track = get(predicted.track)
         source = (data or {}).get(track.edition, "mini" if track.edition == "mini" else None)
         if source is None:
             raise InputError(
-                f"{track.key} is scored against the edition {track.edition}, which does not ship; "
-                f"say where it is: --data {track.edition}=FOLDER"
+                f"{track.key} needs the edition {track.edition}, which does not ship. Give its "
+                f"folder: --data {track.edition}=FOLDER"
             )
-        made = scoring.score(
+        score = scoring.score(
             read(Path(folder) / PREDICTIONS_FOLDER / predicted.file),
             track_units.open_references(track, source),
-            {name: metric for name, metric in built.items() if name in track.metrics},
+            {name: metric for name, metric in metrics.items() if name in track.metrics},
             split=track.split,
             allow_missing=True,
             method=f"{form.name}@{form.version}",
@@ -70,9 +72,9 @@ def rescore_submission(
             progress=progress,
         )
         about = form.about(predicted)
-        made.record = made.record.model_copy(update={"track": track.key, "about": about})
+        score.record = score.record.model_copy(update={"track": track.key, "about": about})
         if out is not None:
-            at = record_path(track, form.name, form.version, predicted.seed)
-            made.save(Path(out) / at, overwrite=overwrite)
-        scores.append(made)
+            path = record_path(track, form.name, form.version, predicted.seed)
+            score.save(Path(out) / path, overwrite=overwrite)
+        scores.append(score)
     return scores

@@ -1,4 +1,4 @@
-"""The units of a track: which an entry describes, and what people wrote of them."""
+"""Units of a track: those that an entry must describe, and their references."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from milannotations.splits import Split, split
 
 
 def open_references(track: Track, source: str | os.PathLike[str]) -> References:
-    """Return what people wrote of the units of a track, under the name of its edition.
+    """Open the references of a track's units, under the name of the track's edition.
 
     Args:
-        track: of agreement.
-        source: the edition's folder or name, or an `annotations.csv` of the track's network.
+        track: track of agreement.
+        source: folder or name of the edition, or an `annotations.csv` of the track's network.
 
     Raises:
-        InputError: no such edition, or it lacks the track's config; it is another than the track's.
+        InputError: no such edition, an edition without the track's config, or another edition.
     """
-    csv = Path(source).is_file()
+    is_csv = Path(source).is_file()
     opened = references.load(
-        source, config=None if csv else track.config, network=track.config if csv else None
+        source,
+        config=None if is_csv else track.config,
+        network=track.config if is_csv else None,
     )
     known = replace(opened, edition=track.edition)
     if track.edition_digest and known.digest != track.edition_digest:
@@ -41,33 +43,36 @@ def open_references(track: Track, source: str | os.PathLike[str]) -> References:
             f"expected {track.edition_digest[:12]}. See: milan list tracks"
         )
     if not units_in_scope(track, known).any():
-        raise InputError(f"{source} has none of the units of {track.key}.")
+        raise InputError(
+            f"{source} has none of the units of {track.key}; expected the edition "
+            f"{track.edition} / {track.config}."
+        )
     return known
 
 
 def units_in_scope(track: Track, known: References) -> Mask:
-    """Return which units (n,) of the references an entry is to describe."""
-    made = known.has_texts | known.has_truth
+    """Return which units of the references (n,) an entry must describe."""
+    answerable = known.has_texts | known.has_truth
     if track.condition:
-        wanted = set(_split(track).test)
-        return made & np.array([unit in wanted for unit in known.units])
-    wanted_split = (track.split or "+".join(set(known.splits))).split("+")
-    return made & np.array([side in wanted_split for side in known.splits])
+        test_units = set(_condition_split(track).test)
+        return answerable & np.array([unit in test_units for unit in known.units])
+    splits = (track.split or "+".join(set(known.splits))).split("+")
+    return answerable & np.array([name in splits for name in known.splits])
 
 
 def split_units(
     track: Track, known: References | None
 ) -> tuple[set[Unit] | None, set[Unit] | None]:
-    """Return the units that an entry is to describe, and the others of the same networks.
+    """Return the units that an entry must describe, and the other units of the same networks.
 
-    Published units are known without their edition; elsewhere (None, None) without references.
+    Units of published networks are known without their edition; for other tracks the result is
+    (None, None) without references.
     """
     if track.condition:
-        test = set(_split(track).test)
-        every = {
-            unit for name in condition_networks(track)[1] for unit in catalog.NETWORKS[name].units()
-        }
-        return test, every - test
+        test_units = set(_condition_split(track).test)
+        test_networks = condition_networks(track)[1]
+        units = {unit for name in test_networks for unit in catalog.NETWORKS[name].units()}
+        return test_units, units - test_units
     if known is None:
         return None, None
     inside = set(compress(known.units, units_in_scope(track, known)))
@@ -76,15 +81,17 @@ def split_units(
 
 def condition_networks(track: Track) -> tuple[list[str], list[str]]:
     """Return the published networks that a condition trains on, and those that it tests on."""
-    train, test = (list(dict.fromkeys(unit.network for unit in side)) for side in _split(track))
+    train, test = (
+        list(dict.fromkeys(unit.network for unit in part)) for part in _condition_split(track)
+    )
     return train, test
 
 
-def units_digest(split_units: Iterable[Unit]) -> str:
-    """Return the sha256 of the keys of units, sorted, a line each."""
-    lines = "".join(f"{unit}\n" for unit in sorted(split_units))
+def units_digest(units: Iterable[Unit]) -> str:
+    """Return the sha256 of the units' keys, sorted, one per line."""
+    lines = "".join(f"{unit}\n" for unit in sorted(units))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _split(track: Track) -> Split:
+def _condition_split(track: Track) -> Split:
     return split(track.condition, 1)
