@@ -33,7 +33,7 @@ types: install
 	$(BIN)/mypy
 
 docs: install  ## the pages, in build/docs; warnings are errors
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: export HF_HUB_OFFLINE = 1
 bench: install  ## costs, as ratios measured in one run

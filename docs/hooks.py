@@ -32,18 +32,15 @@ def _verbs() -> list[str]:
 
 
 def _section(title: str, command: Any, level: str) -> str:
-    rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    rows = ["| option | default | meaning |", "|---|---|---|"]
     for parameter in command.params:
         if "--help" in parameter.opts:
             continue
-        is_argument = parameter.param_type_name == "argument"
-        name = (parameter.metavar or parameter.name.upper()) if is_argument else ""
-        spelling = name or ", ".join([*parameter.opts, *parameter.secondary_opts])
+        spelling = ", ".join([*parameter.opts, *parameter.secondary_opts])
+        if not spelling.startswith("-"):
+            spelling = parameter.metavar or spelling.upper()
         default = "" if parameter.required else _default(parameter.default)
-        kind = getattr(parameter.type, "name", "")
-        rows.append(
-            f"| `{spelling}` | {_cell(kind)} | {_cell(default)} | {_cell(parameter.help or '')} |"
-        )
+        rows.append(f"| `{spelling}` | {_cell(default)} | {_cell(parameter.help or '')} |")
     examples = [line.strip() for line in (command.epilog or "").split("\n\n")[1:]]
     code = "\n".join(["```text", *examples, "```"]) if examples else ""
     return "\n\n".join([f"{level} {title}", _text(command.help), "\n".join(rows), code])
