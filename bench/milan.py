@@ -50,8 +50,8 @@ def made(ends: bool = False) -> Milan:
     import torch
 
     from milan import Milan
-    from milan.config import Config
-    from milan.encoder import LAYERS, MINI, EncoderConfig
+    from milan.config import Config, EncoderConfig
+    from milan.encoder import LAYERS, MINI
 
     torch.manual_seed(0)
     encoder = EncoderConfig(MINI, LAYERS[MINI], feature_size=FEATURES)
@@ -206,7 +206,8 @@ def encoding() -> None:
     import torch
     import torchvision
 
-    from milan.encoder import LAYERS, Encoder, EncoderConfig
+    from milan.config import EncoderConfig
+    from milan.encoder import LAYERS, Encoder
 
     images = torch.rand(PICTURES, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(PICTURES, 1, 224, 224, dtype=torch.bool)

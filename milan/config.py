@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from milan.encoder import EncoderConfig
 from milannotations.errors import InputError
 
 STRATEGIES = ("pmi", "beam", "greedy", "sample", "pmi-beam", "pmi-greedy")
@@ -12,6 +11,45 @@ COMPAT = "2022"
 
 STOP_CRITERIA = ("bleu", "loss")
 PRECISIONS = ("no", "bf16", "fp16")
+
+ENCODER_KINDS = ("pyramid", "spatial")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Configuration of an encoder, without its weights.
+
+    Args:
+        backbone: `mini`, or a network as `milan exemplars` names it, without `@WEIGHTS`.
+        layers: layers whose maps are pooled; `spatial` takes the last one alone.
+        kind: `pyramid`: maps averaged under the mask, one vector per exemplar; `spatial`: the
+            last map of the masked image, one vector per position of every exemplar.
+        mean, std: normalisation of the input, one value per channel.
+        side: input size in pixels, to which images are resized; None takes them as they come.
+        prefix: number of class and register tokens before the patch tokens; None infers it.
+        feature_size: length of a feature vector.
+        missing: entries of the network that have no weights; the layers do not depend on them.
+        weights: provenance of the weights, for records.
+    """
+
+    backbone: str
+    layers: tuple[str, ...]
+    kind: str = "pyramid"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    side: int | None = None
+    prefix: int | None = None
+    feature_size: int = 0
+    missing: tuple[str, ...] = ()
+    weights: dict[str, Any] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "mean", "std", "missing"):  # JSON has only lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.kind not in ENCODER_KINDS:
+            raise InputError(
+                f"No encoder of kind '{self.kind}' (kinds: {', '.join(ENCODER_KINDS)})."
+            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ The five stages of ResNet-50, -101 and -152 give 3,904 features. Any network tha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from milan.config import EncoderConfig
 from milannotations import exemplars
 from milannotations.errors import InputError
 from milannotations.exemplars.hooks.layers import Layer, as_maps
@@ -40,7 +41,6 @@ LAYERS = {
 }
 """Default layers by network; the same as in 2022 for the networks that were used then."""
 
-KINDS = ("pyramid", "spatial")
 BLANK = 224
 """Side of the blank image that measures the feature size, if the network sets no input size."""
 
@@ -49,41 +49,6 @@ IMAGE_BATCH = 32
 
 Images = Float[Tensor, "n 3 height width"]
 Masks = Bool[Tensor, "n 1 mask_height mask_width"] | Float[Tensor, "n 1 mask_height mask_width"]
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Configuration of an encoder, without its weights.
-
-    Args:
-        backbone: `mini`, or a network as `milan exemplars` names it, without `@WEIGHTS`.
-        layers: layers whose maps are pooled; `spatial` takes the last one alone.
-        kind: `pyramid`: maps averaged under the mask, one vector per exemplar; `spatial`: the
-            last map of the masked image, one vector per position of every exemplar.
-        mean, std: normalisation of the input, one value per channel.
-        side: input size in pixels, to which images are resized; None takes them as they come.
-        prefix: number of class and register tokens before the patch tokens; None infers it.
-        feature_size: length of a feature vector.
-        missing: entries of the network that have no weights; the layers do not depend on them.
-        weights: provenance of the weights, for records.
-    """
-
-    backbone: str
-    layers: tuple[str, ...]
-    kind: str = "pyramid"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    side: int | None = None
-    prefix: int | None = None
-    feature_size: int = 0
-    missing: tuple[str, ...] = ()
-    weights: dict[str, Any] | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "mean", "std", "missing"):  # JSON has only lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.kind not in KINDS:
-            raise InputError(f"No encoder of kind '{self.kind}' (kinds: {', '.join(KINDS)}).")
 
 
 class Encoder(nn.Module):

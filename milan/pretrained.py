@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from milan.config import Config
-from milan.encoder import EncoderConfig
+from milan.config import Config, EncoderConfig
 from milan.tokenizer import Vocabulary
 from milannotations.errors import InputError, some
 from milannotations.utils.files import replacing

@@ -14,7 +14,8 @@ import torchvision
 from torch.nn import functional as nnf
 
 from milan import Milan, search
-from milan.encoder import LAYERS, Encoder, EncoderConfig
+from milan.config import EncoderConfig
+from milan.encoder import LAYERS, Encoder
 from milan.legacy.convert import convert
 
 SCORE, FEATURE = 1e-4, 1e-5

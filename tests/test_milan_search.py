@@ -14,8 +14,7 @@ from torch import nn
 
 from milan import Milan, search
 from milan import model as models
-from milan.config import STRATEGIES, Config
-from milan.encoder import EncoderConfig
+from milan.config import STRATEGIES, Config, EncoderConfig
 from milan.language_model import LanguageModel
 from milannotations.errors import InputError
 

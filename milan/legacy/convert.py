@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from milan.config import Config
+from milan.config import Config, EncoderConfig
 from milan.decoder import Decoder
-from milan.encoder import BLANK, LAYERS, Encoder, EncoderConfig, restore
+from milan.encoder import BLANK, LAYERS, Encoder, restore
 from milan.language_model import LanguageModel
 from milan.legacy import pickle_reader
 from milan.model import Milan
