@@ -598,7 +598,7 @@ def test_a_failed_save_leaves_the_old_record(tmp_path, scored, monkeypatch):
     def full(record):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(score_record, "dumps", full)
+    monkeypatch.setattr(base, "dumps", full)
     with pytest.raises(OSError, match="No space"):
         scored.save(folder)
     assert (folder / "record.json").read_bytes() == before

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from leaderboard import statistics
-from leaderboard.metrics.base import Floats, PairMetric, ReferenceSets, distinct
+from leaderboard.metrics.base import Floats, MetricSpec, PairMetric, ReferenceSets, distinct
 
 
 class RankingMetric(PairMetric):
@@ -21,6 +21,19 @@ class RankingMetric(PairMetric):
 
     def __init__(self, base: PairMetric) -> None:
         self._base = base
+
+    def _spec_of(self, name: str, **changes: Any) -> MetricSpec:
+        """Return the spec of the base metric, changed to a measure between 0 and 1."""
+        spec = self._base.spec
+        model = spec.name.partition("@")[2]
+        return replace(
+            spec,
+            name=f"{name}@{model}" if model else name,
+            low=0.0,
+            high=1.0,
+            source=f"this suite, over {spec.source}",
+            **changes,
+        )
 
     def fit(self, corpus: Sequence[str]) -> None:
         self._base.fit(corpus)
@@ -47,18 +60,14 @@ class Retrieval(RankingMetric):
     def __init__(self, base: PairMetric, measure: Literal["auc", "top1"]) -> None:
         super().__init__(base)
         self._measure = measure
-        family, _, model = base.spec.name.partition("@")
-        self.spec = replace(
-            base.spec,
-            name=f"retrieval-{family}-{measure}" + (f"@{model}" if model else ""),
+        family = base.spec.name.partition("@")[0]
+        self.spec = self._spec_of(
+            f"retrieval-{family}-{measure}",
             family="retrieval",
             title={
                 "auc": f"chance that another unit of the layer fits worse, by {family}",
                 "top1": f"chance to find the unit among 100 of its layer, by {family}",
             }[measure],
-            low=0.0,
-            high=1.0,
-            source=f"this suite, over {base.spec.source}",
             chance={"auc": 0.5, "top1": 1 / statistics.RETRIEVAL_POOL}[measure],
         )
 
@@ -100,20 +109,16 @@ class Identification(RankingMetric):
     def __init__(self, base: PairMetric, measure: Literal["first", "auc"]) -> None:
         super().__init__(base)
         self._measure = measure
-        family, _, model = base.spec.name.partition("@")
+        family = base.spec.name.partition("@")[0]
         by = "" if base.spec.needs else f"-{family}"
         suffix = "-auc" if measure == "auc" else ""
-        self.spec = replace(
-            base.spec,
-            name=f"identification{by}{suffix}" + (f"@{model}" if model else ""),
+        self.spec = self._spec_of(
+            f"identification{by}{suffix}",
             family="identification",
             title={
                 "first": f"share of units whose truth fits best of their layer's, by {family}",
                 "auc": f"chance that another truth of the layer fits worse, by {family}",
             }[measure],
-            low=0.0,
-            high=1.0,
-            source=f"this suite, over {base.spec.source}",
             chance={"first": None, "auc": 0.5}[measure],
             against="truth",
         )

@@ -25,14 +25,14 @@ from leaderboard.record_format.base import (
     StrictModel,
     Writable,
     check_no_other_files,
-    dumps,
     read_json,
     read_model,
     record_files,
     stamp,
+    write_record,
 )
 from milannotations.errors import InputError
-from milannotations.utils.files import check_is_file, replacing, sha256
+from milannotations.utils.files import check_is_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,18 +207,15 @@ def save(
     Raises:
         InputError: the folder holds something else.
     """
-    folder = check_free(folder, record.kind)
-    with replacing(folder) as temporary:
-        temporary.mkdir()
+
+    def write_files(temporary: Path) -> None:
         curves.to_csv(temporary / "curves.csv", index=False, float_format="%.6g")
         if predictions is not None:
             predictions.write(temporary / "predictions.csv")
         for name, content in (files or {}).items():
             (temporary / name).write_bytes(content)
-        digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        record = record.model_copy(update={"files": digests})
-        (temporary / "record.json").write_text(dumps(record), encoding="utf-8")
-    return record
+
+    return write_record(check_free(folder, record.kind), record, write_files)
 
 
 def load(folder: str | os.PathLike[str]) -> ApplicationRecord:

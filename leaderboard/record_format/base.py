@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from milannotations.errors import InputError
-from milannotations.utils.files import check_is_file
+from milannotations.utils.files import check_is_file, replacing, sha256
 
 PACKAGES = (
     "bert-score",
@@ -70,6 +71,9 @@ class RecordBase(StrictModel):
         first = [name for name in schema["required"] if name not in _LAST]
         schema["required"] = [*first, *_LAST]
         return schema
+
+
+RecordType = TypeVar("RecordType", bound=RecordBase)
 
 
 class Writable(Protocol):
@@ -153,6 +157,25 @@ def check_no_other_files(folder: Path, others: set[str]) -> None:
     """Raise InputError if a record's folder holds other files, which would be lost."""
     if others:
         raise InputError(f"{folder} holds '{min(others)}' beside a record. Give another --out.")
+
+
+def write_record(
+    folder: Path, record: RecordType, write_files: Callable[[Path], None]
+) -> RecordType:
+    """Write a record's folder, whole or not at all; return the record with its files' digests.
+
+    Args:
+        folder: replaced if it exists.
+        record: what to write.
+        write_files: writes all files but `record.json` into the folder it is given.
+    """
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        write_files(temporary)
+        digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        record = record.model_copy(update={"files": digests})
+        (temporary / "record.json").write_text(dumps(record), encoding="utf-8")
+    return record
 
 
 def read_model(model: type[Model], path: Path, schema_version: int) -> Model:

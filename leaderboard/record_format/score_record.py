@@ -19,13 +19,12 @@ from leaderboard.record_format.base import (
     StrictModel,
     Writable,
     check_no_other_files,
-    dumps,
     read_model,
     record_files,
+    write_record,
 )
 from leaderboard.record_format.method_info import About
 from milannotations.errors import InputError
-from milannotations.utils.files import replacing, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -310,14 +309,12 @@ def save(
                 f"{folder} holds the record of {' / '.join(before.address)}. "
                 "Give another --out, or --overwrite to replace it."
             )
-    with replacing(folder) as temporary:
-        temporary.mkdir()
+
+    def write_files(temporary: Path) -> None:
         units.to_parquet(temporary / "units.parquet", index=False)
         predictions.write(temporary / "predictions.csv")
-        files = {name: sha256(temporary / name) for name in ("predictions.csv", "units.parquet")}
-        record = record.model_copy(update={"files": files})
-        (temporary / "record.json").write_text(dumps(record), encoding="utf-8")
-    return record
+
+    return write_record(folder, record, write_files)
 
 
 def load(folder: str | os.PathLike[str]) -> Record:

@@ -1,6 +1,6 @@
-"""JSON Schemas of what is handed over: records, outcomes of applications, forms of submissions.
+"""JSON Schemas of the files that users exchange: records and submission forms.
 
-The files beside this one are made from the code: `python -m leaderboard.schemas --out DIR`.
+The files beside this one are written from the code: `python -m leaderboard.schemas --out DIR`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "outcome": ApplicationRecord,
     "submission": Submission,
 }
+"""Model of each schema, by the name of its file."""
 HOME = Path(__file__).parent
+"""Folder of the committed schemas."""
 
 
-def text(name: str) -> str:
+def schema_text(name: str) -> str:
     """Return a schema as JSON; the same bytes every time.
 
     Example:
-        >>> "schema_version" in json.loads(text("record"))["properties"]
+        >>> "schema_version" in json.loads(schema_text("record"))["properties"]
         True
     """
-    made = SCHEMAS[name].model_json_schema()
-    return json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    schema = SCHEMAS[name].model_json_schema()
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write(out: str | os.PathLike[str] = HOME) -> list[Path]:
-    """Write every schema as `out`/<name>.schema.json; return where."""
+    """Write every schema to `out`/<name>.schema.json; return the paths."""
     paths = [Path(out) / f"{name}.schema.json" for name in SCHEMAS]
     for name, path in zip(SCHEMAS, paths, strict=True):
         with replacing(path) as temporary:
-            temporary.write_text(text(name), encoding="utf-8")
+            temporary.write_text(schema_text(name), encoding="utf-8")
     return paths

@@ -1,4 +1,4 @@
-"""`python -m leaderboard.schemas --out DIR`: write the JSON Schemas of records and forms."""
+"""Command that writes the JSON Schemas: `python -m leaderboard.schemas --out DIR`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from leaderboard.schemas import write
 
 
 def main() -> None:
-    """Write the files and say where."""
+    """Write the schemas and print their paths."""
     parser = argparse.ArgumentParser(
         prog="python -m leaderboard.schemas", description="Write the JSON Schemas."
     )

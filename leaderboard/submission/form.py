@@ -12,14 +12,13 @@ import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
-from pydantic import BaseModel as _BaseModel
 
 from leaderboard.ranking.tracks import Track
+from leaderboard.record_format.base import StrictModel
 from leaderboard.record_format.method_info import About
 from milannotations.errors import InputError, did_you_mean
 from milannotations.utils.files import check_is_file
@@ -96,7 +95,7 @@ Lines = Annotated[list[Words], Field(max_length=100)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Predicted(_BaseModel):
+class Predicted(StrictModel):
     """A predictions file, with the track, units and edition that it was made for.
 
     Attributes:
@@ -107,8 +106,6 @@ class Predicted(_BaseModel):
         units_digest, edition_digest: digests of the described units and of their edition, as the
             track has them; None if the edition was not available.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     track: Annotated[str, Field(max_length=100)]
     file: Annotated[str, Field(max_length=200)]
