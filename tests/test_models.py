@@ -19,13 +19,14 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from milannotations import InputError, catalog
-from milannotations.exemplars.networks.base import prefix_tokens
+from milannotations.exemplars.networks.loaded_network import prefix_tokens
 from milannotations.exemplars.networks.loading import (
-    default_name,
     load_model,
     load_module,
+    parse_preprocessing,
     preprocessing_of,
 )
+from milannotations.exemplars.networks.names import default_name
 from milannotations.exemplars.networks.preprocessing import MEAN, STD, Preprocessing
 from milannotations.exemplars.networks.weights import put, read, renamed
 from milannotations.utils import python_file
@@ -97,10 +98,10 @@ def test_imagenet_is_that_of_2022():
         ]
     )
     assert torch.equal(made(picture), theirs(picture))
-    assert torch.equal(made(picture), Preprocessing.parse("imagenet:224")(picture))
+    assert torch.equal(made(picture), parse_preprocessing("imagenet:224")(picture))
     assert Preprocessing.imagenet(64).blank().shape == (3, 64, 64)
     assert np.array_equal(
-        (plain := Preprocessing.parse("imagenet:as-is")).undo(plain(picture)), picture
+        (plain := parse_preprocessing("imagenet:as-is")).undo(plain(picture)), picture
     )
 
 
@@ -172,19 +173,19 @@ def test_preprocessing_is_described_without_addresses():
 
 
 def test_preprocessing_by_words(tmp_path):
-    resnet50 = Preprocessing.parse("torchvision:resnet50@IMAGENET1K_V1")
+    resnet50 = parse_preprocessing("torchvision:resnet50@IMAGENET1K_V1")
     assert "resize_size=[256]" in resnet50.describe()["transform"]
     assert (
-        "resize_size=[232]" in Preprocessing.parse("torchvision:resnet50").describe()["transform"]
+        "resize_size=[232]" in parse_preprocessing("torchvision:resnet50").describe()["transform"]
     )
     file = tmp_path / "mine.py"
     file.write_text("from torchvision.transforms import ToTensor\nprepare = ToTensor()\n")
-    assert Preprocessing.parse(f"{file}:prepare").std == (1.0, 1.0, 1.0)
+    assert parse_preprocessing(f"{file}:prepare").std == (1.0, 1.0, 1.0)
     for wrong in ("imagnet", "imagenet:big", "torchvision:", "imagenet:0"):
         with pytest.raises(InputError):
-            Preprocessing.parse(wrong)
+            parse_preprocessing(wrong)
     with pytest.raises(InputError, match="Did you mean 'imagenet'"):
-        Preprocessing.parse("imagnet")
+        parse_preprocessing("imagnet")
 
 
 # --- torchvision
@@ -534,7 +535,7 @@ def test_preprocessing_of_a_file_reaches_another_process(own, tmp_path):
         "prepare = Prepare()\n"
     )
     own("SIDE = 9\n", "sizes.py")
-    made = Preprocessing.parse(f"{path}:prepare")
+    made = parse_preprocessing(f"{path}:prepare")
     (tmp_path / "made").write_bytes(pickle.dumps(made))
     program = (
         "import pickle; made = pickle.load(open('made', 'rb')); print(tuple(made.blank().shape))"

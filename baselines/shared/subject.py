@@ -66,14 +66,13 @@ class Subject:
             )
         if self.cache is not None and Path(self.cache).is_file():
             raise InputError(f"{self.cache} is a file; the cache is a folder.")
-        loaded = load_model(self.model, weights=self.weights, random=self.random)
-        preprocessing = (
-            Preprocessing.parse(self.preprocess) if self.preprocess else loaded.preprocessing
+        loaded = load_model(
+            self.model, weights=self.weights, random=self.random, preprocess=self.preprocess
         )
         probe = open_probe(self.probe)
         if sampling is not None:
             probe = sampling(probe)
-        items = ProbeItems(probe, preprocessing or Preprocessing.imagenet())
+        items = ProbeItems(probe, loaded.preprocessing or Preprocessing.imagenet())
         run = RunConfig(
             batch_size=self.batch_size,
             device=self.device,

@@ -181,7 +181,7 @@ def _edit_network(
     from leaderboard.applications.edit import task
     from leaderboard.evaluation import predictions as prediction_files
     from milannotations.exemplars import load_model
-    from milannotations.exemplars.networks.loading import default_name
+    from milannotations.exemplars.networks.names import default_name
 
     if not layers:
         raise InputError(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from milannotations.exemplars.hooks.layers import Layer
     from milannotations.exemplars.images.latents import Generated, Latents
     from milannotations.exemplars.images.sources import Pictures, open_images
-    from milannotations.exemplars.networks.loading import Loaded, load_model
+    from milannotations.exemplars.networks.loaded_network import Loaded
+    from milannotations.exemplars.networks.loading import load_model
     from milannotations.exemplars.networks.preprocessing import Preprocessing
     from milannotations.exemplars.output.edition import write
     from milannotations.exemplars.output.npy import write_npy
@@ -42,7 +43,8 @@ _WHERE = {
     "hooks.layers": ("Layer",),
     "images.latents": ("Generated", "Latents"),
     "images.sources": ("Pictures", "open_images"),
-    "networks.loading": ("Loaded", "load_model"),
+    "networks.loaded_network": ("Loaded",),
+    "networks.loading": ("load_model",),
     "networks.preprocessing": ("Preprocessing",),
     "output.edition": ("write",),
     "output.npy": ("write_npy",),

@@ -113,14 +113,12 @@ def exemplars(
     from milannotations.exemplars.images.batches import batches
     from milannotations.exemplars.images.latents import Generated, Latents
     from milannotations.exemplars.images.sources import open_images
-    from milannotations.exemplars.networks import loading
+    from milannotations.exemplars.networks import loading, names
     from milannotations.exemplars.networks.preprocessing import Preprocessing
     from milannotations.exemplars.output.make import make_edition
 
-    loaded = loading.load_model(model, weights=network.weights, random=network.random)
+    loaded = loading.load_model(model, **asdict(network))
     preprocessing = loaded.preprocessing
-    if network.preprocess:
-        preprocessing = Preprocessing.parse(network.preprocess)
     if preprocessing is None:
         preprocessing = Preprocessing.imagenet()
         if not latents:
@@ -165,7 +163,7 @@ def exemplars(
         _print_plan(plan, as_json)
         return
     assert out is not None
-    name = name or loading.default_name(model, Path(images or latents or "").resolve().name)
+    name = name or names.default_name(model, Path(images or latents or "").resolve().name)
     computed = make_edition(
         loaded,
         data,

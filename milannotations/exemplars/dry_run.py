@@ -17,7 +17,7 @@ from milannotations.exemplars.tallies.topk import TopK
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars.networks.loading import Loaded
+    from milannotations.exemplars.networks.loaded_network import Loaded
     from milannotations.exemplars.run_config import RunConfig
 
 

@@ -55,9 +55,9 @@ def open_target(
             f"{model} is one network, and the predictions are of {len(networks)} "
             f"({some(networks)}). Give the files of one."
         )
-    loaded = load_model(model, weights=weights, random=random)
-    own = Preprocessing.parse(preprocess) if preprocess else loaded.preprocessing
-    pictures = open_images(images, own or Preprocessing.imagenet(), limit=limit)
+    loaded = load_model(model, weights=weights, random=random, preprocess=preprocess)
+    preprocessing = loaded.preprocessing or Preprocessing.imagenet()
+    pictures = open_images(images, preprocessing, limit=limit)
     outputs, sizes = _widths(loaded.model, pictures, layers, run or RunConfig())
     there = sorted({pictures.source_id(i).partition("/")[0] for i in range(len(pictures))})
     if classes is None:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.exemplars.networks.base import (
-    SEED,
-    Loaded,
-    default_name,
-    filled,
-    model_name,
-    prefix_tokens,
-    record,
-    seeded,
-)
+from milannotations.exemplars.networks import user_file
+from milannotations.exemplars.networks.loaded_network import Loaded
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils import python_file
-from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     from torch import nn
-
-__all__ = [
-    "SEED",
-    "Loaded",
-    "default_name",
-    "load_model",
-    "load_module",
-    "model_name",
-    "preprocessing_of",
-]
 
 FORMS = (
     "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:NAME_OR_FOLDER or path/to/file.py:factory"
@@ -41,8 +23,18 @@ FORMS = (
 LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
 """What stands before the colon, and which module knows those networks."""
 
+PREPROCESSING_FORMS = (
+    "imagenet[:SIDE], torchvision:NAME[@WEIGHTS], timm:NAME, hf:FOLDER or path/to/file.py:name"
+)
 
-def load_model(spec: str, *, weights: str | Path | None = None, random: bool = False) -> Loaded:
+
+def load_model(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    random: bool = False,
+    preprocess: str | None = None,
+) -> Loaded:
     """Return a network by name.
 
     - `torchvision:NAME@WEIGHTS`: weights by torchvision's name for them, or `DEFAULT`; fetched
@@ -60,6 +52,7 @@ def load_model(spec: str, *, weights: str | Path | None = None, random: bool = F
         weights: a file of weights, safetensors or .pth; see `weights.read`. With `@WEIGHTS` it
             takes their place, and nothing is fetched.
         random: random weights, of a fixed seed.
+        preprocess: instead of the network's own preprocessing; see `parse_preprocessing`.
 
     Raises:
         InputError: no such network or weights; weights that do not fit it; no weights asked
@@ -77,9 +70,13 @@ torchvision:resnet18@DEFAULT (IMAGENET1K_V1; fetched), or --weights FILE, or --r
     if weights is not None and random:
         raise InputError("Both weights and random weights were asked for; expected one of them.")
     if python_file.parse_spec(spec):
-        return _file(spec, weights, random)
-    library, name, variant = _parts(spec)
-    return library.load(name, variant, weights, random)
+        loaded = user_file.load(spec, weights, random)
+    else:
+        library, name, variant = _parts(spec)
+        loaded = library.load(name, variant, weights, random)
+    if preprocess:
+        loaded = replace(loaded, preprocessing=parse_preprocessing(preprocess))
+    return loaded
 
 
 def _parts(spec: str) -> tuple[Any, str, str]:
@@ -100,7 +97,7 @@ def load_module(spec: str) -> nn.Module:
     Raises:
         InputError: see `load_model`.
     """
-    return _made(spec)[0]
+    return user_file.load_factory(spec)[0]
 
 
 def preprocessing_of(spec: str) -> Preprocessing:
@@ -119,6 +116,34 @@ def preprocessing_of(spec: str) -> Preprocessing:
     return made
 
 
+def parse_preprocessing(text: str) -> Preprocessing:
+    """Return the preprocessing that a word on the command line stands for.
+
+    Args:
+        text: `imagenet`, `imagenet:32` (side), `imagenet:as-is` (no resizing);
+            `torchvision:resnet50@IMAGENET1K_V2`; `timm:NAME`; `hf:FOLDER`; or
+            `path/to/file.py:name`, a callable or a `Preprocessing`.
+
+    Raises:
+        InputError: it stands for none.
+
+    Example:
+        >>> tuple(parse_preprocessing("imagenet:64").blank().shape)
+        (3, 64, 64)
+    """
+    if python_file.parse_spec(text):
+        return Preprocessing.of_transform(python_file.load_object(text, "preprocessing"))
+    kind, colon, rest = text.partition(":")
+    if kind == "imagenet" and (not colon or rest == "as-is" or rest.isdecimal()):
+        return Preprocessing.imagenet(None if rest == "as-is" else int(rest or 224))
+    if kind in LIBRARIES and rest:
+        return preprocessing_of(text)
+    kinds = ("imagenet", *LIBRARIES)
+    raise InputError(
+        f"No preprocessing '{text}'.{did_you_mean(kind, kinds)} Expected {PREPROCESSING_FORMS}."
+    )
+
+
 def _suggestion(spec: str) -> str:
     import torchvision
 
@@ -128,53 +153,3 @@ def _suggestion(spec: str) -> str:
     if Path(spec).is_dir():
         return f" Did you mean 'hf:{spec}'?"
     return did_you_mean(spec.partition(":")[0], LIBRARIES)
-
-
-def _file(spec: str, path: str | Path | None, random: bool) -> Loaded:
-    found = python_file.parse_spec(spec)
-    assert found is not None
-    network, preprocessing = _made(spec)
-    missing: tuple[str, ...] = ()
-    used: dict[str, Any] | None = None
-    if path is not None:
-        network, missing, used = filled(lambda: network, path, resize=False)
-    return record(
-        f"{found[0].name}:{found[1]}",
-        network,
-        preprocessing,
-        library="",
-        used=used,
-        random=random,
-        missing=missing,
-        prefix=prefix_tokens(network.named_parameters()) or None,
-        file={"name": found[0].name, "sha256": sha256(found[0])},
-    )
-
-
-def _made(spec: str) -> tuple[nn.Module, Preprocessing | None]:
-    """Return what the factory of a file makes: a module, and its preprocessing or None."""
-    from torch import nn
-
-    made = python_file.load_object(spec)
-    found = python_file.parse_spec(spec)
-    assert found is not None
-    if not isinstance(made, nn.Module):
-        if not callable(made):
-            raise InputError(
-                f"{spec} is a {type(made).__name__}; expected a function without arguments that "
-                "returns a torch.nn.Module."
-            )
-        with python_file.run_user_code(found[0]), seeded():
-            made = made()
-    preprocessing: Any = None
-    if isinstance(made, tuple) and len(made) == 2:
-        made, preprocessing = made
-    if not isinstance(made, nn.Module):
-        state = isinstance(made, dict) and "; that looks like its weights: load them into it"
-        raise InputError(
-            f"{spec} returned a {type(made).__name__}{state or ''}; expected a torch.nn.Module, or "
-            "a module and its preprocessing (a callable: PIL picture -> tensor)."
-        )
-    if preprocessing is not None:
-        preprocessing = Preprocessing.of_transform(preprocessing)
-    return made.eval(), preprocessing

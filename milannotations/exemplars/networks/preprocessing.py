@@ -6,14 +6,15 @@ import importlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milannotations.errors import InputError, did_you_mean
+from milannotations.errors import InputError
+from milannotations.exemplars.networks import normalization
 from milannotations.published.imagenet import shorter_side
 from milannotations.utils import python_file
 
@@ -25,8 +26,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, with values from 0 to 1: what most networks expect."""
 
 _RANDOM = re.compile(r"Random\w+|ColorJitter|AutoAugment|TrivialAugmentWide|AugMix|MixUp|CutMix")
-KINDS = ("imagenet", "torchvision", "timm", "hf")
-FORMS = "imagenet[:SIDE], torchvision:NAME[@WEIGHTS], timm:NAME, hf:FOLDER or path/to/file.py:name"
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Preprocessing:
                 f"A preprocessing of {type(transform).__name__} was given; expected a callable: "
                 "PIL picture -> tensor (3, height, width)."
             )
-        for step in _steps(transform):
+        for step in normalization.steps(transform):
             if _RANDOM.fullmatch(type(step).__name__):
                 raise InputError(
                     f"The preprocessing draws at random ({type(step).__name__}): it is that of "
@@ -179,8 +178,8 @@ class Preprocessing:
                 )
         if mean is not None and std is not None:
             return cls(transform, tuple(mean), tuple(std))
-        measured = _measured(cls(transform, (0, 0, 0), (1, 1, 1)))
-        declared = _declared(transform)
+        measured = normalization.measured(cls(transform, (0, 0, 0), (1, 1, 1)))
+        declared = normalization.declared(transform)
         if declared is not None and np.allclose(declared, measured, rtol=1e-3, atol=1e-3):
             return cls(transform, *declared)
         return cls(transform, *measured)
@@ -206,33 +205,6 @@ class Preprocessing:
     def of_hf(cls, processor: Any) -> Preprocessing:
         """Return the preprocessing that a transformers image processor does."""
         return cls.of_transform(_Processor(processor))
-
-    @classmethod
-    def parse(cls, text: str) -> Preprocessing:
-        """Return the preprocessing that a word on the command line stands for.
-
-        Args:
-            text: `imagenet`, `imagenet:32` (side), `imagenet:as-is` (no resizing);
-                `torchvision:resnet50@IMAGENET1K_V2`; `timm:NAME`; `hf:FOLDER`; or
-                `path/to/file.py:name`, a callable or a `Preprocessing`.
-
-        Raises:
-            InputError: it stands for none.
-
-        Example:
-            >>> tuple(Preprocessing.parse("imagenet:64").blank().shape)
-            (3, 64, 64)
-        """
-        if python_file.parse_spec(text):
-            return cls.of_transform(python_file.load_object(text, "preprocessing"))
-        kind, colon, rest = text.partition(":")
-        if kind == "imagenet" and (not colon or rest == "as-is" or rest.isdecimal()):
-            return cls.imagenet(None if rest == "as-is" else int(rest or 224))
-        if kind in KINDS[1:] and rest:
-            from milannotations.exemplars.networks import loading
-
-            return loading.preprocessing_of(text)
-        raise InputError(f"No preprocessing '{text}'.{did_you_mean(kind, KINDS)} Expected {FORMS}.")
 
 
 def _revived(files: tuple[str, ...], state: bytes) -> Preprocessing:
@@ -265,71 +237,6 @@ class _Processor:
     @property
     def std(self) -> Any:
         return getattr(self.processor, "image_std", None)
-
-
-def _steps(transform: Any) -> Iterator[Any]:
-    """Yield the steps of a transform: those in a `Compose` or `Sequential`, nested too."""
-    inside = getattr(transform, "transforms", None)
-    if inside is None and type(transform).__name__ == "Sequential":
-        inside = transform
-    try:
-        inner = list(inside)  # type: ignore[arg-type]
-    except TypeError:
-        yield transform
-        return
-    for step in inner:
-        yield from _steps(step)
-
-
-Scale = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-def _declared(transform: Any) -> Scale | None:
-    """Return the mean and std that the one `Normalize` of a transform declares."""
-    found = []
-    for step in _steps(transform):
-        mean, std = getattr(step, "mean", None), getattr(step, "std", None)
-        try:
-            values = [
-                [round(float(v), 9) for v in each] for each in (mean, std) if each is not None
-            ]
-        except TypeError:
-            continue
-        if [len(v) for v in values] == [3, 3]:
-            found.append((tuple(values[0]), tuple(values[1])))
-    return found[0] if len(found) == 1 else None
-
-
-def _measured(plain: Preprocessing) -> Scale:
-    """Return mean and std, found with grey pictures of 0, 100 and 255."""
-    from PIL import Image
-
-    seen = []
-    for value in (0, 100, 255):
-        picture = Image.new("RGB", (224, 224), (value,) * 3)
-        try:
-            made = plain(picture)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                "The preprocessing fails on a picture of 224 x 224 pixels: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        seen.append(made[:, made.shape[1] // 2, made.shape[2] // 2].double())
-    low, middle, high = seen
-    width = high - low
-    if not bool((width.abs() > 1e-6).all()) or bool(
-        ((middle - low) / width - 100 / 255).abs().max() > 1 / 255
-    ):
-        raise InputError(
-            "The preprocessing does not map values to (v - mean) / std, so the pixels that the "
-            "network saw cannot be had back from it. Say what mean and std undo it: "
-            "Preprocessing(transform, mean, std)."
-        )
-    # measured in float32: the seventh digit is noise
-    mean, std = (-low / width).tolist(), (1 / width).tolist()
-    return tuple(round(v, 6) + 0.0 for v in mean), tuple(round(v, 6) for v in std)
 
 
 def words(transform: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.exemplars.networks.base import Loaded, filled, record, seeded
+from milannotations.exemplars.networks.loaded_network import Loaded, filled, record, seeded
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

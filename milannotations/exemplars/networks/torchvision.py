@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.exemplars.networks.base import Loaded, filled, prefix_tokens, record
+from milannotations.exemplars.networks.loaded_network import Loaded, filled, prefix_tokens, record
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
 

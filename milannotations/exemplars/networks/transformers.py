@@ -11,7 +11,7 @@ from typing import Any
 
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks import weights
-from milannotations.exemplars.networks.base import Loaded, prefix_tokens, record, seeded
+from milannotations.exemplars.networks.loaded_network import Loaded, prefix_tokens, record, seeded
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
 

@@ -23,7 +23,7 @@ from milannotations.exemplars.run_config import RunConfig
 if TYPE_CHECKING:
     from milannotations.exemplars.images.latents import Generated
     from milannotations.exemplars.images.sources import Pictures
-    from milannotations.exemplars.networks.loading import Loaded
+    from milannotations.exemplars.networks.loaded_network import Loaded
 
 
 def make_edition(

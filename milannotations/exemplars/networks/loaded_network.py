@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milannotations import catalog
 from milannotations.exemplars.networks import weights
-from milannotations.utils import python_file
+from milannotations.exemplars.networks.names import model_name
 from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
@@ -51,51 +48,6 @@ class Loaded:
     missing: tuple[str, ...] = ()
     prefix: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
-
-
-def default_name(spec: str, images_name: str) -> str:
-    """Return the name of exemplars of a network on some images: config and network of an edition.
-
-    Args:
-        spec: as of `load_model`.
-        images_name: of the folder or data set.
-
-    Example:
-        >>> default_name("torchvision:resnet18@DEFAULT", "imagenet-sample")
-        'resnet18-imagenet-sample'
-        >>> default_name("nets/Small_CNN.py:build", "val")
-        'small-cnn-build-val'
-    """
-    made = f"{model_name(spec)}-{_slug(images_name) or 'images'}"
-    if made in catalog.GROUPS:
-        made += "-own"
-    if len(made) > 100:
-        made = f"{made[:91].strip('-')}-{hashlib.sha256(made.encode()).hexdigest()[:8]}"
-    return catalog.canonical(made)
-
-
-def model_name(spec: str) -> str:
-    """Return a network's name in file names: without library, folder and `@WEIGHTS`.
-
-    Example:
-        >>> model_name("torchvision:vit_b_16"), model_name("hf:google/vit-base-patch16-224")
-        ('vit-b-16', 'vit-base-patch16-224')
-        >>> model_name("nets/resnet20.py:resnet20")
-        'resnet20'
-    """
-    found = python_file.parse_spec(spec)
-    if found is not None:
-        stem, factory = _slug(found[0].stem), _slug(found[1])
-        return stem if factory in ("", stem) else f"{stem}-{factory}"
-    kind, _, rest = spec.partition(":")
-    if kind == "hf" and Path(rest).exists():
-        return _slug(Path(rest).resolve().name) or "model"
-    return _slug((rest or kind).partition("@")[0].rstrip("/").rpartition("/")[2]) or "model"
-
-
-def _slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
 
 def prefix_tokens(names: Iterable[tuple[str, Any]]) -> int:
