@@ -16,8 +16,9 @@ import leaderboard
 from baselines.framework.run import unit_keys
 from leaderboard.evaluation import predictions, references
 from leaderboard.metrics import build
-from leaderboard.reproduction.tables import Fold, _nearest
-from leaderboard.reproduction.training import beam_of, best_of, choose_lambda
+from leaderboard.reproduction.folds import Fold
+from leaderboard.reproduction.lambda_choice import best_of_beam, choose_lambda, search_beams
+from leaderboard.reproduction.table_scores import nearest_descriptions
 from milan import encoder as encoders
 from milan import training
 from milan.config import TrainingConfig
@@ -91,17 +92,17 @@ def said(real, units, split, tmp_path_factory):
         "small",
         SETTINGS,
     )
-    held_out = beam_of(model, seen.of(split["validation"]))
+    held_out = search_beams(model, seen.of(split["validation"]))
     lam = choose_lambda([(units.select(split["validation"]), held_out)], OVERLAP)
     test = seen.of(split["test"])
-    beam = beam_of(model, test)
+    beam = search_beams(model, test)
     print(f"\nlambda {lam}")
     return {
         "greedy": model.describe_features(*test.tensors(), strategy="greedy").text,
-        "beam": best_of(beam, 0.0),
-        "pmi": best_of(beam, lam),
-        "nearest": _nearest(Fold("units", *split.values()), seen, texts),
-        "blind": best_of(beam_of(model, seen.of(dealt_anew(units, split["test"]))), lam),
+        "beam": best_of_beam(beam, 0.0),
+        "pmi": best_of_beam(beam, lam),
+        "nearest": nearest_descriptions(Fold("units", *split.values()), seen, texts),
+        "blind": best_of_beam(search_beams(model, seen.of(dealt_anew(units, split["test"]))), lam),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import leaderboard.reproduction.lambda_choice
 import leaderboard.reproduction.training
 from leaderboard.cli import main
 from milan import Milan, objectives, training, training_loop
@@ -774,8 +775,8 @@ def test_the_best_of_a_beam_at_a_lambda():
         [candidate("c", -1.0, None), candidate("d", -2.0, None)],
     ]
     # -1 + lambda against -2 + 5 lambda: b from a quarter on
-    assert leaderboard.reproduction.training.best_of(beam, 0.2) == ["a", "c"]
-    assert leaderboard.reproduction.training.best_of(beam, 0.3) == ["b", "c"]
+    assert leaderboard.reproduction.lambda_choice.best_of_beam(beam, 0.2) == ["a", "c"]
+    assert leaderboard.reproduction.lambda_choice.best_of_beam(beam, 0.3) == ["b", "c"]
 
 
 def beams(units, right_from, wrong_from):
@@ -796,7 +797,7 @@ def beams(units, right_from, wrong_from):
 )
 def test_lambda_is_the_one_with_the_largest_lift(mini, right, wrong, chosen):
     assert (
-        leaderboard.reproduction.training.choose_lambda([(mini, beams(mini, right, wrong))])
+        leaderboard.reproduction.lambda_choice.choose_lambda([(mini, beams(mini, right, wrong))])
         == chosen
     )
 
@@ -805,14 +806,14 @@ def test_lambda_over_several_parts_is_that_of_their_mean(mini):
     own = mini.select(range(12))
     early, late = beams(own, 0.15, 0.35), beams(own, 0.25, 5)
     # right at .2 and .3, and from .3 on: at .3 both are
-    assert leaderboard.reproduction.training.choose_lambda([(own, early)]) == 0.2
-    assert leaderboard.reproduction.training.choose_lambda([(own, early), (own, late)]) == 0.3
+    assert leaderboard.reproduction.lambda_choice.choose_lambda([(own, early)]) == 0.2
+    assert leaderboard.reproduction.lambda_choice.choose_lambda([(own, early), (own, late)]) == 0.3
 
 
 def test_lambda_of_layers_too_small_for_a_lift_is_the_paper_s(mini):
     few = mini.select(range(3))
-    assert leaderboard.reproduction.training.choose_lambda([(few, beams(few, 0.55, 5))]) == 0.2
-    assert leaderboard.reproduction.training.choose_lambda([]) == 0.2
+    assert leaderboard.reproduction.lambda_choice.choose_lambda([(few, beams(few, 0.55, 5))]) == 0.2
+    assert leaderboard.reproduction.lambda_choice.choose_lambda([]) == 0.2
 
 
 # ---- the command

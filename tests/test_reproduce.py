@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from leaderboard.reproduction import tables
+from leaderboard.reproduction import table_scores, tables
+from leaderboard.reproduction.folds import (
+    Fold,
+    create_folds,
+    open_all_units,
+    published_folds,
+)
+from leaderboard.reproduction.paper_figures import PAPER
 from milannotations import InputError, catalog
 
 TINY = {"epochs": 1, "patience": 0}
@@ -14,11 +21,11 @@ TINY = {"epochs": 1, "patience": 0}
 
 @pytest.fixture(scope="module")
 def mini():
-    return tables._open("mini")
+    return open_all_units("mini")
 
 
 def test_table2_leaves_one_network_out(mini):
-    folds = tables._folds("table2", mini)
+    folds = create_folds("table2", mini)
     assert [fold.name for fold in folds] == ["mini-sharp", "mini-leaky", "mini-coarse"]
     for fold in folds:
         rows = {part: mini.select(getattr(fold, part)) for part in ("train", "validation", "test")}
@@ -31,7 +38,7 @@ def test_table2_leaves_one_network_out(mini):
 
 
 def test_table3_is_within_and_across_networks(mini):
-    folds = {fold.name: fold for fold in tables._folds("table3", mini)}
+    folds = {fold.name: fold for fold in create_folds("table3", mini)}
     assert len(folds) == 9
     across = folds["across-network/mini-sharp-to-mini-coarse"]
     assert set(mini.select(across.train)["network"]) == {"mini-sharp"}
@@ -44,15 +51,15 @@ def test_table3_is_within_and_across_networks(mini):
 def test_published_networks_go_by_the_official_splits():
     keys = [unit for name in catalog.GROUPS["base"] for unit in catalog.NETWORKS[name].units()]
     described = [True] * len(keys)
-    folds = list(tables._published("table2", keys, described, catalog.GROUPS["base"]))
-    assert [fold.name for fold in folds] == list(tables.PAPER["table2"])
+    folds = list(published_folds("table2", keys, described, catalog.GROUPS["base"]))
+    assert [fold.name for fold in folds] == list(PAPER["table2"])
     alexnet = folds[0]
     assert len(alexnet.test) == 1152
     assert {keys[i].network for i in alexnet.test} == {"alexnet-imagenet"}
     assert len(alexnet.train) + len(alexnet.validation) == 17_920
     assert not set(alexnet.train) & set(alexnet.validation)
     with pytest.raises(InputError, match="needs more published networks than alexnet-imagenet"):
-        list(tables._published("table2", keys, described, ["alexnet-imagenet"]))
+        list(published_folds("table2", keys, described, ["alexnet-imagenet"]))
 
 
 def test_the_nearest_unit_lends_its_description(mini):
@@ -62,8 +69,10 @@ def test_the_nearest_unit_lends_its_description(mini):
 
     values = np.zeros((4, 2, 3), np.float32)
     values[0], values[1], values[2], values[3] = [1, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 0, 0]
-    fold = tables.Fold("f", train=(0, 1), validation=(), test=(2, 3))
-    said = tables._nearest(fold, Features(values), [["a"], ["b", "", "b c"], [], []])
+    fold = Fold("f", train=(0, 1), validation=(), test=(2, 3))
+    said = table_scores.nearest_descriptions(
+        fold, Features(values), [["a"], ["b", "", "b c"], [], []]
+    )
     assert said[0] in ("b", "b c")
     assert len(said) == 2
 
@@ -81,14 +90,14 @@ def test_the_command_prints_the_table_and_trains_nothing_twice(tmp_path):
             [sys.executable, "-m", "leaderboard.cli", *words],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        for name in ("greedy", "beam", "pmi", "nearest", "one person", "paper", "synthetic"):
+        for name in ("greedy", "beam", "pmi", "nearest", "human", "paper", "synthetic"):
             assert name in done.stdout
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "answers").iterdir()}
         assert len(files) == 3
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "answers").iterdir()}
     made = json.loads((tmp_path / "table2.json").read_text())
     assert made["synthetic"] is True
-    assert {row["method"] for row in made["rows"]} == {*tables.METHODS, "one person"}
+    assert {row["method"] for row in made["rows"]} == {*table_scores.METHODS, "one person"}
 
 
 @pytest.mark.slow
@@ -97,7 +106,7 @@ def test_milan_describes_networks_it_never_saw_better_than_its_floors(tmp_path):
     found = tables.reproduce("table2", out=str(tmp_path), seeds=(0, 1, 2), tell=print)
     all_ = found.differences[found.differences.fold == "all"].set_index(["metric", "pmi less"])
     print(found.rows.to_string(), all_.to_string(), sep="\n")
-    headline = tables.SYNTHETIC[0]
+    headline = tables.SYNTHETIC_METRICS[0]
     for other in ("nearest", "beam"):
         assert all_.loc[(headline, other), "low"] > 0
     pmi = found.rows[(found.rows.method == "pmi") & (found.rows.metric == headline)]

@@ -91,6 +91,8 @@ def reproduce(
         )
         show(record, out, as_json)
         return
+    from leaderboard.console.paper_table import render
+
     epochs = editing.get("epochs")
     renamed = {"encoder": "backbone", "encoder_weights": "weights", "encoder_layers": "layers"}
     result = tables.reproduce(
@@ -106,5 +108,5 @@ def reproduce(
     if as_json:
         sys.stdout.write((Path(out) / f"{table}.json").read_text())
     else:
-        console().print(tables.render(result))
+        console().print(render(result))
         print(f"Written: {Path(out) / table}.json, {table}.csv", file=sys.stderr)
