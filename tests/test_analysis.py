@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 
 from leaderboard.applications.analyze.config import AnalyzeConfig
-from leaderboard.applications.analyze.language import open_language, tokens
-from leaderboard.applications.analyze.task import Accuracies, Target, analyze
+from leaderboard.applications.analyze.language import open_language, tokenize
+from leaderboard.applications.analyze.task import analyze
+from leaderboard.applications.common.ablated_accuracy import TEST, AblatedNetwork
+from leaderboard.applications.common.labelled_images import LabelledImages
 from leaderboard.evaluation.predictions import from_texts
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
@@ -159,32 +162,33 @@ class Known(nn.Module):
         return self.two(self.one(x)).mean((2, 3))[:, :3]
 
 
-def pictures(count=60):
+def images(count=60):
     draw = torch.Generator().manual_seed(1)
     labels = torch.arange(count) % 3
-    made = torch.rand(count, 3, 4, 4, generator=draw) * 0.2
-    made[torch.arange(count), labels] += 0.5
-    return made, labels.numpy()
+    tensors = torch.rand(count, 3, 4, 4, generator=draw) * 0.2
+    tensors[torch.arange(count), labels] += 0.5
+    return tensors, labels.numpy()
 
 
-def target(**changed):
-    made, labels = pictures()
+def network(**changed):
+    tensors, labels = images()
     given = {
         "name": "known",
-        "model": Known().eval(),
-        "layers": ["one", "two"],
-        "sizes": {"one": 20, "two": 20},
-        "pictures": made,
-        "labels": labels,
+        "layers": {"one": 20, "two": 20},
         "classes": ["r", "g", "b"],
-        "images": {"name": "noise"},
-        "run": RunConfig(batch_size=20, device="cpu"),
+        "labels": labels,
+        "folder": None,
+        **changed,
     }
-    return Target(**{**given, **changed})
+    labelled = LabelledImages(tensors, given.pop("labels"), {"name": "noise"})
+    return AblatedNetwork(
+        model=Known().eval(), images={TEST: labelled}, run=RunConfig(batch_size=20, device="cpu"),
+        deterministic=False, **given,
+    )  # fmt: skip
 
 
 def described(text=lambda unit: "red circles" if unit.layer == "two" and unit.unit < 3 else "text"):
-    units = target().units
+    units = network().units
     return from_texts(units, [text(unit) for unit in units])
 
 
@@ -194,63 +198,69 @@ STEPS = AnalyzeConfig(step=0.025, most=0.1)
 def test_units_that_matter_are_found():
     """Three units alone have adjectives, and the answer goes through them."""
     settings = AnalyzeConfig(step=0.025, most=0.1, draws=20, scores=("adjectives",))
-    made = analyze(described(), [target()], open_language("mini"), settings)
-    areas = made.outcome.results["areas"]
+    made = analyze(described(), [network()], open_language("mini"), settings)
+    areas = made.record.results["areas"]
     assert areas["adjectives/increasing"]["area"] > areas["adjectives/decreasing"]["area"]
-    assert "matter more" in made.outcome.number.says
-    assert made.outcome.number.value < -0.2
-    assert made.outcome.number.p < 0.05
-    assert made.outcome.networks["known"]["accuracy"] == 1.0
-    assert made.outcome.results["language"]["name"] == "mini"
+    assert "matter more" in made.record.number.says
+    assert made.record.number.value < -0.2
+    assert made.record.number.p < 0.05
+    assert made.record.networks["known"]["accuracy"] == 1.0
+    assert made.record.results["language"]["name"] == "mini"
 
 
 def test_controls_have_as_many_units_of_each_layer_at_every_step(monkeypatch):
     asked = []
-    measured = Accuracies(target())
-    ask = measured._of
-    monkeypatch.setattr(measured, "_of", lambda sets: asked.append(sets) or ask(sets))
-    analyze(described(), [target()], open_language("mini"), STEPS, measured={"known": measured})
-    pairs = [each for each in asked if len(each) == 4]  # a plan has as many sets as steps
+    measured = network()
+    count = measured.correct_counts
+
+    def correct_counts(role, sets, how):
+        asked.append([[(unit.layer, unit.unit) for unit in units] for units in sets])
+        return count(role, sets, how)
+
+    monkeypatch.setattr(measured, "correct_counts", correct_counts)
+    analyze(described(), [measured], open_language("mini"), STEPS)
+    pairs = [sets for sets in asked if len(sets) == 4]  # a plan has as many sets as steps
     free, plans = pairs[:5], pairs[5:]
-    counts = [[{k: len(v) for k, v in one.items()} for one in sets] for sets in plans]
+    counts = [[Counter(layer for layer, _ in units) for units in sets] for sets in plans]
     scores = len(plans) // 10
     assert scores >= 4
     for place in range(0, len(plans), 10):  # five draws of a score, then its controls
         assert counts[place : place + 5] == counts[place + 5 : place + 10]
-    assert all(sum(map(len, one.values())) == k + 1
-               for sets in pairs for k, one in enumerate(sets))  # fmt: skip
-    assert len({json.dumps(sets, default=int) for sets in free}) == 5
+    assert all(len(units) == k + 1 for sets in pairs for k, units in enumerate(sets))
+    assert len({json.dumps(sets) for sets in free}) == 5
     # ties are broken anew in every draw
-    assert len({json.dumps(sets, default=int) for sets in plans[:5]}) > 1
+    assert len({json.dumps(sets) for sets in plans[:5]}) > 1
 
 
 def test_accuracies_are_kept_and_measured_once(tmp_path):
-    path, sets = tmp_path / "kept.json", [{}, {"two": [0]}, {"two": [0, 1], "one": [3]}]
-    first = Accuracies(target(), "zero", path)
-    found, parts = first(sets), first.by_class(sets)
-    again = Accuracies(target(), "zero", path)
+    def units(**layers):
+        return [Unit("known", layer, i) for layer, indices in layers.items() for i in indices]
+
+    sets = [[], units(two=[0]), units(two=[0, 1], one=[3])]
+    first = network(folder=tmp_path)
+    accuracies, by_class = first.accuracies(TEST, sets), first.class_accuracies(TEST, sets)
+    again = network(folder=tmp_path)
     again._ablator = None  # nothing is measured again
-    turned = [{"one": np.array([3]), "two": [1, 0]}, {}]
-    assert again(turned).tolist() == found[[2, 0]].tolist()
-    assert np.array_equal(again.by_class(sets), parts)
-    assert found[0] == 1
-    assert found[1] == pytest.approx(2 / 3, abs=0.1), "one class is no longer told"
+    turned = [units(one=[3], two=[1, 0]), []]
+    assert again.accuracies(TEST, turned) == [accuracies[2], accuracies[0]]
+    assert np.array_equal(again.class_accuracies(TEST, sets), by_class)
+    assert accuracies[0] == 1
+    assert accuracies[1] == pytest.approx(2 / 3, abs=0.1), "one class is no longer told"
 
 
 def test_shuffled_descriptions_give_areas_around_zero():
     """Null runs: descriptions dealt at random within layers tell nothing, and p says so."""
     rng, p_values, areas = np.random.default_rng(0), [], []
-    measured = {"known": Accuracies(target())}
+    measured = network()
     for seed in range(40):
         words = {layer: rng.permutation(["red"] * 8 + ["text"] * 12) for layer in ("one", "two")}
         made = analyze(
             described(lambda unit, words=words: str(words[unit.layer][unit.unit])),
-            [target()],
+            [measured],
             open_language("mini"),
             AnalyzeConfig(scores=("adjectives",), orders=("decreasing",), step=0.1, seed=seed),
-            measured=measured,
         )
-        entry = made.outcome.results["areas"]["adjectives/decreasing"]
+        entry = made.record.results["areas"]["adjectives/decreasing"]
         areas.append(entry["area"])
         p_values.append(entry["p"])
     known = np.array([p for p in p_values if p is not None])
@@ -262,34 +272,34 @@ def test_shuffled_descriptions_give_areas_around_zero():
 
 
 def test_a_score_that_does_not_vary_is_a_null_result(tmp_path):
-    made = analyze(described(lambda unit: "red circles"), [target()], open_language("mini"), STEPS)
-    assert made.outcome.number.value is None
-    assert made.outcome.results["areas"] == {}
-    assert "adjectives" in made.outcome.results["constant"]
+    made = analyze(described(lambda unit: "red circles"), [network()], open_language("mini"), STEPS)
+    assert made.record.number.value is None
+    assert made.record.results["areas"] == {}
+    assert "adjectives" in made.record.results["constant"]
     made.save(tmp_path / "out")
-    none = analyze(described(lambda unit: ""), [target()], open_language("mini"), STEPS)
-    assert none.outcome.predictions.n_failed == 40
-    assert none.outcome.results["undescribed"] == 40
+    none = analyze(described(lambda unit: ""), [network()], open_language("mini"), STEPS)
+    assert none.record.predictions.n_failed == 40
+    assert none.record.results["undescribed"] == 40
     none.save(tmp_path / "none")
 
 
 def test_several_networks_are_replicates():
-    first, second = target(), target(name="other")
+    first, second = network(), network(name="other")
     both = from_texts(
         [*first.units, *second.units], [row.description for row in described().rows] * 2
     )
     made = analyze(both, [first, second], open_language("mini"), STEPS)
-    assert made.outcome.number.over == "networks"
-    assert made.outcome.number.n == 2
-    assert set(made.outcome.results["networks"]) == {"known", "other"}
+    assert made.record.number.over == "networks"
+    assert made.record.number.n == 2
+    assert set(made.record.results["networks"]) == {"known", "other"}
     # one and the same network twice: no spread, and so no p
-    assert all(entry["p"] is None for entry in made.outcome.results["areas"].values())
+    assert all(entry["p"] is None for entry in made.record.results["areas"].values())
 
 
 def test_two_runs_give_the_same_record_and_another_seed_another(tmp_path):
     def write(name, seed=0):
         settings = AnalyzeConfig(step=0.05, seed=seed, scores=("adjectives", "length"))
-        analyze(described(), [target()], open_language("mini"), settings).save(tmp_path / name)
+        analyze(described(), [network()], open_language("mini"), settings).save(tmp_path / name)
         record = json.loads((tmp_path / name / "record.json").read_text())
         return {k: v for k, v in record.items() if k not in ("id", "created", "seconds")}
 
@@ -307,23 +317,23 @@ def test_two_runs_give_the_same_record_and_another_seed_another(tmp_path):
 @pytest.mark.parametrize("how", ["mean", "resample"])
 def test_units_may_be_held_at_their_mean_or_resampled(how):
     settings = AnalyzeConfig(step=0.1, how=how, scores=("adjectives",))
-    made = analyze(described(), [target()], open_language("mini"), settings)
-    assert made.outcome.settings["how"] == how
-    assert made.outcome.results["areas"]["adjectives/decreasing"]["area"] < 0
+    made = analyze(described(), [network()], open_language("mini"), settings)
+    assert made.record.settings["how"] == how
+    assert made.record.results["areas"]["adjectives/decreasing"]["area"] < 0
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"sizes": {"one": 20, "two": 5}}, r"known/two/5.*0-4"),
+        ({"layers": {"one": 20, "two": 5}}, r"known/two/5.*0-4"),
         ({"name": "another"}, "The predictions are of known, and the network is another"),
-        ({"classes": ["r", "g"]}, "tells 2 classes"),
-        ({"labels": np.zeros(3, dtype=int)}, "3 labels for 60 pictures"),
+        ({"classes": ["r", "g"]}, "has 2 output classes"),
+        ({"labels": np.zeros(3, dtype=int)}, "3 labels for 60 images"),
     ],
 )
 def test_bad_input_is_said(change, says):
     with pytest.raises(InputError, match=says):
-        analyze(described(), [target(**change)], open_language("mini"), STEPS)
+        analyze(described(), [network(**change)], open_language("mini"), STEPS)
 
 
 @pytest.mark.parametrize(
@@ -345,13 +355,14 @@ def test_bad_settings_are_said(settings):
 def test_an_unknown_score_is_said():
     with pytest.raises(InputError, match="Did you mean 'adjectives'"):
         analyze(
-            described(), [target()], open_language("mini"), AnalyzeConfig(scores=("adjective",))
+            described(), [network()], open_language("mini"), AnalyzeConfig(scores=("adjective",))
         )
 
 
 def test_steps_below_one_unit_are_said():
-    with pytest.raises(InputError, match="take larger"):
-        analyze(described(), [target()], open_language("mini"), AnalyzeConfig(step=0.005, most=0.1))
+    config = AnalyzeConfig(step=0.005, most=0.1)
+    with pytest.raises(InputError, match="take a larger"):
+        analyze(described(), [network()], open_language("mini"), config)
 
 
 # ---- networks and pictures by name
@@ -362,7 +373,7 @@ def classes(tmp_path):
     """Return a folder of three classes of pictures, and a file that makes the network."""
     from PIL import Image
 
-    made, labels = pictures(12)
+    made, labels = images(12)
     for i, (picture, label) in enumerate(zip(made, labels, strict=True)):
         folder = tmp_path / "test" / "rgb"[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -404,7 +415,7 @@ def test_the_command(classes, capsys, monkeypatch):
     assert shown["networks"]["known"]["accuracy"] < 0.5
     names.write_text("r\ng\n")
     assert run("analyze", *common, "--classes", str(names), "--out", str(classes / "x")) == 1
-    assert "the network tells 3" in capsys.readouterr().err
+    assert "3 output classes" in capsys.readouterr().err
     names.write_text("r\ng\nq\n")
     assert run("analyze", *common, "--classes", str(names), "--out", str(classes / "x")) == 1
     assert "lacks the classes b" in capsys.readouterr().err
@@ -448,7 +459,7 @@ def test_audits_by_command(tmp_path, capsys):
 
 
 def test_tokens_are_words_and_marks():
-    assert tokens("a dog's nose, 2 eyes!") == ["a", "dog's", "nose", ",", "2", "eyes", "!"]
+    assert tokenize("a dog's nose, 2 eyes!") == ["a", "dog's", "nose", ",", "2", "eyes", "!"]
 
 
 def test_listing_tasks_imports_no_torch():

@@ -14,6 +14,7 @@ from baselines import Context
 from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.applications.audit.config import AuditConfig
 from leaderboard.applications.audit.task import audit
+from leaderboard.applications.common.task_result import TaskInfo
 from leaderboard.evaluation import predictions
 from leaderboard.record_format import application_record
 from milannotations.exemplars import RunConfig, load_model
@@ -119,14 +120,13 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     selectivity = inside(probing, "person")
     settings = AuditConfig(words={"person": ("person",)}, at=0.5)
     checked = audit(
-        said, settings=settings, selectivity=selectivity, method="netdissect",
-        data="coco-mini",
+        said, config=settings, selectivity=selectivity, info=TaskInfo("netdissect", "coco-mini"),
     )  # fmt: skip
     checked.save(tmp_path / "audit")
-    found = checked.outcome.results["groups"]["person"]["measured"]["all"]
-    print(f"{checked.outcome.number.says} Measured: {found}")
+    found = checked.record.results["groups"]["person"]["measured"]["all"]
+    print(f"{checked.record.number.says} Measured: {found}")
     assert found["units"] == 512
-    assert found["flagged"] == checked.outcome.number.value > 0
+    assert found["flagged"] == checked.record.number.value > 0
     # units that dissection calls persons lie in persons more than others do
     flagged = set(checked.flagged.unit)
     means = [
@@ -136,8 +136,8 @@ def test_squeezenet_on_imagenet_and_coco(real, tmp_path):
     ]
     print(f"share of active area in persons: flagged {means[0]:.3f}, others {means[1]:.3f}")
     assert means[0] > means[1]
-    none = audit(said, settings=AuditConfig(words={"faces": ("face", "nose")}))
-    assert none.outcome.number.value == 0
+    none = audit(said, config=AuditConfig(words={"faces": ("face", "nose")}))
+    assert none.record.number.value == 0
 
 
 def inside(probing, concept):

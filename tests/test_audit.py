@@ -42,13 +42,13 @@ def said(**networks):
     ],
 )
 def test_words_are_whole_ones_or_substrings(text, whole, part):
-    assert keyword_flags.found(text, keyword_flags.FACES) == whole
-    assert keyword_flags.found(text, keyword_flags.FACES, "substrings") == part
+    assert keyword_flags.match_words(text, keyword_flags.FACES) == whole
+    assert keyword_flags.match_words(text, keyword_flags.FACES, "substrings") == part
 
 
 def test_several_words_in_one_stand_together():
-    assert keyword_flags.found("a human face", ["human face"]) == ["human face"]
-    assert keyword_flags.found("a face of a human", ["human face"]) == []
+    assert keyword_flags.match_words("a human face", ["human face"]) == ["human face"]
+    assert keyword_flags.match_words("a face of a human", ["human face"]) == []
 
 
 # ---- statistics, held against brute force
@@ -103,7 +103,7 @@ def test_intervals_cover_as_often_as_they_say():
 
 def test_one_network_is_counted_by_layer_with_intervals():
     made = audit(*said(a=6))
-    number, entry = made.outcome.number, made.outcome.results["groups"]["faces"]["networks"]["a"]
+    number, entry = made.record.number, made.record.results["groups"]["faces"]["networks"]["a"]
     assert number.value == entry["flagged"] == 6
     assert number.low < 6 < number.high
     assert number.p is None
@@ -113,25 +113,25 @@ def test_one_network_is_counted_by_layer_with_intervals():
 
 def test_two_networks_say_nothing_of_training_data():
     made = audit(*said(a=14, b=2), pairs=[("a", "b")])
-    (pair,) = made.outcome.results["groups"]["faces"]["pairs"]
-    assert pair["difference"] == made.outcome.number.value == 12
+    (pair,) = made.record.results["groups"]["faces"]["pairs"]
+    assert pair["difference"] == made.record.number.value == 12
     assert pair["p"] < 0.001
     assert pair["about"] == "about these two networks only"
-    assert "these two networks only" in made.outcome.number.says
-    assert made.outcome.results["groups"]["faces"]["training_data"] is None
+    assert "these two networks only" in made.record.number.says
+    assert made.record.results["groups"]["faces"]["training_data"] is None
 
 
 def test_pairs_make_a_claim_about_training_data():
     names = {f"{kind}{i}": count for i in range(5) for kind, count in (("n", 9 + i), ("b", 4))}
     made = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(5)])
-    claim = made.outcome.results["groups"]["faces"]["training_data"]
+    claim = made.record.results["groups"]["faces"]["training_data"]
     assert claim["differences"] == [5, 6, 7, 8, 9]
-    assert claim["p"] == claim["p_holm"] == 1 / 32 == made.outcome.number.p
-    assert made.outcome.number.low < 7 < made.outcome.number.high
-    assert made.outcome.number.over == "pairs of networks"
+    assert claim["p"] == claim["p_holm"] == 1 / 32 == made.record.number.p
+    assert made.record.number.low < 7 < made.record.number.high
+    assert made.record.number.over == "pairs of networks"
     few = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(3)])
-    assert few.outcome.number.p == 1 / 8
-    assert any("0.125" in line for line in few.outcome.warnings)
+    assert few.record.number.p == 1 / 8
+    assert any("0.125" in line for line in few.record.warnings)
 
 
 def test_holm_is_within_the_call():
@@ -139,12 +139,12 @@ def test_holm_is_within_the_call():
     settings = AuditConfig(
         words={"faces": keyword_flags.FACES, "grass": ["grass"], "text": ["word"]}
     )
-    made = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(5)], settings=settings)
-    claims = {name: g["training_data"] for name, g in made.outcome.results["groups"].items()}
+    made = audit(*said(**names), pairs=[(f"n{i}", f"b{i}") for i in range(5)], config=settings)
+    claims = {name: g["training_data"] for name, g in made.record.results["groups"].items()}
     assert claims["faces"]["p"] == 1 / 32
     assert claims["faces"]["p_holm"] == 3 / 32
     assert claims["grass"]["p"] == 1.0, "the other way round"
-    twos = [p for g in made.outcome.results["groups"].values() for p in g["pairs"]]
+    twos = [p for g in made.record.results["groups"].values() for p in g["pairs"]]
     assert [p["p_holm"] for p in twos] == statistics.holm([p["p"] for p in twos])
 
 
@@ -153,22 +153,22 @@ def test_the_flag_is_held_against_what_was_measured():
     hits = [u for u in predictions.units if "face" in predictions.first(u).description]
     measured = dict.fromkeys(predictions.units, 0.1) | dict.fromkeys(hits[:3], 0.9)
     measured[next(u for u in predictions.units if u not in hits)] = 0.7
-    found = audit(predictions, units, selectivity=measured).outcome.results["groups"]["faces"]
+    found = audit(predictions, units, selectivity=measured).record.results["groups"]["faces"]
     assert found["measured"]["networks"]["a"]["precision"] == 3 / 6
     assert found["measured"]["networks"]["a"]["recall"] == 3 / 4
     nothing = audit(predictions, units, selectivity=dict.fromkeys(measured, 0.0))
-    assert nothing.outcome.results["groups"]["faces"]["measured"]["all"]["recall"] is None
+    assert nothing.record.results["groups"]["faces"]["measured"]["all"]["recall"] is None
 
 
 def test_words_that_match_nothing_are_a_null_result(tmp_path):
     settings = AuditConfig(words={"zebras": ["zebra"]})
-    made = audit(*said(a=6, b=3), pairs=[("a", "b")], settings=settings)
-    assert made.outcome.number.value == 0
-    assert made.outcome.number.p == 1
-    assert "No description holds any of: zebra." in made.outcome.warnings
+    made = audit(*said(a=6, b=3), pairs=[("a", "b")], config=settings)
+    assert made.record.number.value == 0
+    assert made.record.number.p == 1
+    assert "No description contains any of: zebra." in made.record.warnings
     made.save(tmp_path / "out")
     alone = audit(*said(a=0))
-    assert alone.outcome.number.value == 0
+    assert alone.record.number.value == 0
 
 
 def test_the_preset_is_the_papers_twelve_architectures():
@@ -180,15 +180,15 @@ def test_the_preset_is_the_papers_twelve_architectures():
     units = [Unit(name, "conv1", i) for name in names.values() for i in range(3)]
     texts = ["faces" if "blurred" not in unit.network else "grass" for unit in units]
     made = audit(from_texts(units, texts), pairs=pairs)
-    assert made.outcome.number.p == 2.0**-12
-    assert made.outcome.results["paper"] == {"unblurred": 213, "blurred": 142}
+    assert made.record.number.p == 2.0**-12
+    assert made.record.results["paper"] == {"unblurred": 213, "blurred": 142}
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"pairs": [("a", "c")]}, "no predictions for c"),
-        ({"pairs": [("a", "b"), ("b", "a")]}, "stands in two pairs"),
+        ({"pairs": [("a", "b"), ("b", "a")]}, "is in two pairs"),
         ({"units": list(said(a=1)[1])}, "The predictions are of b"),
         ({"units": [u for u in said(a=1, b=1)[1] if u[1:] < ("layer2", 7)]}, r"a/layer2/7.*0-6"),
     ],
@@ -209,7 +209,7 @@ def test_bad_settings_are_said():
 
 def test_two_runs_give_the_same_record(tmp_path):
     def write(name, seed=0):
-        made = audit(*said(a=9, b=4), pairs=[("a", "b")], settings=AuditConfig(seed=seed))
+        made = audit(*said(a=9, b=4), pairs=[("a", "b")], config=AuditConfig(seed=seed))
         made.save(tmp_path / name)
         record = json.loads((tmp_path / name / "record.json").read_text())
         return {k: v for k, v in record.items() if k not in ("id", "created", "seconds")}
@@ -252,8 +252,8 @@ def test_sheets_show_flagged_units(tmp_path):
 
     members = unit_keys(units)
     predictions = from_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))
-    audit(predictions).save(tmp_path / "out", {"mini-sharp": units})
+    audit(predictions, exemplars={"mini-sharp": units}).save(tmp_path / "out")
     assert (tmp_path / "out" / "sheet-mini-sharp.png").stat().st_size > 1000
-    nothing = audit(from_texts(members, ["circles"] * len(members)))
-    nothing.save(tmp_path / "none", {"mini-sharp": units})
+    circles = from_texts(members, ["circles"] * len(members))
+    audit(circles, exemplars={"mini-sharp": units}).save(tmp_path / "none")
     assert not list((tmp_path / "none").glob("sheet*"))

@@ -10,10 +10,19 @@ from PIL import Image
 from scipy.stats import kstest
 from typer.testing import CliRunner
 
-from leaderboard.applications.common.ablated_accuracy import ROLES, Labelled, Trial
-from leaderboard.applications.edit import real_networks, task
+from leaderboard.applications.common.ablated_accuracy import ROLES, AblatedNetwork
+from leaderboard.applications.common.labelled_images import LabelledImages
+from leaderboard.applications.common.task_result import TaskInfo
+from leaderboard.applications.edit import image_roles
+from leaderboard.applications.edit.arms import (
+    choose_count,
+    counts_to_try,
+    draw_placebos,
+    measure_arms,
+)
 from leaderboard.applications.edit.config import PROTOCOLS, SHARES, EditConfig
-from leaderboard.applications.edit.task import choose, counts_of, edit, placebos_of, rank_p
+from leaderboard.applications.edit.estimates import rank_p, summarize_network
+from leaderboard.applications.edit.task import edit
 from leaderboard.cli.main import app
 from leaderboard.evaluation.predictions import from_texts
 from leaderboard.record_format import application_record
@@ -26,7 +35,7 @@ PICTURES = 40_000
 SMALL = EditConfig(placebos=19, shuffles=2)
 
 
-class Formula(Trial):
+class Formula(AblatedNetwork):
     """A network whose accuracy without units is a sum: text units cost it wrong names alone.
 
     Args:
@@ -37,9 +46,10 @@ class Formula(Trial):
     def __init__(self, seed=0, reads=0.5, name=None):
         self.draw = np.random.default_rng([seed, 99])
         labels = np.arange(PICTURES) % CLASSES
-        shown = {role: Labelled(range(PICTURES), labels, {"role": role}) for role in ROLES}
+        shown = {role: LabelledImages(range(PICTURES), labels, {"role": role}) for role in ROLES}
         name = name or f"formula-{seed}"
-        super().__init__(name, None, LAYERS, shown, CLASSES, seed=seed, source={"seed": seed})
+        classes = [str(i) for i in range(CLASSES)]
+        super().__init__(name, None, LAYERS, shown, classes, seed=seed, source={"seed": seed})
         self.text = {u for u in self.units if self.draw.random() < 0.3}
         worth = self.draw.uniform(0.001, 0.02, len(self.units))
         self.worth = dict(zip(self.units, worth, strict=True))
@@ -47,10 +57,11 @@ class Formula(Trial):
             u: reads / len(self.text) if u in self.text and reads else self.draw.normal(0, 0.01)
             for u in self.units
         }
-        self.shown = self.selectivity = {u: 0.9 if u in self.text else 0.05 for u in self.units}
+        self.selectivity = {u: 0.9 if u in self.text else 0.05 for u in self.units}
+        self.mask_shares = self.selectivity
         self.passes = 0
 
-    def right(self, role, sets):
+    def correct_counts(self, role, sets, how="zero"):
         found = []
         for units in sets:
             self.passes += 1
@@ -73,14 +84,14 @@ def said_of(trials, of_text, others="round things"):
 def made():
     trials = [Formula(seed) for seed in range(3)]
     text = {unit for trial in trials for unit in trial.text}
-    return trials, edit(trials, said_of(trials, text), settings=SMALL, method="exact@1", data="f")
+    return trials, edit(said_of(trials, text), trials, SMALL, TaskInfo("exact@1", "f"))
 
 
 def test_the_right_flags_beat_placebos(made):
     trials, found = made
-    number = found.outcome.number
+    number = found.record.number
     for protocol in PROTOCOLS:
-        arms = found.outcome.results[protocol]["arms"]
+        arms = found.record.results[protocol]["arms"]
         assert arms["method"]["gain"]["mean"] > 0.4
         assert arms["method"]["p"] == 1 / 20
         assert arms["method"]["p_each"] == [1 / 20] * 3
@@ -91,22 +102,22 @@ def test_the_right_flags_beat_placebos(made):
         assert own["specificity"] == pytest.approx(own["gain"] - own["loss"])
     assert number.low < number.value < number.high
     assert (number.p, number.n, number.over) == (1 / 20, 3, "training seeds")
-    flags = found.outcome.results["flags"]["formula-0"]
+    flags = found.record.results["flags"]["formula-0"]
     assert flags["precision"] == flags["recall"] == 1
     assert flags["flagged"] == len(trials[0].text)
 
 
-def test_edit_plain_never_looks_at_wrong_names_to_choose():
+def test_edit_plain_never_looks_at_wrong_names_to_choose_count():
     class Blind(Formula):
-        def right(self, role, sets):
+        def correct_counts(self, role, sets, how="zero"):
             assert role in allowed or not any(len(units) > 30 for units in sets)
             seen.append(role)
-            return super().right(role, sets)
+            return super().correct_counts(role, sets)
 
     seen, allowed = [], set(ROLES)
     trial = Blind(0)
     said = {unit: ["word"] if unit in trial.text else [] for unit in trial.units}
-    task.arms_of(trial, said, "edit-plain", SMALL)
+    measure_arms(trial, said, "edit-plain", SMALL)
     assert "validation-conflict" not in seen
     assert seen.index("test-conflict") > max(
         place for place, role in enumerate(seen) if role == "validation-clean"
@@ -114,19 +125,19 @@ def test_edit_plain_never_looks_at_wrong_names_to_choose():
 
 
 def test_numbers_are_chosen_on_validation():
-    assert choose([0, 2, 4, 8], [0.8, 0.79, 0.785, 0.79], "edit-plain", 0.01) == 8
-    assert choose([0, 2, 4, 8], [0.8, 0.7, 0.7, 0.7], "edit-plain", 0.01) == 0
-    assert choose([0, 2, 4, 8], [0.8, 0.8, 0.9, 0.9], "edit-conflict", 0.01) == 4
-    assert choose([0], [0.8], "edit-conflict", 0.01) == 0
-    assert counts_of(0, SHARES) == [0]
-    assert counts_of(3, SHARES) == [0, 1, 2, 3]
-    assert len(counts_of(1000, SHARES)) == 8
+    assert choose_count([0, 2, 4, 8], [0.8, 0.79, 0.785, 0.79], "edit-plain", 0.01) == 8
+    assert choose_count([0, 2, 4, 8], [0.8, 0.7, 0.7, 0.7], "edit-plain", 0.01) == 0
+    assert choose_count([0, 2, 4, 8], [0.8, 0.8, 0.9, 0.9], "edit-conflict", 0.01) == 4
+    assert choose_count([0], [0.8], "edit-conflict", 0.01) == 0
+    assert counts_to_try(0, SHARES) == [0]
+    assert counts_to_try(3, SHARES) == [0, 1, 2, 3]
+    assert len(counts_to_try(1000, SHARES)) == 8
 
 
 def test_placebos_have_the_same_numbers_per_layer_and_are_shared():
     trial = Formula(1)
     flagged = [unit for unit in trial.units if unit.unit % 7 == 0]
-    first, again = (list(placebos_of(trial, flagged, 9, 0)) for _ in range(2))
+    first, again = (list(draw_placebos(trial, flagged, 9, 0)) for _ in range(2))
     assert first == again
     assert len(first) == 9
     for units in first:
@@ -135,14 +146,14 @@ def test_placebos_have_the_same_numbers_per_layer_and_are_shared():
             assert sum(u.layer == layer for u in units) == sum(u.layer == layer for u in flagged)
     # others of the same numbers get the same draws; another seed gets others
     other = [Unit(trial.name, u.layer, u.unit + 1) for u in flagged]
-    assert list(placebos_of(trial, other, 9, 0)) == first
-    assert list(placebos_of(trial, flagged, 9, 1)) != first
-    assert list(placebos_of(trial, [], 9, 0)) == []
+    assert list(draw_placebos(trial, other, 9, 0)) == first
+    assert list(draw_placebos(trial, flagged, 9, 1)) != first
+    assert list(draw_placebos(trial, [], 9, 0)) == []
 
 
 def test_units_go_in_the_order_of_accuracy_without_them():
     trial = Formula(2)
-    order = trial.order("validation-clean")
+    order = trial.ablation_order("validation-clean")
     assert sorted(order) == sorted(trial.units)
     alone = trial.accuracies("validation-clean", [[unit] for unit in order])
     assert alone == sorted(alone, reverse=True)
@@ -164,8 +175,8 @@ def test_p_is_uniform_when_descriptions_know_nothing():
         trial = Formula(seed, reads=0)  # units differ in worth, and words know nothing of it
         said = {u: ["word"] if rng.random() < 0.3 else [] for u in trial.units}
         settings = replace(SMALL, shuffles=1, seed=seed, protocols=("edit-conflict",))
-        arms, placebos = task.arms_of(trial, said, "edit-conflict", settings)
-        entry = task._replicate(trial, arms, placebos, "edit-conflict")["arms"]
+        arms, placebos = measure_arms(trial, said, "edit-conflict", settings)
+        entry = summarize_network(trial, arms, placebos)["arms"]
         words.append(entry["method"]["p"])
         shuffled.append(entry["shuffled"][0]["p"])
     for values in (words, shuffled):
@@ -175,11 +186,11 @@ def test_p_is_uniform_when_descriptions_know_nothing():
 
 def test_words_that_match_nothing_are_a_null_result():
     trials = [Formula(seed) for seed in range(2)]
-    found = edit(trials, said_of(trials, set()), settings=SMALL)
-    assert found.outcome.number.value == 0
-    assert found.outcome.number.p == 1
-    assert "No description holds any of" in found.outcome.warnings[0]
-    assert "nothing was deleted" in found.outcome.number.says
+    found = edit(said_of(trials, set()), trials, SMALL)
+    assert found.record.number.value == 0
+    assert found.record.number.p == 1
+    assert "No description contains any of" in found.record.warnings[0]
+    assert "nothing was ablated" in found.record.number.says
 
 
 def test_outcomes_are_whole_and_the_same_twice(made, tmp_path):
@@ -187,16 +198,16 @@ def test_outcomes_are_whole_and_the_same_twice(made, tmp_path):
     saved = found.save(tmp_path / "one")
     assert application_record.load(tmp_path / "one") == saved
     assert {"curves.csv", "figure.png", "figure.svg", "predictions.csv"} == set(saved.files)
-    again = edit(trials, found.predictions, settings=SMALL, method="exact@1", data="f")
+    again = edit(found.predictions, trials, SMALL, TaskInfo("exact@1", "f"))
     again.save(tmp_path / "two")
     one, two = (json.loads((tmp_path / n / "record.json").read_text()) for n in ("one", "two"))
     for each in (one, two):
         for key in ("id", "created", "seconds"):
             del each[key]
     assert one == two
-    other = edit(trials, found.predictions, settings=replace(SMALL, seed=1), method="exact@1")
+    other = edit(found.predictions, trials, replace(SMALL, seed=1), TaskInfo("exact@1"))
     key = "edit-plain"
-    assert other.outcome.results[key] != found.outcome.results[key]
+    assert other.record.results[key] != found.record.results[key]
     with open(tmp_path / "one" / "curves.csv") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["arm"] for row in rows} >= {"method", "placebo", "all units", "oracle", "shuffled"}
@@ -220,33 +231,35 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
 
     torch.manual_seed(0)
     model, labels = Subject().eval(), np.arange(12) % 8
-    shown = {role: Labelled(Noise(), labels, {"role": role}) for role in ROLES}
+    shown = {role: LabelledImages(Noise(), labels, {"role": role}) for role in ROLES}
     shown["training"] = shown["test-clean"]
 
     def trial():
         widths = dict(zip(("layer1", "layer2", "layer3", "layer4"), Subject.widths, strict=True))
         run = RunConfig(batch_size=6, device="cpu")
-        return Trial("n", model, widths, shown, 8, run=run, folder=tmp_path)
+        return AblatedNetwork("n", model, widths, shown, list("abcdefgh"), run=run, folder=tmp_path)
 
     first = trial()
     sets = [[], [Unit("n", "layer4", 3)], [Unit("n", "layer1", 0), Unit("n", "layer4", 3)]]
-    found = first.right("test-clean", sets)
+    found = first.correct_counts("test-clean", sets)
     assert found.shape == (3, 8)
     (kept,) = tmp_path.glob("ablated-*.json")
     second = trial()
     second.model = None  # it is not run again
     second.__dict__["_digest"] = first._digest
-    assert np.array_equal(second.right("test-clean", sets[::-1]), found[::-1])
+    assert np.array_equal(second.correct_counts("test-clean", sets[::-1]), found[::-1])
     with torch.no_grad():
         answers = model(torch.stack([Noise()[i] for i in range(12)])).argmax(1).numpy()
     assert found[0].sum() == (answers == labels).sum()
     assert len(json.loads(kept.read_text())) == 3
     # a head that is trained on what it is tested on gets better at it
-    tuned = first.tuned(["test-clean"], sets, 300)["test-clean"]
+    tuned = first.fine_tuned_correct_counts(["test-clean"], sets, 300)["test-clean"]
     assert tuned.shape == (3, 8)
     assert tuned.sum() > found.sum()
-    with pytest.raises(InputError, match="no training pictures"):
-        Trial("n", model, {"layer4": 96}, {}, 8).tuned([], [], 1)
+    with pytest.raises(InputError, match="no training images"):
+        AblatedNetwork("n", model, {"layer4": 96}, {}, list("abcdefgh")).fine_tuned_correct_counts(
+            [], [], 1
+        )
 
 
 @pytest.mark.parametrize(
@@ -259,7 +272,7 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
 )
 def test_predictions_of_something_else(units, said):
     with pytest.raises(InputError, match=said):
-        edit([Formula(0)], from_texts(units, ["words"]), settings=SMALL)
+        edit(from_texts(units, ["words"]), [Formula(0)], SMALL)
 
 
 def test_settings_that_cannot_be():
@@ -272,9 +285,9 @@ def test_settings_that_cannot_be():
         with pytest.raises(InputError, match=said):
             EditConfig(**wrong)
     with pytest.raises(InputError, match="no network"):
-        edit([], from_texts([Unit("n", "l", 0)], ["a word"]))
+        edit(from_texts([Unit("n", "l", 0)], ["a word"]), [])
     with pytest.raises(InputError, match="no predictions for formula-1"):
-        edit([Formula(0), Formula(1)], said_of([Formula(0)], set()))
+        edit(said_of([Formula(0)], set()), [Formula(0), Formula(1)])
 
 
 # ---- a real classifier's way, small
@@ -370,7 +383,7 @@ def test_half_a_command_says_what_is_missing(words, said, tmp_path, monkeypatch)
 
 def test_classes_are_to_be_the_networks(world):
     with pytest.raises(InputError, match="lacks the classes cow"):
-        real_networks.write_roles(world / "images", world / "work", classes=["ant", "bee", "dog"])
+        image_roles.write_roles(world / "images", world / "work", classes=["ant", "bee", "dog"])
     (world / "names.txt").write_text("ant\nbee\ncow\ndog\n")
     (world / "said.csv").write_text("network,layer,unit,description\nn,conv1,0,words\n")
     done = run(
@@ -378,15 +391,15 @@ def test_classes_are_to_be_the_networks(world):
         world / "images", "--layer", "conv1", "--side", "32", "--classes", world / "names.txt",
         "--out", world / "record",
     )  # fmt: skip
-    assert "The network tells 3 classes, and there are 4" in str(done.exception)
+    assert "The network has 3 output classes, and there are 4" in str(done.exception)
 
 
 def test_roles_are_written_once_and_deal_classes_alike(world):
     from leaderboard.applications.edit.spurious_cues import Cue
 
     cue = Cue(side=32, height=0.2)
-    roles = real_networks.write_roles(
-        world / "images", world / "work", cue, shares=real_networks.TRAINED
+    roles = image_roles.write_roles(
+        world / "images", world / "work", cue, shares=image_roles.TRAINING_SHARES
     )
     counts = {part: sorted(path.split("/")[0] for path in own) for part, own in roles.parts.items()}
     assert [counts["train"].count(name) for name in ("ant", "bee", "cow")] in (
@@ -395,24 +408,26 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
     assert sum(map(len, counts.values())) == 24
     assert len({path for own in roles.parts.values() for path in own}) == 24
     before = (world / "work" / "train" / "cues.csv").stat().st_mtime_ns
-    real_networks.write_roles(world / "images", world / "work", cue, shares=real_networks.TRAINED)
+    image_roles.write_roles(
+        world / "images", world / "work", cue, shares=image_roles.TRAINING_SHARES
+    )
     assert (world / "work" / "train" / "cues.csv").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="holds other pictures"):
-        real_networks.write_roles(world / "images", world / "work", replace(cue, corner="any"))
+    with pytest.raises(InputError, match="holds other images"):
+        image_roles.write_roles(world / "images", world / "work", replace(cue, corner="any"))
 
 
 def test_the_mini_world_end_to_end(tmp_path):
     """Networks of two steps, few pictures: exemplars, descriptions, edits, the same twice."""
-    from leaderboard.applications.common.mini_networks import Workshop
-    from leaderboard.applications.edit.mini import MiniTrials
+    from leaderboard.applications.common.mini_networks import MiniNetworkFactory
+    from leaderboard.applications.edit.mini import MiniEdit
     from milannotations.synthetic.training import Settings as Training
 
     def trials():
-        return MiniTrials(Workshop(tmp_path / "w", Training(steps=1, batch=4), 20), [0], 16)
+        return MiniEdit(MiniNetworkFactory(tmp_path / "w", Training(steps=1, batch=4), 20), [0], 16)
 
     settings = EditConfig(protocols=("edit-plain",), placebos=2, shuffles=1, shares=(0, 0.5, 1))
     made = trials()
-    found = made.edit("random-description", None, settings).outcome
+    found = made.run("random-description", None, settings).record
     (name,) = found.networks
     assert name == "mini-subject-righttext03-0"
     assert (found.data, found.synthetic, found.method) == ("mini", True, "random-description")
@@ -420,9 +435,9 @@ def test_the_mini_world_end_to_end(tmp_path):
     assert not found.images["validation-clean"]["world"]["text"]
     assert found.networks[name]["units"]["layer4"] == 96
     again = trials()
-    for trial in again.trials:
+    for trial in again.ablated:
         trial._ablator = None  # all of it is in the folder
-    assert again.edit("random-description", None, settings).outcome.results == found.results
+    assert again.run("random-description", None, settings).record.results == found.results
     # described by anything else: an edition, and a file of predictions
     made.write_exemplars(tmp_path / "edition")
     import milannotations
@@ -430,8 +445,8 @@ def test_the_mini_world_end_to_end(tmp_path):
     units = milannotations.load(tmp_path / "edition")["test"]
     keys = zip(units["network"], units["layer"], units["unit"], strict=True)
     said = from_texts([Unit(*key) for key in keys], ["nothing to read"] * len(units))
-    none = made.edit("mine@2", said, settings).outcome
+    none = made.run("mine@2", said, settings).record
     assert none.number.value == 0
     assert none.number.p == 1
-    tuned = made.edit("mine@2", said, replace(settings, fine_tune=1)).outcome
+    tuned = made.run("mine@2", said, replace(settings, fine_tune=1)).record
     assert tuned.settings["fine_tune"] == 1

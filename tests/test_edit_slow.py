@@ -11,16 +11,17 @@ from scipy.stats import kstest
 from test_models import RESNET20
 
 from leaderboard.applications.common import keyword_flags
-from leaderboard.applications.common.mini_networks import Workshop
-from leaderboard.applications.edit import task
+from leaderboard.applications.common.mini_networks import MiniNetworkFactory
+from leaderboard.applications.edit.arms import measure_arms
 from leaderboard.applications.edit.config import EditConfig
-from leaderboard.applications.edit.mini import FAST, MiniTrials
+from leaderboard.applications.edit.estimates import summarize_network
+from leaderboard.applications.edit.mini import FAST_SHARES, MiniEdit
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 
 pytestmark = pytest.mark.slow
 
-CONFLICT = EditConfig(protocols=("edit-conflict",), placebos=19, shuffles=8, shares=FAST)
+CONFLICT = EditConfig(protocols=("edit-conflict",), placebos=19, shuffles=8, shares=FAST_SHARES)
 PICTURES = 500
 
 
@@ -31,13 +32,13 @@ def mini(tmp_path_factory):
     from pathlib import Path
 
     kept = os.environ.get("MILAN_WORKSHOP")
-    return MiniTrials(Workshop(Path(kept) if kept else tmp_path_factory.mktemp("w")),
-                      pictures=PICTURES)  # fmt: skip
+    return MiniEdit(MiniNetworkFactory(Path(kept) if kept else tmp_path_factory.mktemp("w")),
+                    images=PICTURES)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def milan(mini):
-    return mini.edit("milan", None, CONFLICT).outcome
+    return mini.run("milan", None, CONFLICT).record
 
 
 def test_oracle_flags_beat_placebos(milan):
@@ -79,12 +80,12 @@ def test_p_is_uniform_over_null_runs(mini, milan):
     words = ["red", "circles", "squares", "stars", "lined", "dark", "blue", "dotted"]
     for seed, word in enumerate(words):
         settings = replace(CONFLICT, words=(word,), shuffles=0, seed=seed)
-        said = mini.workshop.describe_all("random-description", mini.networks, mini.world, seed)
-        for trial in map(copy, mini.trials):
+        said = mini.describe("random-description", seed)
+        for trial in map(copy, mini.ablated):
             trial.selectivity = None  # the ceiling, and placebos of its own, are not asked for
-            own = keyword_flags.flagged(said, trial.units, settings.words)
-            arms, placebos = task.arms_of(trial, own, "edit-conflict", settings)
-            made = task._replicate(trial, arms, placebos, "edit-conflict")
+            own = keyword_flags.flag_units(said, trial.units, settings.words)
+            arms, placebos = measure_arms(trial, own, "edit-conflict", settings)
+            made = summarize_network(trial, arms, placebos)
             entry = made["arms"]["method"]
             if entry["flagged"]:
                 gains = made["placebos"]["gains"]
@@ -99,8 +100,8 @@ def test_p_is_uniform_over_null_runs(mini, milan):
 
 
 def test_two_runs_give_the_same_record(mini, milan, tmp_path):
-    again = MiniTrials(Workshop(mini.workshop.folder), pictures=PICTURES)
-    made = again.edit("milan", None, CONFLICT).outcome
+    again = MiniEdit(MiniNetworkFactory(mini.factory.folder), images=PICTURES)
+    made = again.run("milan", None, CONFLICT).record
     assert made.results == milan.results
     assert made.number == milan.number
 
@@ -199,15 +200,15 @@ def test_resnet18_is_trained_and_edited(real, tmp_path):
 
     for name in ("cat", "ship", "truck"):
         shutil.copytree(real / "images" / "cifar10-test" / name, tmp_path / "images" / name)
-    from leaderboard.applications.common.train_classifier import Training
     from leaderboard.applications.edit.spurious_cues import Cue
     from leaderboard.reproduction.edit import reproduce_edit
+    from leaderboard.reproduction.train_classifier import ClassifierConfig
 
     (tmp_path / "every_third.py").write_text(EVERY_THIRD)
     made = reproduce_edit(
         tmp_path / "out", str(tmp_path / "images"),
         method=f"{tmp_path}/every_third.py", seeds=1, placebos=3,
-        layers=("layer3", "layer4"), training=Training(rate=1e-3, batch=32, epochs=2),
+        layers=("layer3", "layer4"), training=ClassifierConfig(rate=1e-3, batch=32, epochs=2),
         cue=Cue(side=64, height=0.15), limit=240, cache=str(tmp_path / "work"),
     )  # fmt: skip
     with pytest.raises(InputError, match="needs training"):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from leaderboard.applications.common.selectivity import Regions, active_inside
+from leaderboard.applications.common.selectivity import ImagesWithRegions, compute_selectivity
 from milannotations import exemplars
 
 
@@ -30,7 +30,8 @@ def test_it_is_counted_over_all_pictures():
     maps[:, 0, 0] = True
     run = exemplars.RunConfig(batch_size=5, device="cpu")
     computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
-    (found,) = active_inside(model, Regions(pictures, maps), ["0"], computed, run).values()
+    images = ImagesWithRegions(pictures, maps)
+    (found,) = compute_selectivity(model, images, ["0"], computed, run).values()
     thresholds = computed.layers["0"].thresholds
     active = pictures.images > thresholds[:, None, None]
     inside = (active & maps[:, None]).sum((0, 2, 3)).double()
@@ -47,5 +48,6 @@ def test_a_unit_that_is_active_nowhere_has_none():
     model = nn.Sequential(nn.ReLU())
     computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
     everywhere = torch.ones(12, 8, 8, dtype=torch.bool)
-    (found,) = active_inside(model, Regions(pictures, everywhere), ["0"], computed, run).values()
+    images = ImagesWithRegions(pictures, everywhere)
+    (found,) = compute_selectivity(model, images, ["0"], computed, run).values()
     assert found == [1.0, 0.0, 1.0]

@@ -50,9 +50,9 @@ def test_half_of_each_class_carries_its_own_name(images, tmp_path):
 def test_pictures_differ_from_plain_ones_in_the_box_alone(images, tmp_path):
     spurious_cues.write(images, tmp_path / "plain", Cue(side=64, share=0))
     spurious_cues.write(images, tmp_path / "named", Cue(side=64, share=1, corner="any"))
-    boxes = spurious_cues.boxes(tmp_path / "named")
+    boxes = spurious_cues.read_boxes(tmp_path / "named")
     assert len(boxes) == 24
-    assert spurious_cues.boxes(tmp_path / "plain") == {}
+    assert spurious_cues.read_boxes(tmp_path / "plain") == {}
     corners = set()
     for path, (left, top, right, bottom) in boxes.items():
         plain, named = (
@@ -107,7 +107,7 @@ def test_frames_have_a_colour_a_class(images, tmp_path):
         for row in rows(tmp_path / "out")
     }
     assert len(set(colors.values())) == 3
-    assert spurious_cues.boxes(tmp_path / "out")["ant/0.png"] == (0, 0, 64, 64)
+    assert spurious_cues.read_boxes(tmp_path / "out")["ant/0.png"] == (0, 0, 64, 64)
 
 
 def test_long_names_shrink_until_they_fit():
@@ -121,10 +121,10 @@ def test_long_names_shrink_until_they_fit():
     ("settings", "said"),
     [
         ({"kind": "sound"}, "No cue 'sound'"),
-        ({"share": 2}, "share of 2"),
+        ({"share": 2}, "--share 2"),
         ({"corner": "middle"}, "No corner"),
-        ({"ink": "no such"}, "is no colour"),
-        ({"height": 0}, "height is a share"),
+        ({"ink": "no such"}, "is not a color"),
+        ({"height": 0}, "--height 0"),
         ({"side": 3}, "too small"),
     ],
 )
@@ -134,11 +134,11 @@ def test_cues_that_cannot_be(settings, said):
 
 
 def test_folders_that_cannot_be(images, tmp_path):
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         spurious_cues.write(images, images)
-    with pytest.raises(InputError, match="in a folder a class were expected"):
+    with pytest.raises(InputError, match="expected one folder per class"):
         spurious_cues.write(images / "ant", tmp_path / "out")
-    with pytest.raises(InputError, match="no picture ant/99"):
+    with pytest.raises(InputError, match="no image ant/99"):
         spurious_cues.write(images, tmp_path / "out", only=["ant/99.jpg"])
     with pytest.raises(InputError, match=r"has no cues\.json"):
         spurious_cues.read(images)

@@ -9,7 +9,12 @@ import torch
 
 from leaderboard.applications import run_tasks
 from leaderboard.applications.audit import mini
-from leaderboard.applications.common.mini_networks import LAYERS, Scenes, Workshop, describers
+from leaderboard.applications.common.mini_networks import (
+    LAYERS,
+    MiniNetworkFactory,
+    available_methods,
+)
+from leaderboard.applications.common.mini_scenes import Scenes
 from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CHANNEL
@@ -20,14 +25,14 @@ TINY = Settings(steps=2, batch=4)
 
 
 def test_tasks_have_names():
-    assert run_tasks.names(None) == ["analyze", "audit", "edit"]
-    assert run_tasks.names(["edit", "analyze"]) == ["analyze", "edit"]
+    assert run_tasks.select_tasks(None) == ["analyze", "audit", "edit"]
+    assert run_tasks.select_tasks(["edit", "analyze"]) == ["analyze", "edit"]
     with pytest.raises(InputError, match="Did you mean 'audit'"):
-        run_tasks.names(["audits"])
+        run_tasks.select_tasks(["audits"])
 
 
 def test_methods_that_need_nothing_more_can_describe_subjects():
-    found = describers()
+    found = available_methods()
     assert {"milan", "nearest", "netdissect", "constant"} <= set(found)
     assert not {"truth", "human", "clip-dissect", "captioner"} & set(found)
 
@@ -62,16 +67,16 @@ def test_scenes_are_drawn_once_and_said_where_from():
 
 def test_a_workshop_makes_everything_once(tmp_path):
     world, said = SubjectWorld(face=0.5), []
-    first = Workshop(tmp_path, TINY, 20, tell=said.append)
+    first = MiniNetworkFactory(tmp_path, TINY, 20, tell=said.append)
     network = first.network(world, 0)
-    shares = first.inside(network, world, "face")
+    shares = first.mask_shares(network, world, "face")
     answers = first.describe("random-description", network, world)
     assert answers is first.describe("random-description", network, world)
     assert len(said) == 3, "trained, exemplars drawn, described"
-    again = Workshop(tmp_path, TINY, 20, tell=said.append)
+    again = MiniNetworkFactory(tmp_path, TINY, 20, tell=said.append)
     same = again.network(world, 0)
     assert same.source == network.source
-    assert again.inside(same, world, "face") == shares
+    assert again.mask_shares(same, world, "face") == shares
     assert again.describe("random-description", same, world).rows == answers.rows
     assert len(said) == 3, "the folder has it all"
     assert set(shares) == set(network.units) == set(answers.units)
@@ -81,7 +86,7 @@ def test_a_workshop_makes_everything_once(tmp_path):
     row = first.units(network, world)[0]
     assert (row["layer"], row["unit"]) == (LAYERS[0], 0) == (unit.layer, unit.unit)
     masks = np.array([np.asarray(mask) for mask in row["masks"]])
-    maps = {s.source_id: s.concepts[CHANNEL["face"]] for s in first.shown(world).scenes}
+    maps = {s.source_id: s.concepts[CHANNEL["face"]] for s in first.exemplar_scenes(world).scenes}
     faces = np.stack([maps[source] for source in row["source_ids"]])
     assert shares[unit] == pytest.approx((masks & faces).sum() / max(1, masks.sum()))
 
@@ -97,7 +102,7 @@ def test_every_method_on_analysis_and_audit(tmp_path):
     ):
         run_tasks.run(
             wanted, ["random-description", "constant"], seeds=1, seed=seed, out=tmp_path / name,
-            cache=tmp_path / f"cache-{seed}", workers=1, training=TINY, scenes=40, pictures=20,
+            cache=tmp_path / f"cache-{seed}", workers=1, training=TINY, scenes=40, images=20,
         )  # fmt: skip
         made[name] = {
             str(path.relative_to(tmp_path / name)): json.loads(path.read_text())

@@ -1,8 +1,8 @@
-"""Every method on every task, on the mini world: `milan run --tasks`.
+"""Every method on every task of the mini world: `milan run --tasks`.
 
-Networks are trained once, their exemplars drawn once, and every method describes each network
-once; what a task measures of a network whatever the method, such as its accuracy without some
-units, is measured once as well. Two processes share the work, by network and then by task.
+Networks are trained once, their exemplars are computed once, and every method describes each
+network once; accuracies under ablation, which do not depend on the method, are measured once too.
+Two processes share the work: first one job per network, then one per task.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leaderboard.applications import TASKS
 from leaderboard.record_format import application_record
@@ -22,54 +22,87 @@ from leaderboard.record_format.application_record import ApplicationRecord
 from milannotations.errors import InputError, did_you_mean
 from milannotations.synthetic.training import Settings as Training
 
+if TYPE_CHECKING:
+    from leaderboard.applications.common.mini_networks import MiniNetworkFactory
+    from milannotations.synthetic.subjects import SubjectWorld
+
 SEEDS = 3
+"""Networks of each kind."""
+
 PLACEBOS = 19
-PICTURES = 100
-"""On which the analysis measures accuracies: the same for an order and for its control."""
+"""Placebos of an edit."""
+
+IMAGES = 100
+"""Images of the analysis: the same for an order and its control."""
 
 STEP, DRAWS = 0.1, 3
-"""Of the analysis: shares of units ablated a step, and random orders. `milan analyze` takes 2 % a
-step and five orders."""
+"""Share of units per step, and random orders, of the analysis; `milan analyze` takes 2 % and five
+orders."""
 
-EDIT_PICTURES = 200
-"""Of each role, and edits by `edit-conflict` alone. `milan edit` takes 1,000 and both protocols."""
+EDIT_IMAGES = 200
+"""Images of each role of the edit, which goes by `edit-conflict` alone; `milan edit` takes 1,000
+and both protocols."""
 
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What a process is to do: describe the units of a network, or run a task."""
+    """Work of one process: describe one network for several tasks, or run one task.
 
-    kind: str
+    Attributes:
+        tasks: names of the tasks.
+        folder: cache of networks, exemplars, descriptions and accuracies.
+        methods: names or paths of methods.
+        seeds: random seeds of the networks.
+        training: settings of the networks' training.
+        scenes: scenes that exemplars are drawn from.
+        placebos: placebos of an edit.
+        images: images of the analysis.
+        edit_images: images of each role of the edit.
+        out: folder of the records.
+        seed: random seed of the tasks' draws.
+        index: index of the network to describe, among those that the tasks need.
+    """
+
+    tasks: tuple[str, ...]
     folder: str
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     training: Training
     scenes: int
     placebos: int
-    pictures: int
-    edit_pictures: int
-    out: str = ""
+    images: int
+    edit_images: int
+    out: str
     seed: int = 0
-    place: int = 0
+    index: int = 0
 
 
-def names(asked: Sequence[str] | None) -> list[str]:
-    """Return tasks by name, in their order; `all` is all of them.
+class _NetworkRequest(NamedTuple):
+    """A network that tasks need, with the world of its exemplars and the measured concept."""
+
+    world: SubjectWorld
+    seed: int
+    exemplar_world: SubjectWorld
+    concept: str
+
+
+def select_tasks(names: Sequence[str] | None) -> list[str]:
+    """Return tasks by name, in the order of `TASKS`; `all` or None selects all of them.
 
     Raises:
         InputError: no such task.
 
     Example:
-        >>> names(["audit", "analyze"])
+        >>> select_tasks(["audit", "analyze"])
         ['analyze', 'audit']
     """
-    wanted = list(asked or ["all"])
-    for name in wanted:
+    selected = list(names or ["all"])
+    for name in selected:
         if name != "all" and name not in TASKS:
             raise InputError(
                 f"No task '{name}' (tasks: {', '.join(TASKS)}, all).{did_you_mean(name, TASKS)}"
             )
-    return [name for name in TASKS if name in wanted or "all" in wanted]
+    return [name for name in TASKS if name in selected or "all" in selected]
 
 
 def run(
@@ -84,184 +117,180 @@ def run(
     workers: int | None = None,
     training: Training | None = None,
     scenes: int | None = None,
-    pictures: int = PICTURES,
-    edit_pictures: int = EDIT_PICTURES,
+    images: int = IMAGES,
+    edit_images: int = EDIT_IMAGES,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> list[ApplicationRecord]:
-    """Return what every method's descriptions come to in every task, on the mini world.
+    """Run tasks on the mini world with the descriptions of every method.
 
     Args:
-        tasks: names; None is all of them.
-        methods: names or paths; None is all that can describe these networks with what ships.
+        tasks: names of tasks (default: all).
+        methods: names or paths of methods (default: all that can describe these networks with what
+            ships).
         seeds: networks of each kind.
-        placebos: of an edit.
-        seed: of the tasks' draws; networks are of seeds from `seed` on.
-        out: folder to write outcomes to, `<task>-mini/<method>-<version>`; None keeps none.
+        placebos: placebos of an edit.
+        seed: random seed of the tasks' draws; networks have seeds from `seed` on.
+        out: folder of records, `<task>-mini/<method>-<version>` (default: none).
         cache: folder that keeps networks, exemplars and descriptions between runs.
-        workers: processes; None takes one a core, up to two.
-        training, scenes: how networks are trained, and scenes that exemplars are drawn from.
-        pictures, edit_pictures: on which accuracies are measured.
-        tell: is called with a line of progress.
+        workers: processes (default: two).
+        training, scenes: settings of the networks' training and of their exemplars.
+        images: images of an analysis.
+        edit_images: images of each role of an edit.
+        tell: called with each line of progress.
+
+    Returns:
+        Records, by task and method.
 
     Raises:
-        InputError: no such task or method; a place for an outcome that holds something else.
+        InputError: no such task or method; two methods of one name; a folder of a record holds
+            something else.
     """
-    import baselines
     from leaderboard.applications.common.mini_networks import (
         EXEMPLAR_SCENES,
         SETTINGS,
-        check_describer,
-        describers,
+        available_methods,
+        check_method_available,
     )
 
-    wanted = names(tasks)
-    chosen = tuple(methods or describers())
+    selected = select_tasks(tasks)
+    chosen = tuple(methods or available_methods())
     for method in chosen:
-        check_describer(method)
-    titles = [_title(baselines.get(method).spec) for method in chosen]
+        check_method_available(method)
+    titles = [_folder_name(method) for method in chosen]
     if len(set(titles)) < len(titles):
-        raise InputError("Two of the methods have one name; methods need names of their own.")
+        raise InputError("Two of the methods have the same name; expected different names.")
     if out is not None:
-        for task in wanted:
+        for task in selected:
             for title in titles:
                 application_record.check_free(Path(out) / f"{task}-mini" / title, task)
     workers = workers or min(2, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="milan-tasks-") as temporary:
         job = TaskJob(
-            "",
+            tuple(selected),
             str(cache or Path(temporary) / "cache"),
             chosen,
             tuple(range(seed, seed + seeds)),
             training or SETTINGS,
             scenes or EXEMPLAR_SCENES,
             placebos,
-            pictures,
-            edit_pictures,
+            images,
+            edit_images,
             str(out or Path(temporary) / "out"),
             seed,
         )
         Path(job.folder).mkdir(parents=True, exist_ok=True)
-        made = range(len(_networks(job, wanted)))
-        first = [replace(job, kind="+".join(wanted), place=place) for place in made]
-        for line in _each(_describe, first, workers):
+        networks = range(len(_list_networks(job)))
+        describe_jobs = [replace(job, index=index) for index in networks]
+        for line in _map_jobs(_describe_network, describe_jobs, workers):
             tell(line)
-        found: list[ApplicationRecord] = []
-        # the longest first
-        second = [replace(job, kind=task) for task in reversed(wanted)]
-        for folders in _each(_task, second, workers):
-            own = [application_record.load(folder) for folder in folders]
-            tell(f"{own[0].kind}: {len(own)} methods")
-            found = own + found
-    return found
+        records: list[ApplicationRecord] = []
+        # The longest task comes first, so that the others fit beside it.
+        task_jobs = [replace(job, tasks=(task,)) for task in reversed(selected)]
+        for folders in _map_jobs(_run_task, task_jobs, workers):
+            of_task = [application_record.load(folder) for folder in folders]
+            tell(f"{of_task[0].kind}: {len(of_task)} methods")
+            records = of_task + records
+    return records
 
 
-def _each(what: Callable[[TaskJob], Any], jobs: Sequence[TaskJob], workers: int) -> Iterator[Any]:
-    """Yield what is made of each job, in order."""
+def _map_jobs(
+    function: Callable[[TaskJob], Any], jobs: Sequence[TaskJob], workers: int
+) -> Iterator[Any]:
+    """Yield the result of each job, in order."""
     if workers < 2 or len(jobs) < 2:
-        yield from map(what, jobs)
+        yield from map(function, jobs)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(what, jobs)
+        yield from pool.map(function, jobs)
 
 
-def _networks(job: TaskJob, tasks: Sequence[str]) -> list[tuple[Any, int, Any, str]]:
-    """Return the networks that tasks need: world, seed, what exemplars are of, measured concept."""
-    from leaderboard.applications.audit import mini as audit_mini
-    from leaderboard.applications.edit import mini as edit_mini
+def _list_networks(job: TaskJob) -> list[_NetworkRequest]:
+    """Return the networks that the tasks need."""
+    from leaderboard.applications.audit.mini import EXEMPLAR_WORLD, WORLDS
+    from leaderboard.applications.common.mini_networks import TEXT_WORLD
 
-    made = []
-    if {"analyze", "edit"} & set(tasks):  # these take longest, so they come first
-        world = edit_mini.WORLD
-        made += [(world, seed, world, "text") for seed in job.seeds]
-    if "audit" in tasks:
-        pair = (audit_mini.WORLD, replace(audit_mini.WORLD, blurred_faces=True))
-        made += [(world, seed, audit_mini.SHOWN, "face") for seed in job.seeds for world in pair]
-    return made
+    networks = []
+    if {"analyze", "edit"} & set(job.tasks):  # these take longest, so they come first
+        networks += [_NetworkRequest(TEXT_WORLD, seed, TEXT_WORLD, "text") for seed in job.seeds]
+    if "audit" in job.tasks:
+        networks += [
+            _NetworkRequest(world, seed, EXEMPLAR_WORLD, "face")
+            for seed in job.seeds
+            for world in WORLDS
+        ]
+    return networks
 
 
-def _workshop(job: TaskJob) -> Any:
+def _create_factory(job: TaskJob) -> MiniNetworkFactory:
     import torch
 
-    from leaderboard.applications.common.mini_networks import Workshop
+    from leaderboard.applications.common.mini_networks import MiniNetworkFactory
 
-    torch.set_num_threads(1)  # processes share the cores; two threads each would wait for another
-    return Workshop(Path(job.folder), job.training, job.scenes)
+    # Processes share the cores: with two threads each, they would wait for each other.
+    torch.set_num_threads(1)
+    return MiniNetworkFactory(Path(job.folder), job.training, job.scenes)
 
 
-def _describe(job: TaskJob) -> str:
-    """Make a network with its exemplars, and let all methods describe its units."""
-    from leaderboard.applications.edit.mini import MiniTrials, fast
-
-    workshop = _workshop(job)
-    world, seed, shown, concept = _networks(job, job.kind.split("+"))[job.place]
-    network = workshop.network(world, seed)
-    workshop.inside(network, shown, concept)
+def _describe_network(job: TaskJob) -> str:
+    """Train a network, compute its exemplars, and let all methods describe its units."""
+    factory = _create_factory(job)
+    request = _list_networks(job)[job.index]
+    network = factory.network(request.world, request.seed)
+    factory.mask_shares(network, request.exemplar_world, request.concept)
     for method in job.methods:
-        workshop.describe(method, network, shown)
-    # most of the work: kept in the folder, where the tasks find it
-    if world.text and "analyze" in job.kind.split("+"):
-        analysis, settings = _analysis(workshop, replace(job, seeds=(seed,)))
+        factory.describe(method, network, request.exemplar_world)
+    # Most of the work is accuracies under ablation: measured here, the tasks find them cached.
+    own = replace(job, seeds=(request.seed,))
+    if request.world.text and "analyze" in job.tasks:
+        analysis, config = _create_task("analyze", factory, own)
         for method in job.methods:
-            analysis.analyze(method, None, settings)
-    if world.text and "edit" in job.kind.split("+"):
-        made = MiniTrials(workshop, [seed], job.edit_pictures)
+            analysis.run(method, None, config)
+    if request.world.text and "edit" in job.tasks:
+        edit, config = _create_task("edit", factory, own)
         for method in job.methods:
-            made.measure(method, fast(job.placebos, job.seed))
+            edit.measure(method, config)
     return f"{network.name}: described by {len(job.methods)} methods"
 
 
-def _task(job: TaskJob) -> list[str]:
-    """Run a task for all methods; return the folders of the outcomes."""
-    import baselines
-
-    workshop = _workshop(job)
-    run = {"analyze": _analyze, "audit": _audit, "edit": _edit}[job.kind](workshop, job)
+def _run_task(job: TaskJob) -> list[str]:
+    """Run one task for all methods; return the folders of the records."""
+    (task,) = job.tasks
+    mini, config = _create_task(task, _create_factory(job), job)
+    asked = {
+        "seeds": list(job.seeds),
+        "training": asdict(job.training),
+        "scenes": job.scenes,
+        "command": f"milan run --tasks {task}",
+    }
     folders = []
     for method in job.methods:
-        folder = Path(job.out) / f"{job.kind}-mini" / _title(baselines.get(method).spec)
-        run(method, folder)
+        folder = Path(job.out) / f"{task}-mini" / _folder_name(method)
+        mini.run(method, None, config, asked).save(folder)
         folders.append(str(folder))
     return folders
 
 
-def _asked(job: TaskJob) -> dict[str, Any]:
-    return {
-        "seeds": list(job.seeds),
-        "training": asdict(job.training),
-        "scenes": job.scenes,
-        "command": f"milan run --tasks {job.kind}",
-    }
+def _create_task(task: str, factory: MiniNetworkFactory, job: TaskJob) -> tuple[Any, Any]:
+    """Return a task on the mini world, and its configuration."""
+    if task == "analyze":
+        from leaderboard.applications.analyze.config import AnalyzeConfig
+        from leaderboard.applications.analyze.mini import SIMILAR_TO, MiniAnalysis
+
+        analyze_config = AnalyzeConfig(similar_to=SIMILAR_TO, step=STEP, draws=DRAWS, seed=job.seed)
+        return MiniAnalysis(factory, job.seeds, job.images), analyze_config
+    if task == "audit":
+        from leaderboard.applications.audit.config import AuditConfig
+        from leaderboard.applications.audit.mini import AT, MiniAudit
+
+        return MiniAudit(factory, job.seeds), AuditConfig(at=AT, seed=job.seed)
+    from leaderboard.applications.edit.mini import MiniEdit, fast_config
+
+    return MiniEdit(factory, job.seeds, job.edit_images), fast_config(job.placebos, job.seed)
 
 
-def _analysis(workshop: Any, job: TaskJob) -> tuple[Any, Any]:
-    from leaderboard.applications.analyze.config import AnalyzeConfig
-    from leaderboard.applications.analyze.mini import SIMILAR_TO, MiniAnalysis
+def _folder_name(method: str) -> str:
+    """Return name-version of a method."""
+    import baselines
 
-    settings = AnalyzeConfig(similar_to=SIMILAR_TO, step=STEP, draws=DRAWS, seed=job.seed)
-    return MiniAnalysis(workshop, job.seeds, job.pictures), settings
-
-
-def _analyze(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
-    made, settings = _analysis(workshop, job)
-    return lambda method, folder: made.analyze(method, None, settings, _asked(job)).save(folder)
-
-
-def _audit(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
-    from leaderboard.applications.audit.config import AuditConfig
-    from leaderboard.applications.audit.mini import AT, MiniAudit
-
-    made = MiniAudit(workshop, job.seeds)
-    settings = AuditConfig(at=AT, seed=job.seed)
-    return lambda method, folder: made.save(made.audit(method, None, settings, _asked(job)), folder)
-
-
-def _edit(workshop: Any, job: TaskJob) -> Callable[[str, Path], Any]:
-    from leaderboard.applications.edit.mini import MiniTrials, fast
-
-    made = MiniTrials(workshop, job.seeds, job.edit_pictures)
-    settings = fast(job.placebos, job.seed)
-    return lambda method, folder: made.edit(method, None, settings, _asked(job)).save(folder)
-
-
-def _title(spec: Any) -> str:
+    spec = baselines.get(method).spec
     return f"{spec.name}-{spec.version}"

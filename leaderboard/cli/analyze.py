@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from leaderboard.applications.analyze.config import AnalyzeConfig
-from leaderboard.applications.common.open_network import open_target
+from leaderboard.applications.common.open_network import open_network
 from leaderboard.cli.application import (
     Classes,
     Describe,
@@ -20,8 +20,8 @@ from leaderboard.cli.application import (
     RunOptions,
     Seeds,
     check_source,
+    network_factory,
     show,
-    workshop,
 )
 from leaderboard.cli.options import (
     Cache,
@@ -54,7 +54,7 @@ def analyze(
         OptionsOf(AnalyzeConfig, without=("orders",), names={"scores": "--score"}),
     ],
     opening: Annotated[NetworkOptions, OptionsOf(NetworkOptions)],
-    test_images: Annotated[dict[str, Any], OptionsOf(open_target, only=("limit",))],
+    test_images: Annotated[dict[str, Any], OptionsOf(open_network, only=("limit",))],
     run: Annotated[dict[str, Any], RunOptions],
     files: PredictionFiles = None,
     describe: Describe = None,
@@ -81,6 +81,8 @@ def analyze(
 
     from leaderboard.applications.analyze import task
     from leaderboard.applications.analyze.language import open_language
+    from leaderboard.applications.common.ablated_accuracy import TEST
+    from leaderboard.applications.common.task_result import TaskInfo
     from leaderboard.evaluation import predictions as prediction_files
     from leaderboard.record_format import application_record
     from milannotations.exemplars.run_config import RunConfig
@@ -95,10 +97,10 @@ def analyze(
         from leaderboard.applications.analyze.mini import MiniAnalysis
 
         mini = MiniAnalysis(
-            workshop(cache), range(seeds), pictures, open_language(language or "mini")
+            network_factory(cache), range(seeds), pictures, open_language(language or "mini")
         )
         asked |= {"seeds": list(range(seeds))}
-        analysis = mini.analyze(describe or method, predictions, config, asked)
+        analysis = mini.run(describe or method, predictions, config, asked)
         show(analysis.save(out), out, as_json)
         return
     if images is None or not layer:
@@ -107,7 +109,7 @@ def analyze(
         )
     assert predictions is not None  # check_source refuses a model without files
     counter = open_language(language)
-    target = open_target(
+    opened = open_network(
         predictions,
         model,
         images,
@@ -119,11 +121,13 @@ def analyze(
     )
     analysis = task.analyze(
         predictions,
-        [target],
+        [opened],
         counter,
         config,
-        method=method,
-        data=str(target.images.get("name", "")),
-        asked={**asked, "model": model, "layers": layer},
+        TaskInfo(
+            method,
+            str(opened.images[TEST].source.get("name", "")),
+            {**asked, "model": model, "layers": layer},
+        ),
     )
     show(analysis.save(out), out, as_json)

@@ -13,7 +13,7 @@ from milannotations.errors import InputError
 from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from leaderboard.applications.common.mini_networks import Workshop
+    from leaderboard.applications.common.mini_networks import MiniNetworkFactory
     from leaderboard.record_format.application_record import ApplicationRecord
 
 Describe = Annotated[
@@ -75,16 +75,16 @@ def check_source(
             "No descriptions: give files of them, or on the mini world --describe METHOD." + hint
         )
     if describe is not None:
-        from leaderboard.applications.common.mini_networks import check_describer
+        from leaderboard.applications.common.mini_networks import check_method_available
 
-        check_describer(describe)
+        check_method_available(describe)
 
 
-def workshop(cache: str | None) -> Workshop:
-    """Return the maker of the networks of the mini world; `cache` keeps them."""
-    from leaderboard.applications.common.mini_networks import Workshop
+def network_factory(cache: str | None) -> MiniNetworkFactory:
+    """Return the factory of the networks of the mini world; `cache` keeps them."""
+    from leaderboard.applications.common.mini_networks import MiniNetworkFactory
 
-    return Workshop(Path(cache) if cache else None, tell=print_line)
+    return MiniNetworkFactory(Path(cache) if cache else None, tell=print_line)
 
 
 def matching(substrings: bool) -> dict[str, Any]:

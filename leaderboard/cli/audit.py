@@ -17,8 +17,8 @@ from leaderboard.cli.application import (
     Substrings,
     check_source,
     matching,
+    network_factory,
     show,
-    workshop,
 )
 from leaderboard.cli.options import (
     Cache,
@@ -80,7 +80,8 @@ def audit(
     Exemplars should come from the same unblurred images for all networks.
     """
     from leaderboard.applications.audit import task
-    from leaderboard.applications.common.open_network import open_selectivity, open_sheets
+    from leaderboard.applications.common.open_network import open_exemplars, read_selectivity
+    from leaderboard.applications.common.task_result import TaskInfo
     from leaderboard.evaluation import predictions as prediction_files
     from leaderboard.record_format import application_record
 
@@ -98,25 +99,28 @@ def audit(
     if describe is not None:
         from leaderboard.applications.audit.mini import AT, MiniAudit
 
-        mini = MiniAudit(workshop(cache), range(seeds))
+        mini = MiniAudit(network_factory(cache), range(seeds))
         asked |= {"seeds": list(range(seeds))}
-        audited = mini.audit(describe, None, AuditConfig(**{"at": AT, **config}), asked)
-        show(mini.save(audited, out), out, as_json)
+        result = mini.run(describe, None, AuditConfig(**{"at": AT, **config}), asked)
+        show(result.save(out), out, as_json)
         return
     predictions = prediction_files.read(*files or (), network=network)
-    units, sheets, images = open_sheets(edition, predictions) if edition else (None, {}, {})
-    audited = task.audit(
+    units, exemplars, images = open_exemplars(edition, predictions) if edition else (None, {}, {})
+    result = task.audit(
         predictions,
         units,
         pairs=pairs,
-        settings=AuditConfig(**config),
-        selectivity=open_selectivity(selectivity) if selectivity else None,
-        method=method,
-        data=Path(edition).resolve().name if edition else "",
-        asked={**asked, "edition": Path(edition).name if edition else None},
+        config=AuditConfig(**config),
+        selectivity=read_selectivity(selectivity) if selectivity else None,
         images=images,
+        exemplars=exemplars,
+        info=TaskInfo(
+            method,
+            Path(edition).resolve().name if edition else "",
+            {**asked, "edition": Path(edition).name if edition else None},
+        ),
     )
-    show(audited.save(out, sheets), out, as_json)
+    show(result.save(out), out, as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leaderboard.applications.edit import real_networks
 from leaderboard.applications.edit.config import COLORS, EditConfig
+from leaderboard.applications.edit.image_roles import write_roles
 from leaderboard.applications.edit.spurious_cues import Cue
 from leaderboard.cli.application import (
     Classes,
@@ -24,8 +24,8 @@ from leaderboard.cli.application import (
     Substrings,
     check_source,
     matching,
+    network_factory,
     show,
-    workshop,
 )
 from leaderboard.cli.options import (
     Cache,
@@ -72,7 +72,7 @@ def edit(
     ],
     cue: Annotated[Cue, CUE_OPTIONS],
     opening: Annotated[dict[str, Any], OptionsOf(NetworkOptions, only=("weights", "random"))],
-    roles: Annotated[dict[str, Any], OptionsOf(real_networks.write_roles, only=("limit",))],
+    roles: Annotated[dict[str, Any], OptionsOf(write_roles, only=("limit",))],
     run: Annotated[dict[str, Any], RunOptions],
     files: PredictionFiles = None,
     describe: Describe = None,
@@ -146,15 +146,15 @@ def _edit_mini(
     out: Path,
     prepare: bool,
 ) -> Edit | None:
-    from leaderboard.applications.edit.mini import MiniTrials
+    from leaderboard.applications.edit.mini import MiniEdit
     from leaderboard.evaluation import predictions
 
-    mini = MiniTrials(workshop(cache), seeds, pictures)
+    mini = MiniEdit(network_factory(cache), seeds, pictures)
     if prepare:
         mini.write_exemplars(out)
         return None
     given = predictions.read(*files, network=network) if files else None
-    return mini.edit(method, given, settings, {"files": file_names(files), "seeds": len(seeds)})
+    return mini.run(method, given, settings, {"files": file_names(files), "seeds": len(seeds)})
 
 
 def _edit_network(
@@ -177,8 +177,9 @@ def _edit_network(
 ) -> Edit | None:
     import tempfile
 
-    from leaderboard.applications.common.open_network import lines
-    from leaderboard.applications.edit import task
+    from leaderboard.applications.common.open_network import read_lines
+    from leaderboard.applications.common.task_result import TaskInfo
+    from leaderboard.applications.edit import real_networks, task
     from leaderboard.evaluation import predictions as prediction_files
     from milannotations.exemplars import load_model
     from milannotations.exemplars.networks.names import default_name
@@ -197,11 +198,11 @@ def _edit_network(
     loaded = load_model(model, **opening)
     with tempfile.TemporaryDirectory(prefix="milan-edit-") as temporary:
         work = Path(cache or temporary)
-        written = real_networks.write_roles(
+        written = write_roles(
             images,
             work / "pictures",
             cue,
-            classes=lines(classes) if classes else None,
+            classes=read_lines(classes) if classes else None,
             names=class_names(names),
             progress=run.progress,
             **roles,
@@ -210,16 +211,18 @@ def _edit_network(
             real_networks.write_exemplars(loaded, name, layers, written, out, run=run)
             return None
         assert predictions is not None  # check_source refuses a model without files
-        trial = real_networks.trial_of(
+        prepared = real_networks.prepare_network(
             loaded, name, layers, written, seed=settings.seed, run=run, folder=work
         )
         return task.edit(
-            [trial],
             predictions,
-            settings=settings,
-            method=method,
-            data=Path(images).resolve().name,
-            asked={"files": file_names(files), "model": model, "layers": layers},
+            [prepared],
+            settings,
+            TaskInfo(
+                method,
+                Path(images).resolve().name,
+                {"files": file_names(files), "model": model, "layers": layers},
+            ),
         )
 
 

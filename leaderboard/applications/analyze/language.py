@@ -1,9 +1,9 @@
-"""What is counted in a description: its words by class, its length, its depth, its spread.
+"""Scores of descriptions: counts of word classes, length, parse depth, and spread of words.
 
 Hernandez et al. 2022, section 5, parsed descriptions with a spaCy pipeline. Where one is installed
 it is used; otherwise a list of words with their classes, of the mini world or the user's own, with
-a rule for how deep words stand. One run goes by one of the two, and its record says which: their
-counts are not the same and are never mixed.
+a rule for the depth of words. A run uses one of the two, and its record says which: their counts
+differ and cannot be compared.
 """
 
 from __future__ import annotations
@@ -24,53 +24,56 @@ from milannotations.errors import InputError, did_you_mean
 from milannotations.utils.files import TextTable, sha256
 
 CLASSES = ("NOUN", "VERB", "ADP", "ADJ", "DET", "ADV", "PRON", "NUM", "CCONJ", "SCONJ", "X")
-"""Classes of words, as universal parts of speech call them; X is a word that is not known."""
+"""Word classes, named as universal parts of speech; X is an unknown word."""
 
 COUNTED = {"nouns": "NOUN", "verbs": "VERB", "adpositions": "ADP", "adjectives": "ADJ"}
+"""Scores that count the words of a class."""
 
 SCORES = (*COUNTED, "length", "parse-depth", "word-difference")
-"""What is counted; `similarity:WORD` is added for given words.
+"""Scores of a description; `similarity:WORD` is added for given words.
 
-`length` is in tokens, punctuation among them; `parse-depth` counts the levels below the root;
-`word-difference` is the largest squared distance between the vectors of two words (2022's).
+`length` is in tokens, including punctuation; `parse-depth` counts the levels below the root;
+`word-difference` is the largest squared distance between the vectors of two words (as in 2022).
 """
 
 MINI = Path(__file__).with_name("mini_words.csv")
+"""Word list of the mini world."""
+
 SPACY = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
-"""Pipelines in the order in which they are looked for; the paper's first."""
+"""spaCy pipelines in order of preference; the first is the paper's."""
 
 
 class Language(Protocol):
-    """Counts words in descriptions, in one way."""
+    """Protocol of a way to score descriptions."""
 
     @property
     def source(self) -> dict[str, Any]:
-        """What it is, for records."""
+        """Name, version and digest, for the record."""
 
     def scores(
         self, texts: Sequence[str], similar_to: Sequence[str] = ()
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the scores of descriptions by name, each (text,); those that it can give.
+        """Return the available scores of descriptions by name, each float64 (text,).
 
         Args:
             texts: descriptions.
-            similar_to: words that descriptions are compared with.
+            similar_to: words to compare descriptions with.
         """
 
 
 def open_language(name: str | None = None) -> Language:
-    """Return a way to count words.
+    """Open a spaCy pipeline or a word list.
 
     Args:
-        name: of an installed spaCy pipeline, or its folder; `mini`, the words of the mini world;
-            a CSV with the columns `word` and `class`; None takes the first of `SPACY` that is
-            installed.
+        name: name of an installed spaCy pipeline, or its folder; `mini`, the words of the mini
+            world; a CSV with the columns `word` and `class`; None takes the first of `SPACY` that
+            is installed.
 
     Raises:
-        InputError: none is installed; no such pipeline or file; a file of something else.
+        InputError: no pipeline is installed; no such pipeline or file; another file format.
     """
     if name is None:
-        name = next((each for each in SPACY if find_spec(each)), None)
+        name = next((package for package in SPACY if find_spec(package)), None)
         if name is None:
             raise InputError(
                 f"No spaCy pipeline is installed ({', '.join(SPACY)}). Install one (python -m "
@@ -81,20 +84,17 @@ def open_language(name: str | None = None) -> Language:
         return WordList("mini", MINI, vectors=_mini_vectors())
     if name.endswith(".csv"):
         return WordList(Path(name).name, Path(name))
-    return Parser(name)
+    return SpacyLanguage(name)
 
 
-# ---- spaCy
-
-
-class Parser:
-    """A spaCy pipeline with tagger and parser.
+class SpacyLanguage:
+    """Scores from a spaCy pipeline with tagger and parser.
 
     Args:
-        name: of an installed package, or a folder that spaCy wrote.
+        name: name of an installed package, or a folder that spaCy wrote.
 
     Raises:
-        InputError: it cannot be opened, or tags no parts of speech or parses nothing.
+        InputError: the pipeline cannot be opened, or lacks a tagger or a parser.
     """
 
     def __init__(self, name: str) -> None:
@@ -105,13 +105,13 @@ class Parser:
         except (OSError, ValueError, ImportError) as error:
             raise InputError(
                 f"No spaCy pipeline '{name}' can be opened: {str(error).splitlines()[0]}"
-                f"{did_you_mean(name, (*SPACY, 'mini'))} A list of words ends in .csv."
+                f"{did_you_mean(name, (*SPACY, 'mini'))} The file of a word list ends in .csv."
             ) from None
-        first = self.nlp("the red face of a dog")
-        if not first.has_annotation("DEP") or not any(token.pos_ for token in first):
+        probe = self.nlp("the red face of a dog")
+        if not probe.has_annotation("DEP") or not any(token.pos_ for token in probe):
             raise InputError(
                 f"The spaCy pipeline '{name}' ({', '.join(self.nlp.pipe_names) or 'empty'}) gives "
-                "no parts of speech and dependencies; one with a tagger and a parser was expected."
+                "no parts of speech and dependencies; expected one with a tagger and a parser."
             )
 
     @property
@@ -127,26 +127,24 @@ class Parser:
     def scores(
         self, texts: Sequence[str], similar_to: Sequence[str] = ()
     ) -> dict[str, NDArray[np.float64]]:
-        parsed = dict.fromkeys(texts)
-        docs = dict(zip(parsed, self.nlp.pipe(parsed), strict=True))
-        rows = [docs[text] for text in texts]
-        made = {
-            name: np.array([sum(t.pos_ == kind for t in doc) for doc in rows], dtype=np.float64)
+        distinct = dict.fromkeys(texts)  # many units share a description, and parsing is slow
+        docs_by_text = dict(zip(distinct, self.nlp.pipe(distinct), strict=True))
+        docs = [docs_by_text[text] for text in texts]
+        scores = {
+            name: np.array([sum(t.pos_ == kind for t in doc) for doc in docs], dtype=np.float64)
             for name, kind in COUNTED.items()
         }
-        made["length"] = np.array([len(doc) for doc in rows], dtype=np.float64)
-        made["parse-depth"] = np.array([_tree_depth(doc) for doc in rows], dtype=np.float64)
+        scores["length"] = np.array([len(doc) for doc in docs], dtype=np.float64)
+        scores["parse-depth"] = np.array([_tree_depth(doc) for doc in docs], dtype=np.float64)
         if len(self.nlp.vocab.vectors):
-            vectors = [[t.vector for t in doc if t.has_vector] for doc in rows]
-            made["word-difference"] = np.array([_largest_difference(own) for own in vectors])
-            for word in similar_to:
-                target = self.nlp(word).vector
-                made[f"similarity:{word}"] = np.array([_cosine(own, target) for own in vectors])
-        return made
+            vectors = [[t.vector for t in doc if t.has_vector] for doc in docs]
+            targets = {word: self.nlp(word).vector for word in similar_to}
+            scores |= _vector_scores(vectors, targets)
+        return scores
 
 
 def _tree_depth(doc: Any) -> int:
-    """Return the number of levels below the last root, as 2022's."""
+    """Return the number of levels below the last root, as in 2022."""
     roots = [token for token in doc if token.head == token]
 
     def below(token: Any) -> int:
@@ -155,25 +153,22 @@ def _tree_depth(doc: Any) -> int:
     return below(roots[-1]) if roots else 0
 
 
-# ---- words of a list
-
-
 @dataclass(frozen=True)
 class WordList:
-    """Words with their classes, and a rule for how deep each stands.
+    """Scores from a list of words with their classes, and a rule for the depth of each word.
 
-    The rule is of English noun phrases that branch to the right: the first noun is the root; an
-    adposition stands below the noun before it and its noun below the adposition; a verb, and what
-    follows it, likewise; all other words stand below the noun that follows them, or else the one
+    The rule is that of English noun phrases which branch to the right: the first noun is the root;
+    an adposition is below the noun before it, and its noun below the adposition; the same for a
+    verb and what follows it; every other word is below the noun that follows it, or else the one
     before.
 
     Args:
-        name: for records.
-        path: CSV with `word` and `class`, which is one of `CLASSES`.
-        vectors: of words; without them there is no `word-difference` and no similarity.
+        name: name for the record.
+        path: CSV with columns `word` and `class`, one of `CLASSES`.
+        vectors: vectors of words; without them there is no `word-difference` and no similarity.
 
     Raises:
-        InputError: a file of something else, or an unknown class.
+        InputError: a file of other columns, or an unknown class.
 
     Example:
         >>> words = open_language("mini")
@@ -187,13 +182,13 @@ class WordList:
     vectors: Mapping[str, NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_classes", _read(self.path))
+        object.__setattr__(self, "_classes", _read_classes(self.path))
 
     @property
     def classes(self) -> dict[str, str]:
-        """The class of each word."""
-        found: dict[str, str] = self._classes  # type: ignore[attr-defined]
-        return found
+        """Class of each word."""
+        classes: dict[str, str] = self._classes  # type: ignore[attr-defined]
+        return classes
 
     @property
     def source(self) -> dict[str, Any]:
@@ -208,76 +203,80 @@ class WordList:
     def scores(
         self, texts: Sequence[str], similar_to: Sequence[str] = ()
     ) -> dict[str, NDArray[np.float64]]:
-        rows = [tokens(text) for text in texts]
-        kinds = [[self.classes.get(token, "X") for token in row if token.isalnum() or "'" in token]
-                 for row in rows]  # fmt: skip
-        made = {
+        rows = [tokenize(text) for text in texts]
+        # the classes of words; punctuation has none
+        kinds = [
+            [self.classes.get(token, "X") for token in row if token.isalnum() or "'" in token]
+            for row in rows
+        ]
+        scores = {
             name: np.array([row.count(kind) for row in kinds], dtype=np.float64)
             for name, kind in COUNTED.items()
         }
-        made["length"] = np.array([len(row) for row in rows], dtype=np.float64)
-        made["parse-depth"] = np.array([_depth(row) for row in kinds], dtype=np.float64)
+        scores["length"] = np.array([len(row) for row in rows], dtype=np.float64)
+        scores["parse-depth"] = np.array([_phrase_depth(row) for row in kinds], dtype=np.float64)
         if self.vectors is not None:
-            known = [[self.vectors[t] for t in row if t in self.vectors] for row in rows]
-            made["word-difference"] = np.array([_largest_difference(own) for own in known])
             for word in similar_to:
                 if word not in self.vectors:
                     raise InputError(
                         f"The words of '{self.name}' lack '{word}', which descriptions were to be "
                         f"compared with.{did_you_mean(word, self.vectors)}"
                     )
-                target = self.vectors[word]
-                made[f"similarity:{word}"] = np.array([_cosine(own, target) for own in known])
-        return made
+            vectors = [[self.vectors[t] for t in row if t in self.vectors] for row in rows]
+            scores |= _vector_scores(vectors, {word: self.vectors[word] for word in similar_to})
+        return scores
 
     def unknown(self, texts: Iterable[str]) -> list[str]:
-        """Return words that the list lacks, the commonest first."""
+        """Return the words of texts that the list lacks, the most frequent first."""
         counts = Counter(
             token
             for text in texts
-            for token in tokens(text)
+            for token in tokenize(text)
             if token.isalnum() and token not in self.classes
         )
         return [word for word, _ in counts.most_common()]
 
 
-def tokens(text: str) -> list[str]:
-    """Return words and marks of punctuation, in lower case.
+def tokenize(text: str) -> list[str]:
+    """Split a text into words and punctuation marks, in lower case.
 
     Example:
-        >>> tokens("Eyes, and a person's nose")
+        >>> tokenize("Eyes, and a person's nose")
         ['eyes', ',', 'and', 'a', "person's", 'nose']
     """
     return re.findall(r"[^\W_]+(?:'[^\W_]+)?|[^\w\s]", text.lower())
 
 
-def _depth(kinds: Sequence[str]) -> int:
-    """Return the number of levels below the root, by the rule of `WordList`."""
-    deepest = level = 0  # where the next noun stands
-    seen = False  # any noun yet
-    for place, kind in enumerate(kinds):
+def _phrase_depth(kinds: Sequence[str]) -> int:
+    """Return the number of levels below the root, by the rule of `WordList`.
+
+    Args:
+        kinds: class of each word.
+    """
+    deepest = level = 0  # `level` is the depth of the next noun
+    seen_noun = False
+    for i, kind in enumerate(kinds):
         if kind in ("NOUN", "PRON"):
-            deepest, seen = max(deepest, level), True
-        elif kind == "ADP" and place and kinds[place - 1] == "ADP":
-            continue  # "next to" is one
+            deepest, seen_noun = max(deepest, level), True
+        elif kind == "ADP" and i and kinds[i - 1] == "ADP":
+            continue  # "next to" counts as one adposition
         elif kind in ("ADP", "VERB"):
-            # below the noun before it, or below the verb right before it
-            level += 1 if (seen or level) and kinds[place - 1] != "VERB" else 0
+            # One level below the noun before it. After a verb, the level is already that of what
+            # the verb governs.
+            level += 1 if (seen_noun or level) and kinds[i - 1] != "VERB" else 0
             deepest = max(deepest, level)
-            level += 1
+            level += 1  # its own noun is below it
         else:
-            following = any(k in ("NOUN", "PRON") for k in kinds[place + 1 :])
-            deepest = max(deepest, level + (1 if following or seen else 0))
+            has_noun_after = any(k in ("NOUN", "PRON") for k in kinds[i + 1 :])
+            deepest = max(deepest, level + (1 if has_noun_after or seen_noun else 0))
     return deepest
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read_classes(path: Path) -> dict[str, str]:
     table = TextTable(path)
     if not {"word", "class"} <= set(table.columns):
-        raise InputError(
-            f"{path} has the columns {', '.join(table.columns)}; word,class was expected."
-        )
-    found = {}
+        raise InputError(f"{path} has the columns {', '.join(table.columns)}; expected word,class.")
+    classes = {}
     for line, row in table:
         word, kind = row["word"].strip().lower(), row["class"].strip().upper()
         if kind not in CLASSES:
@@ -285,31 +284,31 @@ def _read(path: Path) -> dict[str, str]:
                 f"{path}, line {line}: class '{row['class']}'; expected one of "
                 f"{', '.join(CLASSES)}."
             )
-        found[word] = kind
-    return found
+        classes[word] = kind
+    return classes
 
 
 @cache
 def _mini_vectors() -> dict[str, NDArray[np.float64]]:
-    """Return vectors of the mini world's words: what they stand beside in training descriptions.
+    """Return vectors of the mini world's words from their co-occurrence in training descriptions.
 
-    Positive pointwise mutual information with every other word, of unit length (Bullinaria and
-    Levy 2007): the mini world has no corpus to learn others from.
+    Positive pointwise mutual information with every other word, normalized to unit length
+    (Bullinaria and Levy 2007): the mini world has no corpus to train other vectors on.
     """
     from milannotations.editions import loading
 
     rows = loading.load("mini", split="train", columns=["descriptions"])["descriptions"]
-    documents = [sorted(set(tokens(text))) for texts in rows for text in texts]
+    documents = [sorted(set(tokenize(text))) for texts in rows for text in texts]
     counts = Counter(word for document in documents for word in document if word.isalpha())
     words = sorted(word for word, count in counts.items() if count > 1)
-    place = {word: i for i, word in enumerate(words)}
+    index = {word: i for i, word in enumerate(words)}
     present = np.zeros((len(documents), len(words)))
     for i, document in enumerate(documents):
-        present[i, [place[word] for word in document if word in place]] = 1
-    together = present.T @ present
+        present[i, [index[word] for word in document if word in index]] = 1
+    together = present.T @ present  # documents with both words (word, word)
     np.fill_diagonal(together, 0)
     alone = present.sum(0)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # log 0 of words that are never together: -inf, then 0
         information = np.log(together * len(documents) / np.outer(alone, alone))
     vectors = np.maximum(information, 0)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -317,20 +316,39 @@ def _mini_vectors() -> dict[str, NDArray[np.float64]]:
     return dict(zip(words, vectors, strict=True))
 
 
+def _vector_scores(
+    vectors: Sequence[Sequence[NDArray[Any]]], targets: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores from word vectors.
+
+    Args:
+        vectors: vectors of the words of each text.
+        targets: vectors of words to compare texts with.
+    """
+    return {
+        "word-difference": np.array([_largest_difference(words) for words in vectors]),
+        **{
+            f"similarity:{word}": np.array([_cosine(words, target) for words in vectors])
+            for word, target in targets.items()
+        },
+    }
+
+
 def _largest_difference(vectors: Sequence[NDArray[Any]]) -> float:
-    """Return the largest squared distance between two vectors; 0 of fewer than two."""
+    """Return the largest squared distance between two vectors; 0 for fewer than two."""
     if len(vectors) < 2:
         return 0.0
-    own = np.asarray(vectors, dtype=np.float64)
-    lengths = (own**2).sum(1)
-    between = lengths[:, None] + lengths[None] - 2 * own @ own.T
-    return float(np.maximum(between, 0).max().round(9))
+    matrix = np.asarray(vectors, dtype=np.float64)
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b for all pairs at once
+    squares = (matrix**2).sum(1)
+    distances = squares[:, None] + squares[None] - 2 * matrix @ matrix.T
+    return float(np.maximum(distances, 0).max().round(9))
 
 
 def _cosine(vectors: Sequence[NDArray[Any]], target: NDArray[Any]) -> float:
-    """Return the cosine of the mean of vectors with another; 0 of none."""
+    """Return the cosine of the mean of vectors with a target; 0 without vectors."""
     if not len(vectors):
         return 0.0
     mean = np.mean(np.asarray(vectors, dtype=np.float64), axis=0)
-    size = float(np.linalg.norm(mean) * np.linalg.norm(target))
-    return round(float(mean @ target) / size, 9) if size > 0 else 0.0
+    lengths = float(np.linalg.norm(mean) * np.linalg.norm(target))
+    return round(float(mean @ target) / lengths, 9) if lengths > 0 else 0.0

@@ -1,121 +1,78 @@
-"""Analysis on the mini world: the networks that learned to read, for any number of methods.
-
-What no method changes is made once: networks, exemplars, and the accuracy without each set of
-units that was measured.
-"""
+"""Analysis of networks of the mini world that learned to read."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from leaderboard.applications.analyze.config import AnalyzeConfig
 from leaderboard.applications.analyze.language import Language, open_language
-from leaderboard.applications.analyze.task import Accuracies, Analysis, Target, analyze
+from leaderboard.applications.analyze.task import Analysis, analyze
+from leaderboard.applications.common.ablated_accuracy import TEST, AblatedNetwork
+from leaderboard.applications.common.labelled_images import LabelledImages
 from leaderboard.applications.common.mini_networks import (
-    CLASSES,
-    LAYERS,
+    TEXT_WORLD,
     MiniNetwork,
-    Scenes,
-    Workshop,
-    titled,
+    MiniNetworkFactory,
 )
-from leaderboard.applications.edit.mini import WORLD
+from leaderboard.applications.common.mini_scenes import Scenes
+from leaderboard.applications.common.mini_task import MiniTask
+from leaderboard.applications.common.task_result import TaskInfo
 from leaderboard.evaluation.predictions import Predictions
-from milannotations.synthetic.subjects import TEST_SCENES, SubjectWorld
+from milannotations.synthetic.subjects import CLASSES, TEST_SCENES, SubjectWorld
 
-PICTURES = 500
+IMAGES = 500
+"""Test images of the mini world."""
+
 SIMILAR_TO = ("text",)
+"""Words whose similarity to descriptions is a score."""
+
 BATCH = 100
+"""Images in a batch."""
 
 
-class MiniAnalysis:
-    """The trained networks with their test pictures.
+class MiniAnalysis(MiniTask[AnalyzeConfig, Analysis]):
+    """Analysis of trained networks of the mini world on test images.
 
     Args:
-        workshop: makes networks, exemplars and descriptions.
-        seeds: of training.
-        pictures: to measure accuracy on, of the world that the networks learned from.
+        factory: makes networks, exemplars and descriptions.
+        seeds: random seeds of training, one network each.
+        images: number of test images, from the world that the networks were trained on.
         language: counts words; None takes the words of the mini world, whatever is installed, so
-            that outcomes compare across machines.
-        world: what networks learn from.
+            that records of several machines compare.
+        world: world of the training images.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        factory: MiniNetworkFactory,
         seeds: Sequence[int] = (0, 1, 2),
-        pictures: int = PICTURES,
+        images: int = IMAGES,
         language: Language | None = None,
-        world: SubjectWorld = WORLD,
+        world: SubjectWorld = TEXT_WORLD,
     ) -> None:
-        self.workshop, self.world = workshop, world
+        super().__init__(factory, [factory.network(world, seed) for seed in seeds], world)
         self.language = language or open_language("mini")
-        shown = Scenes(world, pictures, TEST_SCENES)
-        self.networks = [workshop.network(world, seed) for seed in seeds]
-        self.targets = [self._target(network, shown) for network in self.networks]
-        self._measured: dict[str, dict[str, Accuracies]] = {}
+        scenes = Scenes(world, images, TEST_SCENES)
+        labelled = LabelledImages(scenes, scenes.labels, scenes.source)
+        self.ablated = [self._ablated_network(network, labelled) for network in self.networks]
 
-    def _target(self, network: MiniNetwork, shown: Scenes) -> Target:
+    def run_on(
+        self, predictions: Predictions, config: AnalyzeConfig | None, info: TaskInfo
+    ) -> Analysis:
+        config = config or AnalyzeConfig(similar_to=SIMILAR_TO)
+        return analyze(predictions, self.ablated, self.language, config, info)
+
+    def _ablated_network(self, network: MiniNetwork, labelled: LabelledImages) -> AblatedNetwork:
         from milannotations.exemplars import RunConfig
 
-        return Target(
+        return AblatedNetwork(
             network.name,
-            network.quick(),
-            LAYERS,
-            network.source["units"],
-            shown,
-            shown.labels,
+            network.channels_last_model(),
+            network.widths,
+            {TEST: labelled},
             CLASSES,
-            network.source,
-            shown.source,
-            RunConfig(batch_size=BATCH, device="cpu"),
+            source=network.source,
+            run=RunConfig(batch_size=BATCH, device="cpu"),
+            folder=self.factory.folder,
+            deterministic=False,
         )
-
-    def analyze(
-        self,
-        method: str,
-        predictions: Predictions | None = None,
-        settings: AnalyzeConfig | None = None,
-        asked: Mapping[str, Any] | None = None,
-    ) -> Analysis:
-        """Return the analysis of all networks by a method's descriptions.
-
-        Args:
-            method: name, or what `predictions` are to be called.
-            predictions: of the units of all networks; None lets the method describe them.
-            settings: see `analyze`.
-            asked: for the record.
-        """
-        began = time.perf_counter()
-        settings = settings or AnalyzeConfig(similar_to=SIMILAR_TO)
-        title = method
-        if predictions is None:
-            predictions = self.workshop.describe_all(method, self.networks, self.world)
-            title = titled(method)
-        described = time.perf_counter() - began
-        if settings.how not in self._measured:
-            self._measured[settings.how] = {
-                target.name: Accuracies(target, settings.how, self._kept(target, settings))
-                for target in self.targets
-            }
-        return analyze(
-            predictions,
-            self.targets,
-            self.language,
-            settings,
-            measured=self._measured[settings.how],
-            method=title,
-            data="mini",
-            asked=asked,
-            synthetic=True,
-            seconds={"describe": described},
-        )
-
-    def _kept(self, target: Target, settings: AnalyzeConfig) -> Path:
-        key = (dict(target.source), dict(target.images), settings.how)
-        path = self.workshop.entry("accuracies", *key, suffix=".json").path
-        assert path is not None
-        return path

@@ -1,4 +1,4 @@
-"""Contact sheets: the exemplars of flagged units, for a person to check."""
+"""Contact sheets of flagged units with their exemplars, for a human to check."""
 
 from __future__ import annotations
 
@@ -16,48 +16,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 40
-"""Units on a sheet."""
+"""Most units on a sheet."""
 
 EXEMPLARS = 10
-"""Pictures of each."""
+"""Images of each unit."""
 
 
-def flagged(units: Any, rows: pd.DataFrame, seed: int) -> bytes | None:
-    """Return a sheet of flagged units as PNG; None where none has pictures.
+def encode_sheet(units: Any, flagged: pd.DataFrame, seed: int) -> bytes | None:
+    """Return a contact sheet of flagged units as PNG, or None if none has images.
 
-    Of more than `MOST`, so many are drawn at random, and the sheet's first line says so.
+    More than `MOST` flagged units are sampled at random, and the sheet's first line says so.
 
     Args:
         units: `datasets.Dataset` of one network, with exemplars.
-        rows: of the table of flagged units, of that network.
-        seed: of the draw.
+        flagged: rows of the table of flagged units, of that network.
+        seed: random seed of the sample.
     """
-    said = {
-        Unit(row.network, row.layer, row.unit): row for row in rows.itertuples() if row.description
+    rows = {
+        Unit(row.network, row.layer, row.unit): row
+        for row in flagged.itertuples()
+        if row.description
     }
-    places = [i for i, unit in enumerate(unit_keys(units)) if unit in said]
-    if not places:
+    indices = [i for i, unit in enumerate(unit_keys(units)) if unit in rows]
+    if not indices:
         return None
-    count = len(places)
+    count = len(indices)
+    heading = f"{count} flagged units"
     if count > MOST:
-        drawn = np.random.default_rng(seed).choice(count, MOST, replace=False)
-        places = [places[i] for i in sorted(drawn)]
-    chosen = units.select(places)
-    if any(images is None for images in chosen.with_format("arrow")["images"].to_pylist()):
+        heading += f", {MOST} of them drawn at random"
+        sample = np.random.default_rng(seed).choice(count, MOST, replace=False)
+        indices = [indices[i] for i in sorted(sample)]
+    selected = units.select(indices)
+    if any(images is None for images in selected.with_format("arrow")["images"].to_pylist()):
         return None
-    first = f"{count} flagged units" + (f", {MOST} of them drawn at random" if count > MOST else "")
+    first = unit_keys(selected)[0]
 
-    def says(row: Mapping[str, Any]) -> list[str]:
+    def caption(row: Mapping[str, Any]) -> list[str]:
         unit = Unit(row["network"], row["layer"], row["unit"])
-        found = said[unit]
-        measured = (
-            f"   measured selectivity {found.selectivity:.2f}"
-            if found.selectivity is not None and np.isfinite(found.selectivity)
-            else ""
-        )
-        head = [first] if unit == unit_keys(chosen)[0] else []
-        return [*head, f"{unit}{measured}", f"“{found.description}”   [{found.words}]"]
+        values = rows[unit]
+        measured = ""
+        if values.selectivity is not None and np.isfinite(values.selectivity):
+            measured = f"   measured selectivity {values.selectivity:.2f}"
+        lines = [heading] if unit == first else []
+        return [*lines, f"{unit}{measured}", f"“{values.description}”   [{values.words}]"]
 
     stream = io.BytesIO()
-    unit_sheet(chosen, exemplars=EXEMPLARS, side=64, says=says).save(stream, "PNG")
+    unit_sheet(selected, exemplars=EXEMPLARS, side=64, says=caption).save(stream, "PNG")
     return stream.getvalue()

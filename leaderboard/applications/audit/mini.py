@@ -1,99 +1,73 @@
-"""Audit on the mini world: pairs of networks, one of which saw blurred faces alone.
+"""Audit of pairs of networks of the mini world, one of each pair trained on blurred faces alone.
 
-In the pictures of the one network, faces are whole where the class is among the first four, and
-blurred elsewhere: it gains by looking at eyes and mouths. For its twin, of the same seed, pictures
-and order, all faces are blurred. Exemplars of both are of the same scenes, with whole faces. That
-the first has units for faces and its twin has none is measured on pixels; whether a method's
-descriptions say so is the audit.
+In the training images of the first network, faces are sharp in the first four classes and blurred
+in the others, so that it gains by looking at eyes and mouths. For its twin, with the same seed,
+images and order, all faces are blurred. Exemplars of both are from the same scenes, with sharp
+faces. That the first network has units for faces and its twin has none is measured on pixels; the
+audit asks whether a method's descriptions say so.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from leaderboard.applications.audit.config import AuditConfig
 from leaderboard.applications.audit.task import Audit, audit
-from leaderboard.applications.common.mini_networks import Workshop, titled
+from leaderboard.applications.common.mini_networks import MiniNetworkFactory
+from leaderboard.applications.common.mini_task import MiniTask
+from leaderboard.applications.common.task_result import TaskInfo
 from leaderboard.evaluation.predictions import Predictions
-from leaderboard.record_format.application_record import ApplicationRecord
 from milannotations.schema import Unit
 from milannotations.synthetic.subjects import SubjectWorld
 
-WORLD = SubjectWorld(face=0.9, telling_faces=True)
-SHOWN = SubjectWorld(face=0.5)
-"""What exemplars are of: whole faces in every second picture, of all classes."""
+SHARP_WORLD = SubjectWorld(face=0.9, telling_faces=True)
+"""World of the first network of a pair."""
+
+WORLDS = (SHARP_WORLD, replace(SHARP_WORLD, blurred_faces=True))
+"""Worlds of the two networks of a pair."""
+
+EXEMPLAR_WORLD = SubjectWorld(face=0.5)
+"""World of the exemplars: sharp faces in every second image, of all classes."""
 
 SEEDS = 5
-"""Of pairs, the least of which an exact sign-flip test can come below .05."""
+"""Pairs of networks: the fewest for which an exact sign-flip test can give p below .05."""
 
 AT = 0.3
-"""Units whose exemplars' masks lie in faces by this share are face units; by chance it is .04."""
+"""Least share of a unit's exemplar masks inside faces, of a face unit; by chance it is .04."""
 
 
-class MiniAudit:
-    """The pairs of trained networks, with what their units respond to as measured on pixels.
+class MiniAudit(MiniTask[AuditConfig, Audit]):
+    """Audit of pairs of trained networks of the mini world.
 
     Args:
-        workshop: makes networks, exemplars and descriptions.
-        seeds: of training, a pair each.
+        factory: makes networks, exemplars and descriptions.
+        seeds: random seeds of training, one pair each.
     """
 
-    def __init__(self, workshop: Workshop, seeds: Sequence[int] = tuple(range(SEEDS))) -> None:
-        self.workshop = workshop
-        worlds = (WORLD, replace(WORLD, blurred_faces=True))
-        self.pairs = [tuple(workshop.network(world, seed) for world in worlds) for seed in seeds]
-        self.networks = [network for pair in self.pairs for network in pair]
+    def __init__(
+        self, factory: MiniNetworkFactory, seeds: Sequence[int] = tuple(range(SEEDS))
+    ) -> None:
+        self.pairs = [tuple(factory.network(world, seed) for world in WORLDS) for seed in seeds]
+        networks = [network for pair in self.pairs for network in pair]
+        super().__init__(factory, networks, EXEMPLAR_WORLD)
         self.selectivity: dict[Unit, float] = {}
-        for network in self.networks:
-            self.selectivity |= workshop.inside(network, SHOWN, "face")
+        for network in networks:
+            self.selectivity |= factory.mask_shares(network, EXEMPLAR_WORLD, "face")
 
-    def audit(
-        self,
-        method: str,
-        predictions: Predictions | None = None,
-        settings: AuditConfig | None = None,
-        asked: Mapping[str, Any] | None = None,
-    ) -> Audit:
-        """Return the audit of all pairs by a method's descriptions.
-
-        Args:
-            method: name, or what `predictions` are to be called.
-            predictions: of the units of all networks; None lets the method describe them.
-            settings: see `audit`.
-            asked: for the record.
-        """
-        began, title = time.perf_counter(), method
-        if predictions is None:
-            predictions = self.workshop.describe_all(method, self.networks, SHOWN)
-            title = titled(method)
+    def run_on(self, predictions: Predictions, config: AuditConfig | None, info: TaskInfo) -> Audit:
         return audit(
             predictions,
             [unit for network in self.networks for unit in network.units],
             pairs=[(first.name, second.name) for first, second in self.pairs],
-            settings=settings or AuditConfig(at=AT),
+            config=config or AuditConfig(at=AT),
             selectivity=self.selectivity,
-            method=title,
-            data="mini",
-            asked=asked,
             networks={network.name: network.source for network in self.networks},
-            images={"exemplars": self.workshop.shown(SHOWN).source},
-            synthetic=True,
-            seconds={"describe": time.perf_counter() - began},
-        )
-
-    def save(self, made: Audit, folder: str | Path, *, sheets: bool = True) -> ApplicationRecord:
-        """Write an audit's folder, with sheets of the first pair's flagged units.
-
-        Args:
-            made: what `audit` returned.
-            folder: where.
-            sheets: whether to write sheets.
-        """
-        shown = self.pairs[0] if sheets else ()
-        return made.save(
-            folder, {network.name: self.workshop.units(network, SHOWN) for network in shown}
+            images={"exemplars": self.factory.exemplar_scenes(EXEMPLAR_WORLD).source},
+            # contact sheets of one pair are enough to look at
+            exemplars={
+                network.name: self.factory.units(network, EXEMPLAR_WORLD)
+                for network in self.pairs[0]
+            },
+            info=info,
         )

@@ -1,94 +1,88 @@
-"""Audit: which units are described with words that should not matter, such as faces.
+"""Audit of the units that are described with words that should not matter, such as faces.
 
-Hernandez et al. 2022, section 6: classifiers trained on pictures with blurred faces have fewer
-units that are described as faces. What may be claimed depends on what was looked at:
+Hernandez et al. 2022, section 6: classifiers trained on images with blurred faces have fewer units
+that are described as faces. What may be claimed depends on what was compared:
 
 - one network: counts, with intervals;
-- two networks: an exact permutation test over units, which speaks of these two networks only;
-- several pairs of networks, such as seeds or architectures, alike but for their training data: an
-  exact sign-flip test over the pairs, which speaks of the training data. Of n pairs its smallest
-  p is 2 to the power of -n: five are the least that can come below .05.
+- two networks: an exact permutation test over units, about these two networks only;
+- several pairs of networks that differ in their training data alone, such as seeds or
+  architectures: an exact sign-flip test over the pairs, about the training data. The smallest p of
+  n pairs is 2 to the power of -n, so at least five pairs are needed for p below .05.
 
-Exemplars are to be of the same pictures for all networks, and unblurred ones, as in the paper: on
-blurred pictures no unit has faces to be described.
+Exemplars should come from the same images for all networks, and from unblurred ones, as in the
+paper: on blurred images no unit has faces that could be described.
 
-Holm's correction is within a call, and among claims of a kind: those on training data, a list of
-words each, and those on two networks, a list of words and pair each.
+p-values are Holm-adjusted within one audit, separately for the tests on training data (one per list
+of words) and those on two networks (one per list of words and pair).
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leaderboard import statistics
+from leaderboard.applications.audit.comparisons import (
+    ONLY_THESE,
+    adjust_p_values,
+    count_flagged,
+    list_flagged,
+    summarize_group,
+)
 from leaderboard.applications.audit.config import PRESETS, AuditConfig, NetworkPair
 from leaderboard.applications.common import keyword_flags
+from leaderboard.applications.common.task_result import TaskInfo, TaskResult, create_record
 from leaderboard.evaluation.predictions import Predictions
-from leaderboard.record_format import application_record as outcome
-from leaderboard.record_format.application_record import ApplicationRecord, Number
+from leaderboard.record_format.application_record import Number
 from milannotations.errors import InputError, some
 from milannotations.schema import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Sizes = Mapping[str, Mapping[str, int]]
+    from matplotlib.figure import Figure
 
 PAPER = {"unblurred": 213, "blurred": 142}
-"""Face units of all 12 architectures, by eye (Hernandez et al. 2022, section 6)."""
+"""Face units of all 12 architectures, counted by eye (Hernandez et al. 2022, section 6)."""
 
-ONLY_THESE = "about these two networks only"
 FOOTNOTE = (
-    "Counts are of descriptions, not of what units do; look at the sheet. A permutation test over "
-    "units speaks of the two networks at hand only; a claim about training data is over pairs."
+    "Counts are of descriptions, not of what units respond to; check the contact sheet. A "
+    "permutation test over units is about these two networks only; a claim about training data "
+    "needs a test over pairs."
 )
 
 
 @dataclass(frozen=True)
-class Audit:
-    """An audit that was made: its outcome, its counts as a table, its figure, what is flagged."""
+class Audit(TaskResult):
+    """Result of `audit`.
 
-    outcome: ApplicationRecord
-    counts: pd.DataFrame
+    Attributes:
+        flagged: the flagged units, `flagged.csv`.
+        exemplars: units with images (`datasets.Dataset`) by network, for contact sheets of the
+            flagged ones.
+    """
+
     flagged: pd.DataFrame
-    predictions: Predictions
+    exemplars: Mapping[str, Any]
 
-    def save(
-        self, folder: str | os.PathLike[str], exemplars: Mapping[str, Any] | None = None
-    ) -> ApplicationRecord:
-        """Write the outcome's folder; see `outcome.save`.
+    def draw(self) -> Figure:
+        from leaderboard.applications.audit.figure import draw_counts
 
-        Args:
-            folder: where.
-            exemplars: units with pictures (`datasets.Dataset`) by network, for the sheet of
-                flagged units.
-        """
-        from leaderboard.applications.audit import flagged_sheets
-        from leaderboard.applications.audit.figure import draw
-        from leaderboard.applications.common.figures import encode_figure
+        return draw_counts(self.record, self.curves)
 
-        files = {
-            **encode_figure(draw(self.outcome, self.counts)),
-            "flagged.csv": self.flagged.to_csv(index=False).encode(),
-        }
-        seed = self.outcome.settings["seed"]
-        for name, units in (exemplars or {}).items():
-            own = self.flagged[self.flagged.network == name]
-            if (sheet := flagged_sheets.flagged(units, own, seed)) is not None:
+    def files(self) -> dict[str, bytes]:
+        from leaderboard.applications.audit.flagged_sheets import encode_sheet
+
+        files = {"flagged.csv": self.flagged.to_csv(index=False).encode()}
+        seed = self.record.settings["seed"]
+        for name, units in self.exemplars.items():
+            flagged = self.flagged[self.flagged.network == name]
+            if (sheet := encode_sheet(units, flagged, seed)) is not None:
                 files[f"sheet-{name}.png"] = sheet
-        return outcome.save(
-            folder,
-            self.outcome,
-            curves=self.counts,
-            predictions=self.predictions,
-            files=files,
-        )
+        return files
 
 
 def audit(
@@ -96,343 +90,159 @@ def audit(
     units: Sequence[Unit] | None = None,
     *,
     pairs: Sequence[NetworkPair] = (),
-    settings: AuditConfig | None = None,
+    config: AuditConfig | None = None,
     selectivity: Mapping[Unit, float] | None = None,
-    method: str = "descriptions",
-    data: str = "",
-    asked: Mapping[str, Any] | None = None,
     networks: Mapping[str, Mapping[str, Any]] | None = None,
     images: Mapping[str, Mapping[str, Any]] | None = None,
-    synthetic: bool = False,
-    seconds: Mapping[str, float] | None = None,
+    exemplars: Mapping[str, Any] | None = None,
+    info: TaskInfo | None = None,
 ) -> Audit:
-    """Return which units are described with given words, and how networks differ in that.
+    """Flag the units described with given words, and compare networks.
 
     Args:
-        predictions: of one network or several; rank 1 is read.
-        units: all that are in question; what is predicted beyond them is an error, and what is
-            not predicted is not flagged. None takes the units that are predicted.
+        predictions: descriptions of units of any networks; only those of rank 1 are used.
+        units: all units of the networks; one without a description is not flagged, and a
+            description of another unit is an error. None takes the units of the predictions.
         pairs: networks to compare; the claim is that the first of each has more flagged units.
-        settings: words, matching, seeds.
-        selectivity: measured, such as the share of where a unit is active that lies in faces, of
-            units of networks for which it is known: the flag's precision and recall.
-        method: name, or name@version, of what described the units.
-        data: what the networks are of, for the record.
-        asked, networks, images: for the record.
-        synthetic: the networks are of the mini world.
-        seconds: what came before took, for the record.
+        config: see `AuditConfig`.
+        selectivity: measured selectivity, such as the share of a unit's active area inside faces,
+            of the networks for which it is known; flags get precision and recall.
+        networks, images: what the networks and the images of their exemplars are, for the record.
+        exemplars: units with images (`datasets.Dataset`) by network, for contact sheets.
+        info: what the record says about the run.
 
     Raises:
-        InputError: predictions of units that the networks do not have; a pair of a network that
-            has no predictions.
+        InputError: predictions of units that the networks lack; a pair with a network that has no
+            predictions.
 
     Example:
         >>> from leaderboard.evaluation.predictions import from_texts
         >>> units = [Unit("n", "conv1", i) for i in range(4)]
-        >>> made = audit(from_texts(units, ["the face of a dog", "faces", "surfaces", "grass"]))
-        >>> made.outcome.number.value, made.flagged.unit.tolist()
+        >>> result = audit(from_texts(units, ["the face of a dog", "faces", "surfaces", "grass"]))
+        >>> result.record.number.value, result.flagged.unit.tolist()
         (2.0, [0, 1])
     """
-    began = time.perf_counter()
-    settings = settings or AuditConfig()
+    start = time.perf_counter()
+    config, info = config or AuditConfig(), info or TaskInfo()
     if units is None:
         units = predictions.units
-    sizes = _sizes_of(units)
+    widths = _count_units(units)
     keyword_flags.check_units(predictions, units)
-    _check_pairs(pairs, sizes)
-    by_group = {
-        group: keyword_flags.flagged(predictions, units, words, settings.matching)
-        for group, words in settings.words.items()
+    _check_pairs(pairs, widths)
+    flags_by_group = {
+        group: keyword_flags.flag_units(predictions, units, words, config.matching)
+        for group, words in config.words.items()
     }
-    counts = _counts(by_group)
+    counts = count_flagged(flags_by_group)
+    selectivity = selectivity or {}
     groups = {
-        group: _group(group, found, counts, pairs, settings, selectivity or {})
-        for group, found in by_group.items()
+        group: summarize_group(group, flags, counts, pairs, config, selectivity)
+        for group, flags in flags_by_group.items()
     }
-    _adjust(groups)
+    adjust_p_values(groups)
     first = next(iter(groups))
     warnings = [
-        f"No description holds any of: {', '.join(settings.words[group])}."
-        for group, found in by_group.items()
-        if not any(found.values())
+        f"No description contains any of: {', '.join(config.words[group])}."
+        for group, flags in flags_by_group.items()
+        if not any(flags.values())
     ]
     if 2 <= len(pairs) < 5:
         warnings.append(
-            f"Of {len(pairs)} pairs the smallest p is {2.0 ** -len(pairs):.3g}: no number of "
-            "units makes up for pairs."
+            f"The smallest possible p of {len(pairs)} pairs is {2.0 ** -len(pairs):.3g}; more "
+            "units do not lower it, more pairs do."
         )
-    made = outcome.create(
+    asked = info.asked or {"pairs": [list(pair) for pair in pairs]}
+    record = create_record(
         "audit",
-        method=method,
-        data=data,
-        number=_number(first, groups[first], pairs, settings),
-        asked=asked or {"pairs": [list(pair) for pair in pairs]},
-        settings={**vars(settings), "words": {k: list(v) for k, v in settings.words.items()}},
-        networks=networks or {name: {"units": dict(layers)} for name, layers in sizes.items()},
+        predictions,
+        units,
+        replace(info, asked=asked),
+        start=start,
+        number=_headline_number(first, groups[first], pairs, config),
+        settings={**vars(config), "words": {k: list(v) for k, v in config.words.items()}},
+        networks=networks or {name: {"units": dict(layers)} for name, layers in widths.items()},
         images=images or {},
         results={
             "groups": groups,
             "paper": PAPER if tuple(pairs) == PRESETS["milan2022"] else None,
         },
-        seconds={**(seconds or {}), "audit": time.perf_counter() - began},
-        predictions=outcome.Described(**predictions.counts(units)),
-        synthetic=synthetic,
         warnings=warnings,
         footnote=FOOTNOTE,
     )
-    return Audit(made, counts, _table(by_group, predictions, selectivity or {}), predictions)
+    flagged = list_flagged(flags_by_group, predictions, selectivity)
+    return Audit(record, counts, predictions, flagged, exemplars or {})
 
 
-def _sizes_of(units: Sequence[Unit]) -> dict[str, dict[str, int]]:
-    sizes: dict[str, dict[str, int]] = {}
+def _count_units(units: Sequence[Unit]) -> dict[str, dict[str, int]]:
+    """Return the number of units of each layer, by network."""
+    counts: dict[str, dict[str, int]] = {}
     for unit in units:
-        own = sizes.setdefault(unit.network, {})
-        own[unit.layer] = own.get(unit.layer, 0) + 1
-    return sizes
+        layers = counts.setdefault(unit.network, {})
+        layers[unit.layer] = layers.get(unit.layer, 0) + 1
+    return counts
 
 
-def _check_pairs(pairs: Sequence[NetworkPair], sizes: Sizes) -> None:
-    absent = [name for pair in pairs for name in pair if name not in sizes]
-    if absent:
+def _check_pairs(pairs: Sequence[NetworkPair], networks: Mapping[str, Any]) -> None:
+    names = [name for pair in pairs for name in pair]
+    missing = [name for name in names if name not in networks]
+    if missing:
         raise InputError(
-            f"There are no predictions for {some(absent)} (networks: {some(sizes)}). Give the "
+            f"There are no predictions for {some(missing)} (networks: {some(networks)}). Give the "
             "files of all networks of the pairs."
         )
-    again = [name for pair in pairs for name in pair]
-    if len(set(again)) < len(again):
-        raise InputError("A network stands in two pairs; each is a replicate of its own.")
+    if len(set(names)) < len(names):
+        raise InputError("A network is in two pairs; expected each network in one pair.")
 
 
-# ---- counting
-
-
-def _counts(by_group: Mapping[str, Mapping[Unit, list[str]]]) -> pd.DataFrame:
-    """Return flagged units of each layer and of each network (layer ""), with intervals."""
-    import pandas as pd
-
-    rows = []
-    for group, found in by_group.items():
-        per: dict[tuple[str, str], list[bool]] = {}
-        for unit, words in found.items():
-            for layer in (unit.layer, ""):
-                per.setdefault((unit.network, layer), []).append(bool(words))
-        for (network, layer), hits in per.items():
-            low, high = statistics.share_interval(sum(hits), len(hits))
-            rows.append((group, network, layer, sum(hits), len(hits), low, high))
-    names = ["group", "network", "layer", "flagged", "units", "share_low", "share_high"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _table(
-    by_group: Mapping[str, Mapping[Unit, list[str]]],
-    predictions: Predictions,
-    selectivity: Mapping[Unit, float],
-) -> pd.DataFrame:
-    """Return the flagged units, for a person to go through."""
-    import pandas as pd
-
-    rows = []
-    for group, found in by_group.items():
-        for unit, words in found.items():
-            if words and (row := predictions.first(unit)) is not None:
-                said = (row.description, " ".join(words), selectivity.get(unit))
-                rows.append((group, *unit, *said))
-    names = ["group", "network", "layer", "unit", "description", "words", "selectivity"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _group(
-    group: str,
-    found: Mapping[Unit, list[str]],
-    counts: pd.DataFrame,
-    pairs: Sequence[NetworkPair],
-    settings: AuditConfig,
-    selectivity: Mapping[Unit, float],
-) -> dict[str, Any]:
-    own = counts[counts.group == group]
-    by_network: dict[str, Any] = {}
-    for row in own.itertuples():
-        entry = {
-            "flagged": row.flagged,
-            "units": row.units,
-            "low": row.share_low * row.units,
-            "high": row.share_high * row.units,
-        }
-        at = by_network.setdefault(row.network, {"layers": {}})
-        if row.layer:
-            at["layers"][row.layer] = entry
-        else:
-            at.update(entry)
-    for name, entry in by_network.items():
-        entry["by_word"] = {
-            word: sum(word in words for unit, words in found.items() if unit.network == name)
-            for word in settings.words[group]
-        }
-    made: dict[str, Any] = {"networks": by_network, "pairs": [], "training_data": None}
-    for number, pair in enumerate(pairs):
-        made["pairs"].append(_pair(pair, found, settings, number))
-    if len(pairs) > 1:
-        made["training_data"] = _claim([entry["difference"] for entry in made["pairs"]])
-    if selectivity:
-        made["measured"] = _measured(found, pairs, settings.at, selectivity)
-    return made
-
-
-def _pair(
-    pair: NetworkPair, found: Mapping[Unit, list[str]], settings: AuditConfig, number: int
-) -> dict[str, Any]:
-    """Return how two networks differ: exact permutation test, bootstrap interval over units."""
-    hits: list[dict[str, list[bool]]] = []
-    for name in pair:
-        of: dict[str, list[bool]] = {}
-        for unit, words in found.items():
-            if unit.network == name:
-                of.setdefault(unit.layer, []).append(bool(words))
-        hits.append(of)
-    # units are exchanged within a layer where both networks have the same layers
-    if list(hits[0]) != list(hits[1]):
-        hits = [{"": [hit for own in of.values() for hit in own]} for of in hits]
-    strata = [
-        (sum(hits[0][layer]), len(hits[0][layer]), sum(hits[1][layer]), len(hits[1][layer]))
-        for layer in hits[0]
-    ]
-    rng = np.random.default_rng([settings.seed, number])
-    drawn = np.zeros(settings.draws)
-    for marked, size, other, other_size in strata:
-        drawn += rng.binomial(size, marked / size, settings.draws)
-        drawn -= rng.binomial(other_size, other / other_size, settings.draws)
-    low, high = statistics.interval(drawn)
-    first, second = sum(s[0] for s in strata), sum(s[2] for s in strata)
-    return {
-        "networks": list(pair),
-        "flagged": [first, second],
-        "difference": first - second,
-        "low": float(low),
-        "high": float(high),
-        "p": statistics.label_permutation_p(strata),
-        "strata": "layers" if "" not in hits[0] else "all units",
-        "about": ONLY_THESE,
-    }
-
-
-def _claim(differences: Sequence[float]) -> dict[str, Any]:
-    """Return what pairs say of training data: exact sign-flip test, t interval of the mean."""
-    low, high = statistics.mean_interval(differences)
-    return {
-        "n_pairs": len(differences),
-        "differences": list(differences),
-        "mean": float(np.mean(differences)),
-        "low": low,
-        "high": high,
-        "p": statistics.sign_flip_p(differences),
-        "p_two_sided": statistics.sign_flip_p(differences, one_sided=False),
-        "smallest_p": 2.0 ** -len(differences),
-        "about": "the training data, over pairs of networks",
-    }
-
-
-def _measured(
-    found: Mapping[Unit, list[str]],
-    pairs: Sequence[NetworkPair],
-    at: float,
-    selectivity: Mapping[Unit, float],
-) -> dict[str, Any]:
-    """Return precision and recall of the flag against measured selectivity, by network."""
-    by_network: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(unit.network for unit in found if unit in selectivity):
-        own = [unit for unit in found if unit.network == name and unit in selectivity]
-        said = np.array([bool(found[unit]) for unit in own])
-        true = np.array([selectivity[unit] >= at for unit in own])
-        both = int((said & true).sum())
-        by_network[name] = {
-            "units": len(own),
-            "selective": int(true.sum()),
-            "flagged": int(said.sum()),
-            "both": both,
-            "precision": both / int(said.sum()) if said.any() else None,
-            "recall": both / int(true.sum()) if true.any() else None,
-        }
-    total = {
-        key: sum(entry[key] for entry in by_network.values())
-        for key in ("units", "selective", "flagged", "both")
-    }
-    known = [pair for pair in pairs if set(pair) <= set(by_network)]
-    differences = [
-        by_network[first]["selective"] - by_network[second]["selective"] for first, second in known
-    ]
-    return {
-        "at": at,
-        "networks": by_network,
-        "all": {
-            **total,
-            "precision": total["both"] / total["flagged"] if total["flagged"] else None,
-            "recall": total["both"] / total["selective"] if total["selective"] else None,
-        },
-        "training_data": _claim(differences) if len(differences) > 1 else None,
-    }
-
-
-def _adjust(groups: Mapping[str, dict[str, Any]]) -> None:
-    """Add Holm's p beside each raw one: among claims on training data, and on two networks."""
-    claims = [entry["training_data"] for entry in groups.values() if entry["training_data"]]
-    twos = [pair for entry in groups.values() for pair in entry["pairs"]]
-    for family in (claims, twos):
-        adjusted = statistics.holm([entry["p"] for entry in family])
-        for entry, p in zip(family, adjusted, strict=True):
-            entry["p_holm"] = p
-
-
-def _number(
-    group: str, made: Mapping[str, Any], pairs: Sequence[NetworkPair], settings: AuditConfig
+def _headline_number(
+    group: str, results: Mapping[str, Any], pairs: Sequence[NetworkPair], config: AuditConfig
 ) -> Number:
-    listed = ", ".join(settings.words[group])
-    if claim := made["training_data"]:
-        says = (
-            f"On average {claim['mean']:.1f} more units of the first network of a pair are "
-            f"described with {listed} (exact sign-flip test over {claim['n_pairs']} pairs, one "
-            f"side, p = {claim['p']:.3g}, Holm {claim['p_holm']:.3g})."
-        )
+    """Return the mean difference of pairs, the difference of one pair, or the flagged units."""
+    words = ", ".join(config.words[group])
+    if test := results["training_data"]:
         return Number(
-            name=f"flagged units, first less second of a pair ({group})",
-            value=claim["mean"],
-            low=_known(claim["low"]),
-            high=_known(claim["high"]),
+            name=f"flagged units, first minus second of a pair ({group})",
+            value=test["mean"],
+            low=_finite_or_none(test["low"]),
+            high=_finite_or_none(test["high"]),
             control=0.0,
-            p=claim["p_holm"],
-            n=claim["n_pairs"],
+            p=test["p_holm"],
+            n=test["n_pairs"],
             over="pairs of networks",
-            says=says,
+            says=f"On average {test['mean']:.1f} more units of the first network of a pair are "
+            f"described with {words} (exact sign-flip test over {test['n_pairs']} pairs, "
+            f"one-sided p = {test['p']:.3g}, Holm-adjusted {test['p_holm']:.3g}).",
         )
     if pairs:
-        two = made["pairs"][0]
+        pair = results["pairs"][0]
         return Number(
-            name=f"flagged units, first less second ({group})",
-            value=float(two["difference"]),
-            low=two["low"],
-            high=two["high"],
+            name=f"flagged units, first minus second ({group})",
+            value=float(pair["difference"]),
+            low=pair["low"],
+            high=pair["high"],
             control=0.0,
-            p=two["p_holm"],
-            n=sum(made["networks"][name]["units"] for name in pairs[0]),
+            p=pair["p_holm"],
+            n=sum(results["networks"][name]["units"] for name in pairs[0]),
             over="units",
-            says=f"{pairs[0][0]} has {two['flagged'][0]} units described with {listed}, "
-            f"{pairs[0][1]} {two['flagged'][1]} (exact permutation test, p = {two['p']:.3g}): "
-            f"{ONLY_THESE}.",
+            says=f"{pairs[0][0]} has {pair['flagged'][0]} units described with {words}, "
+            f"{pairs[0][1]} has {pair['flagged'][1]} (exact permutation test, p = "
+            f"{pair['p']:.3g}): {ONLY_THESE}.",
         )
-    total = sum(entry["flagged"] for entry in made["networks"].values())
-    units = sum(entry["units"] for entry in made["networks"].values())
-    low, high = (_known(end * units) for end in statistics.share_interval(total, units))
+    flagged = sum(entry["flagged"] for entry in results["networks"].values())
+    units = sum(entry["units"] for entry in results["networks"].values())
+    low, high = (_finite_or_none(end * units) for end in statistics.share_interval(flagged, units))
     return Number(
         name=f"flagged units ({group})",
-        value=float(total),
+        value=float(flagged),
         low=low,
         high=high,
         control=None,
         p=None,
         n=units,
         over="units",
-        says=f"{total} of {units} units are described with {listed}.",
+        says=f"{flagged} of {units} units are described with {words}.",
     )
 
 
-def _known(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

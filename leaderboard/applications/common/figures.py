@@ -1,4 +1,4 @@
-"""Figures of outcomes: lines with bands, bars with intervals; the same bytes every time."""
+"""Figures of application records: panels, bands and style; the same bytes on every run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _P = ParamSpec("_P")
 
 INK, GREY, PALE = "#1c1c20", "#6b7078", "#d5d8dc"
 COLORS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#8a3f9e", "#a8871f", "#b3304a", "#2b8f9a", "#5a5f66")
-"""Lines in the order in which they are drawn; told apart by lightness too."""
+"""Colors of lines in the order of drawing; they differ in lightness too."""
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
@@ -33,28 +33,27 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": GREY,
 }
 
-
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
 }
-"""No times and versions: the same figure, the same bytes."""
+"""Metadata without times and versions, so that the same figure has the same bytes."""
 
 
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Return a function that draws in the style of these figures."""
+    """Decorate a function that draws a figure with the style of application records."""
 
     @wraps(draw)
-    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+    def draw_styled(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         from matplotlib import rc_context
 
         with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
-    return drawn
+    return draw_styled
 
 
-def panels(
+def create_panels(
     count: int,
     columns: int = 3,
     *,
@@ -63,17 +62,15 @@ def panels(
     size: tuple[float, float] = (3.4, 2.5),
     shared: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of so many panels in rows, under a title; synthetic ones say so.
-
-    Call it inside a function that is `styled`.
+    """Create a figure of panels in rows; call it inside a `styled` function.
 
     Args:
-        count: of panels.
-        columns: in a row, at most.
-        title: of the whole.
-        synthetic: what is shown is of the mini world.
-        size: of a panel, in inches.
-        shared: panels share their scales.
+        count: number of panels.
+        columns: most panels in a row.
+        title: title of the figure.
+        synthetic: add the footnote of synthetic results.
+        size: width and height of a panel in inches.
+        shared: use the same scales in all panels.
     """
     from matplotlib.figure import Figure
 
@@ -88,12 +85,12 @@ def panels(
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
     if synthetic:
-        says = SYNTHETIC_FOOTNOTE.partition(". ")[0] + "."
-        figure.supxlabel(says, fontsize=7, color=GREY, x=0.01, ha="left")
+        footnote = SYNTHETIC_FOOTNOTE.partition(". ")[0] + "."
+        figure.supxlabel(footnote, fontsize=7, color=GREY, x=0.01, ha="left")
     return figure, list(axes.flat[:count])
 
 
-def band(
+def draw_band(
     axes: Axes,
     x: Sequence[float],
     middle: Sequence[float],
@@ -105,22 +102,22 @@ def band(
     alpha: float = 0.18,
     **line: Any,
 ) -> None:
-    """Draw a line with the band around it, which is not drawn at an `alpha` of 0."""
+    """Draw a line with a band around it; an `alpha` of 0 leaves the band out."""
     if alpha:
         axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
     axes.plot(x, middle, color=color, label=label, **{"linewidth": 1.6, **line})
 
 
 def encode_figure(figure: Figure, name: str = "figure") -> dict[str, bytes]:
-    """Return a figure as the bytes of `NAME.png` and `NAME.svg`, for `application_record.save`."""
+    """Return the content of `NAME.png` and `NAME.svg`, for `application_record.save`."""
     import io
 
     from matplotlib import rc_context
 
-    made = {}
+    files = {}
     with rc_context(_STYLE):
         for kind, metadata in _METADATA.items():
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, metadata=metadata)
-            made[f"{name}.{kind}"] = stream.getvalue()
-    return made
+            files[f"{name}.{kind}"] = stream.getvalue()
+    return files

@@ -1,4 +1,4 @@
-"""The last layer of a classifier, trained on while units before it are gone."""
+"""Fine-tuning of the last layer of a classifier while units before it are ablated."""
 
 from __future__ import annotations
 
@@ -14,78 +14,87 @@ from milannotations.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from leaderboard.applications.common.ablated_accuracy import Labelled
+    from leaderboard.applications.common.labelled_images import LabelledImages
     from milannotations.exemplars import Layer, RunConfig
 
 RATE, BATCH = 1e-4, 128
-"""Of the 2022 code."""
+"""Learning rate and batch size of the 2022 code."""
 
 
-def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Return the last linear layer of a network, with its name.
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the name of a network's last linear layer, and the layer.
 
     Raises:
-        InputError: there is none.
+        InputError: the network has no linear layer.
     """
     from torch import nn
 
-    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if not found:
-        raise InputError(
-            f"{type(model).__name__} has no linear layer whose weights could be tuned."
-        )
-    return found[-1]
+    layers = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no linear layer to fine-tune.")
+    return layers[-1]
 
 
-def features(
+def compute_features(
     model: nn.Module,
-    place: str,
-    shown: Labelled,
+    head_name: str,
+    labelled: LabelledImages,
     layers: Sequence[Layer],
     run: RunConfig | None,
     sets: Sequence[Mapping[str, Sequence[int]]],
 ) -> NDArray[np.float32]:
-    """Return what comes to the head without each set of units: float32 (set, picture, feature)."""
+    """Compute the inputs of the last layer under ablation of each set of units.
+
+    Returns:
+        float32 (set, image, feature).
+    """
     from torch import nn
 
     from milannotations.exemplars import Ablator
 
+    # With the head replaced by the identity, the network's output is the head's input.
     headless = deepcopy(model)
-    parent, _, name = place.rpartition(".")
+    parent, _, name = head_name.rpartition(".")
     setattr(headless.get_submodule(parent), name, nn.Identity())
-    return Ablator(headless, shown.pictures, layers, run=run).logits(sets)
+    return Ablator(headless, labelled.images, layers, run=run).logits(sets)
 
 
 def tune(
-    head: nn.Linear, given: NDArray[np.float32], labels: NDArray[np.int64], epochs: int, seed: int
+    head: nn.Linear,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    epochs: int,
+    seed: int,
 ) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-    """Return a function from features to classes: the head, trained on.
+    """Train a copy of the last layer on features, and return it as a function.
 
     Args:
-        head: where training begins.
-        given: float32 (picture, feature).
-        labels: int64 (picture,).
-        epochs: over all pictures.
-        seed: of their order.
+        head: layer to start from; it is not changed.
+        features: float32 (image, feature).
+        labels: int64 (image,).
+        epochs: passes over all images.
+        seed: random seed of their order.
+
+    Returns:
+        A function from features (image, feature) to predicted classes (image,).
     """
     import torch
     from torch.nn import functional as nnf
 
-    own = deepcopy(head).cpu().train()
-    inputs, targets = torch.from_numpy(np.ascontiguousarray(given)), torch.from_numpy(labels)
-    optimizer = torch.optim.AdamW(own.parameters(), lr=RATE)
-    draw = torch.Generator().manual_seed(seed)
+    layer = deepcopy(head).cpu().train()
+    inputs, targets = torch.from_numpy(np.ascontiguousarray(features)), torch.from_numpy(labels)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=RATE)
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for rows in torch.randperm(len(inputs), generator=draw).split(BATCH):
+        for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
             optimizer.zero_grad()
-            nnf.cross_entropy(own(inputs[rows]), targets[rows]).backward()
+            nnf.cross_entropy(layer(inputs[rows]), targets[rows]).backward()
             optimizer.step()
 
-    def answers(some: NDArray[np.float32]) -> NDArray[Any]:
+    def classify(features: NDArray[np.float32]) -> NDArray[Any]:
         with torch.no_grad():
-            found: NDArray[Any] = (
-                own(torch.from_numpy(np.ascontiguousarray(some))).argmax(1).numpy()
-            )
-        return found
+            logits = layer(torch.from_numpy(np.ascontiguousarray(features)))
+            classes: NDArray[Any] = logits.argmax(1).numpy()
+        return classes
 
-    return answers
+    return classify

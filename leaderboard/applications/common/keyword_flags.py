@@ -1,7 +1,7 @@
-"""Which units are described with any of a list of words.
+"""Flags of units whose descriptions contain any of a list of words.
 
-The 2022 code looked for substrings, so that `word` was found in "swords" and `red` in "colored".
-Whole words are the default here, in singular or plural; substrings remain an option.
+The 2022 code searched for substrings, so that it found `word` in "swords" and `red` in "colored".
+By default we match whole words, singular or plural; substrings remain an option.
 """
 
 from __future__ import annotations
@@ -17,44 +17,46 @@ from milannotations.schema import Unit
 Matching = Literal["words", "substrings"]
 
 FACES = ("face", "head", "nose", "eyes", "mouth")
-"""Hernandez et al. 2022, section 6."""
+"""Words of the audit of Hernandez et al. 2022, section 6."""
 
 TEXT = ("word", "text", "letter")
-"""The 2022 code of section 7."""
+"""Words of the 2022 code of section 7."""
 
 
-def found(description: str, words: Iterable[str], matching: Matching = "words") -> list[str]:
-    """Return which of the words a description holds, in the order of the list.
+def match_words(description: str, words: Iterable[str], matching: Matching = "words") -> list[str]:
+    """Return the words that a description contains, in the order of the list.
 
     Args:
-        description: any text; its case does not count.
-        words: what is looked for; several words in one must stand together.
-        matching: `words`: whole ones, singular or plural; `substrings`: anywhere, as in 2022.
+        description: any text; case is ignored.
+        words: words to look for; an entry of several words matches if they stand together.
+        matching: `words` matches whole words, singular or plural; `substrings` any part, as in
+            2022.
 
     Example:
-        >>> found("Faces, and swords", ["face", "word"])
+        >>> match_words("Faces, and swords", ["face", "word"])
         ['face']
-        >>> found("Faces, and swords", ["face", "word"], "substrings")
+        >>> match_words("Faces, and swords", ["face", "word"], "substrings")
         ['face', 'word']
     """
     if matching == "substrings":
         return [word for word in words if word.lower() in description.lower()]
-    said = f" {' '.join(map(_stem, _tokens(description)))} "
-    return [word for word in words if f" {' '.join(map(_stem, _tokens(word)))} " in said]
+    # Spaces at both ends let a substring search match whole words only.
+    text = f" {' '.join(map(_singular, _tokenize(description)))} "
+    return [word for word in words if f" {' '.join(map(_singular, _tokenize(word)))} " in text]
 
 
-def flagged(
+def flag_units(
     predictions: Predictions,
     units: Iterable[Unit],
     words: Sequence[str],
     matching: Matching = "words",
 ) -> dict[Unit, list[str]]:
-    """Return, of each unit, the words that its description holds; none where it has none.
+    """Return, for each unit, the words that its description contains.
 
     Args:
-        predictions: rank 1 is read.
-        units: in question.
-        words, matching: see `found`.
+        predictions: descriptions; only those of rank 1 are used.
+        units: units to look up; one without a description has no words.
+        words, matching: see `match_words`.
 
     Raises:
         InputError: no word, or one without a letter.
@@ -62,31 +64,33 @@ def flagged(
     check_words(words)
     rows = {unit: predictions.first(unit) for unit in units}
     return {
-        unit: found(row.description, words, matching) if row is not None else []
+        unit: match_words(row.description, words, matching) if row is not None else []
         for unit, row in rows.items()
     }
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise InputError unless there are words to look for."""
-    if not words or not all(_tokens(word) for word in words):
-        raise InputError(f"The words to look for are {list(words)}; expected some, with letters.")
+    """Raise InputError unless there is at least one word, and every word has a letter."""
+    if not words or not all(_tokenize(word) for word in words):
+        raise InputError(
+            f"The words to look for are {list(words)}; expected at least one, with letters."
+        )
 
 
 def check_units(predictions: Predictions, units: Iterable[Unit], what: str = "network") -> None:
-    """Raise InputError unless all predictions are of units that the networks have.
+    """Raise InputError unless the networks have every unit of the predictions.
 
     Args:
-        predictions: of any networks.
-        units: of the networks.
-        what: the networks are called in the message.
+        predictions: predictions of any networks.
+        units: units of the networks.
+        what: word for the networks in the message.
     """
     known = set(units)
-    strange = [unit for unit in predictions.units if unit not in known]
-    if not strange:
+    unknown = [unit for unit in predictions.units if unit not in known]
+    if not unknown:
         return
     networks = sorted({unit.network for unit in known})
-    others = sorted({unit.network for unit in strange} - set(networks))
+    others = sorted({unit.network for unit in unknown} - set(networks))
     if others:
         raise InputError(
             f"The predictions are of {some(others)}, and the {what} is {some(networks)}. Say "
@@ -94,23 +98,24 @@ def check_units(predictions: Predictions, units: Iterable[Unit], what: str = "ne
         )
     layers: dict[str, list[int]] = {}
     for unit in sorted(known):
-        if unit.network == strange[0].network:
+        if unit.network == unknown[0].network:
             layers.setdefault(unit.layer, []).append(unit.unit)
     listed = ", ".join(
-        f"{layer} ({len(own)} units, {own[0]}-{own[-1]})" for layer, own in layers.items()
+        f"{layer} ({len(indices)} units, {indices[0]}-{indices[-1]})"
+        for layer, indices in layers.items()
     )
-    raise InputError(f"{some(strange)}: no such unit. {strange[0].network} has layers {listed}.")
+    raise InputError(f"{some(unknown)}: no such unit. {unknown[0].network} has layers {listed}.")
 
 
-def _tokens(text: str) -> list[str]:
+def _tokenize(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower())
 
 
-def _stem(word: str) -> str:
+def _singular(word: str) -> str:
     """Return a word without the ending of the regular plural.
 
     Example:
-        >>> [_stem(word) for word in ("faces", "eyes", "boxes", "glass", "nose", "berries")]
+        >>> [_singular(word) for word in ("faces", "eyes", "boxes", "glass", "nose", "berries")]
         ['face', 'eye', 'box', 'glass', 'nose', 'berry']
     """
     word = word.removesuffix("'s")

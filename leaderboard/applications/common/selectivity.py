@@ -1,4 +1,4 @@
-"""Which share of where units are active lies in a region that is known on every picture."""
+"""Selectivity of units for a region that is known on every image."""
 
 from __future__ import annotations
 
@@ -11,57 +11,58 @@ if TYPE_CHECKING:
     from milannotations.exemplars import Layer, NetworkExemplars, RunConfig
 
 
-class Regions:
-    """Pictures with a region each, as a data set for `exemplars.compute`.
+class ImagesWithRegions:
+    """Images with one region each, as a dataset for `exemplars.compute`.
 
     Args:
-        pictures: a data set.
-        maps: bool (picture, height, width), the region on each.
+        images: a dataset.
+        regions: bool (image, height, width).
     """
 
-    def __init__(self, pictures: Any, maps: Tensor) -> None:
-        self.pictures, self.maps = pictures, maps
+    def __init__(self, images: Any, regions: Tensor) -> None:
+        self.images, self.regions = images, regions
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.regions)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        item = self.pictures[i]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.images[index]
         image = item["image"] if isinstance(item, dict) else item
-        return {"image": image, "concepts": self.maps[i][None]}
+        return {"image": image, "concepts": self.regions[index][None]}
 
-    def source_id(self, i: int) -> str:
-        """Return the picture's name."""
-        return str(self.pictures.source_id(i))
+    def source_id(self, index: int) -> str:
+        """Return an image's name."""
+        return str(self.images.source_id(index))
 
 
-def active_inside(
+def compute_selectivity(
     model: nn.Module,
-    pictures: Regions,
+    images: ImagesWithRegions,
     layers: Sequence[str | Layer],
     computed: NetworkExemplars,
     run: RunConfig | None = None,
 ) -> dict[str, list[float]]:
-    """Return, of each unit, which share of where it is active lies in the region.
+    """Compute each unit's selectivity: the fraction of its active pixels inside the region.
 
-    Over all pictures, not its exemplars alone; a unit is active where its upsampled map is above
-    its threshold (Bau et al. 2017, section 3). 0 where it is active nowhere.
+    All images count, not the exemplars alone. A unit is active where its upsampled activation map
+    is above its quantile threshold (Bau et al. 2017, section 3).
 
     Args:
         model: the network.
-        pictures: with the region.
-        layers: of the network.
-        computed: exemplars of those layers on those pictures, for the thresholds.
-        run: of the pass.
+        images: images with regions.
+        layers: layers of the network.
+        computed: exemplars of those layers on those images, for the thresholds.
+        run: batches and device of the pass.
 
     Returns:
-        By layer, of its units in order.
+        Selectivity of each unit in order, by layer; 0 for a unit that is nowhere active.
     """
     from milannotations.exemplars import Overlap, compute
 
+    # k=1: the engine keeps exemplars too, which are not needed here
     tallies = {"region": lambda label: Overlap(computed.layers[label].thresholds)}
-    found = compute(model, pictures, layers, k=1, tallies=tallies, run=run)
+    overlaps = compute(model, images, layers, k=1, tallies=tallies, run=run)
     return {
         label: layer.tallies["region"].inside[:, 0].tolist()
-        for label, layer in found.layers.items()
+        for label, layer in overlaps.layers.items()
     }

@@ -1,164 +1,137 @@
-"""Edit on the mini world: networks that learned to read, for any number of methods.
-
-What no method changes is made once: networks, exemplars, single-unit orders, and placebos of the
-same numbers per layer.
-"""
+"""Edit of networks of the mini world that learned to read."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from leaderboard.applications.common import keyword_flags
-from leaderboard.applications.common.ablated_accuracy import Labelled, Trial
+from leaderboard.applications.common.ablated_accuracy import AblatedNetwork
+from leaderboard.applications.common.labelled_images import LabelledImages
 from leaderboard.applications.common.mini_networks import (
-    CLASSES,
-    LAYERS,
+    TEXT_WORLD,
     MiniNetwork,
-    Scenes,
-    Workshop,
-    titled,
+    MiniNetworkFactory,
 )
+from leaderboard.applications.common.mini_scenes import Scenes
+from leaderboard.applications.common.mini_task import MiniTask
+from leaderboard.applications.common.task_result import TaskInfo
+from leaderboard.applications.edit.arms import measure_arms
 from leaderboard.applications.edit.config import EditConfig
-from leaderboard.applications.edit.task import Edit, arms_of, edit
+from leaderboard.applications.edit.task import Edit, edit
 from leaderboard.evaluation.predictions import Predictions
 from milannotations.synthetic.subjects import (
+    CLASSES,
     TEST_SCENES,
     TRAINING_SCENES,
     VALIDATION_SCENES,
-    Subject,
     SubjectWorld,
 )
 
-WORLD = SubjectWorld(text=0.3)
-"""Three in ten pictures carry the name of their class in a corner. Where half of them do, half of a
-network's units come to be of text, and random ones are of text as often. Chosen on networks of
-seeds 5 and 6, of which nothing is reported."""
-
 SEEDS = 5
-PICTURES = 1000
-"""Of each role."""
+"""Networks of the mini world."""
+
+IMAGES = 1000
+"""Images of each role."""
 
 BATCH = 50
+"""Images in a batch."""
 
-FAST = (0.0, 0.125, 0.25, 0.5)
-"""Shares of flagged units that `milan run` tries."""
+FAST_SHARES = (0.0, 0.125, 0.25, 0.5)
+"""Shares of the flagged units that `milan run` tries."""
 
 
-def fast(placebos: int, seed: int = 0) -> EditConfig:
-    """Return the settings of `milan run`: one protocol, and fewer numbers to choose from."""
+def fast_config(placebos: int, seed: int = 0) -> EditConfig:
+    """Return the configuration of `milan run`: one protocol, and fewer counts to choose from."""
     return EditConfig(
-        protocols=("edit-conflict",), placebos=placebos, shuffles=1, shares=FAST, seed=seed
+        protocols=("edit-conflict",), placebos=placebos, shuffles=1, shares=FAST_SHARES, seed=seed
     )
 
 
-def labelled(count: int = PICTURES, world: SubjectWorld = WORLD) -> dict[str, Labelled]:
-    """Return the pictures that edits are chosen and reported on, by role."""
-    plain = replace(world, text=0.0)
-    wrong = replace(world, text=1.0, adversarial=True)
+def draw_images(count: int = IMAGES, world: SubjectWorld = TEXT_WORLD) -> dict[str, LabelledImages]:
+    """Return labelled images of each role: without text, and with the name of a wrong class."""
+    worlds = {
+        "clean": replace(world, text=0.0),
+        "conflict": replace(world, text=1.0, adversarial=True),
+    }
     streams = {"validation": VALIDATION_SCENES, "test": TEST_SCENES}
-    made = {}
-    for part, stream in streams.items():
-        for kind, of in (("clean", plain), ("conflict", wrong)):
-            scenes = Scenes(of, count, stream)
-            made[f"{part}-{kind}"] = Labelled(scenes, scenes.labels, scenes.source)
-    return made
+    return {
+        f"{part}-{kind}": _label(Scenes(of_kind, count, stream))
+        for part, stream in streams.items()
+        for kind, of_kind in worlds.items()
+    }
 
 
-class MiniTrials:
-    """The trained networks with their pictures.
+class MiniEdit(MiniTask[EditConfig, Edit]):
+    """Edit of trained networks of the mini world.
 
     Args:
-        workshop: makes networks, exemplars and descriptions.
-        seeds: of training.
-        pictures: of each role.
-        world: what networks learn from.
+        factory: makes networks, exemplars and descriptions.
+        seeds: random seeds of training, one network each.
+        images: number of images of each role.
+        world: world of the training images.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        factory: MiniNetworkFactory,
         seeds: Sequence[int] = tuple(range(SEEDS)),
-        pictures: int = PICTURES,
-        world: SubjectWorld = WORLD,
+        images: int = IMAGES,
+        world: SubjectWorld = TEXT_WORLD,
     ) -> None:
-        self.workshop, self.world = workshop, world
-        shown = labelled(pictures, world)
-        self.networks = [workshop.network(world, seed) for seed in seeds]
-        self.trials = [self._trial(network, shown) for network in self.networks]
+        super().__init__(factory, [factory.network(world, seed) for seed in seeds], world)
+        labelled = draw_images(images, world)
+        self.ablated = [self._ablated_network(network, labelled) for network in self.networks]
 
-    def _add_training(self) -> None:
-        """Let heads be trained on the first pictures that each network learned from."""
-        for trial in self.trials:
-            if "training" not in trial.pictures:
-                count = len(trial.pictures["test-clean"].labels)
-                scenes = Scenes(self.world, count, TRAINING_SCENES + trial.seed)
-                shown = Labelled(scenes, scenes.labels, scenes.source)
-                trial.pictures = {**trial.pictures, "training": shown}
-
-    def _trial(self, network: MiniNetwork, shown: dict[str, Labelled]) -> Trial:
-        from milannotations.exemplars import RunConfig
-
-        return Trial(
-            network.name,
-            network.quick(),
-            dict(zip(LAYERS, Subject.widths, strict=True)),
-            shown,
-            len(CLASSES),
-            seed=network.seed,
-            source=network.source,
-            shown=self.workshop.inside(network, self.world, "text", each=True),
-            selectivity=self.workshop.selectivity(network, self.world, "text"),
-            run=RunConfig(batch_size=BATCH, device="cpu"),
-            folder=self.workshop.folder,
-        )
+    def run_on(self, predictions: Predictions, config: EditConfig | None, info: TaskInfo) -> Edit:
+        if config is not None and config.fine_tune:
+            self._add_training_images()
+        return edit(predictions, self.ablated, config, info)
 
     def write_exemplars(self, out: Path) -> None:
-        """Write what is to be described: an edition, a config a network."""
+        """Write the exemplars to describe: an edition with one config per network."""
         for network in self.networks:
-            self.workshop.write(network, self.world, out)
+            self.factory.write_exemplars(network, self.exemplar_world, out)
 
-    def measure(self, method: str, settings: EditConfig) -> None:
-        """Measure what the edit by a method's descriptions takes; a folder keeps it for `edit`."""
-        predictions = self.workshop.describe_all(method, self.networks, self.world)
-        for trial in self.trials:
-            said = keyword_flags.flagged(
-                predictions, trial.units, settings.words, settings.matching
+    def measure(self, method: str, config: EditConfig) -> None:
+        """Measure the accuracies that an edit by a method needs, so that the cache has them."""
+        predictions = self.describe(method)
+        for network in self.ablated:
+            flags = keyword_flags.flag_units(
+                predictions, network.units, config.words, config.matching
             )
-            for protocol in settings.protocols:
-                arms_of(trial, said, protocol, settings)
+            for protocol in config.protocols:
+                measure_arms(network, flags, protocol, config)
 
-    def edit(
-        self,
-        method: str,
-        predictions: Predictions | None = None,
-        settings: EditConfig | None = None,
-        asked: dict[str, Any] | None = None,
-    ) -> Edit:
-        """Return the edit of all networks by a method's descriptions.
+    def _ablated_network(
+        self, network: MiniNetwork, labelled: Mapping[str, LabelledImages]
+    ) -> AblatedNetwork:
+        from milannotations.exemplars import RunConfig
 
-        Args:
-            method: name, or name@version with `predictions`.
-            predictions: of the units of all networks; None lets the method describe them.
-            settings: see `edit`.
-            asked: for the record.
-        """
-        began, title = time.perf_counter(), method
-        if settings is not None and settings.fine_tune:
-            self._add_training()
-        if predictions is None:
-            predictions = self.workshop.describe_all(method, self.networks, self.world)
-            title = titled(method)
-        return edit(
-            self.trials,
-            predictions,
-            settings=settings,
-            method=title,
-            data="mini",
-            asked=asked or {},
-            synthetic=True,
-            seconds={"describe": time.perf_counter() - began},
+        world = self.exemplar_world
+        return AblatedNetwork(
+            network.name,
+            network.channels_last_model(),
+            network.widths,
+            labelled,
+            CLASSES,
+            seed=network.seed,
+            source=network.source,
+            mask_shares=self.factory.mask_shares(network, world, "text", per_exemplar=True),
+            selectivity=self.factory.selectivity(network, world, "text"),
+            run=RunConfig(batch_size=BATCH, device="cpu"),
+            folder=self.factory.folder,
         )
+
+    def _add_training_images(self) -> None:
+        """Add the first training images of each network, for fine-tuning its last layer."""
+        for network in self.ablated:
+            if "training" not in network.images:
+                count = len(network.images["test-clean"])
+                scenes = Scenes(self.exemplar_world, count, TRAINING_SCENES + network.seed)
+                network.images = {**network.images, "training": _label(scenes)}
+
+
+def _label(scenes: Scenes) -> LabelledImages:
+    return LabelledImages(scenes, scenes.labels, scenes.source)

@@ -1,8 +1,8 @@
-"""Train an image classifier on a folder a class, as the 2022 code did (its section 6.5).
+"""Training of an image classifier on images in class folders, as in the 2022 code (section 6.5).
 
-AdamW at 1e-4, batches of 128, at most 100 epochs, stopped when the loss on validation pictures has
-not fallen for 4 epochs; the weights of the best epoch are kept. It has an output a class: 2022 kept
-ImageNet's 1,000.
+AdamW at 1e-4, batches of 128, at most 100 epochs, stopped when the loss on validation images has
+not fallen for 4 epochs; the weights of the best epoch are kept. The classifier has one output per
+class; 2022 kept the 1,000 of ImageNet.
 """
 
 from __future__ import annotations
@@ -17,47 +17,56 @@ from milannotations.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from leaderboard.applications.common.ablated_accuracy import Labelled
+    from leaderboard.applications.common.labelled_images import LabelledImages
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a classifier is trained; the defaults are those of 2022."""
+class ClassifierConfig:
+    """Configuration of the training of a classifier; the defaults are those of 2022."""
 
     rate: float = 1e-4
+    """Learning rate (default: 1e-4)."""
+
     batch: int = 128
+    """Images in a batch (default: 128)."""
+
     epochs: int = 100
+    """Most epochs (default: 100)."""
+
     patience: int = 4
+    """Epochs without a lower validation loss before training stops (default: 4)."""
+
     decay: float = 0.01
+    """Weight decay (default: .01)."""
 
     def __post_init__(self) -> None:
         if min(self.batch, self.epochs, self.patience) < 1 or self.rate <= 0:
-            raise InputError("rate, batch, epochs and patience are to be above 0.")
+            raise InputError("rate, batch, epochs and patience must be above 0.")
 
 
 def train(
     architecture: str,
-    training: Labelled,
-    validation: Labelled,
+    training: LabelledImages,
+    validation: LabelledImages,
     classes: int,
     out: Path,
     *,
     seed: int = 0,
-    settings: Training | None = None,
+    config: ClassifierConfig | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Train a network of torchvision's from scratch, and write its weights; return the record.
+    """Train a torchvision network from scratch, write its weights, and return the record.
 
-    The same seed gives the same network, on one machine and device.
+    The same seed gives the same network on one machine and device.
 
     Args:
-        architecture: its name, such as `resnet18`.
-        training, validation: pictures with classes.
-        classes: outputs.
+        architecture: torchvision's name of the network, such as `resnet18`.
+        training, validation: labelled images.
+        classes: number of output classes.
         out: file of weights (safetensors).
-        seed: of initial weights and the order of pictures.
-        settings: how long, and how fast.
-        device: None takes the best there is.
+        seed: random seed of the initial weights and the order of images.
+        config: see `ClassifierConfig`.
+        device: None takes the best available.
 
     Raises:
         InputError: torchvision has no such network.
@@ -70,24 +79,23 @@ def train(
     from milannotations.exemplars.device import best_device
     from milannotations.synthetic.training import reproducible, write_weights
 
-    settings, device = settings or Training(), device or best_device()
+    config, device = config or ClassifierConfig(), device or best_device()
     losses: list[float] = []
     with reproducible(seed), torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = network(architecture, classes).to(device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.rate, weight_decay=settings.decay
-        )
+        model = create_network(architecture, classes).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.decay)
         loader = DataLoader(
-            _Pairs(training),
-            batch_size=settings.batch,
+            training,
+            batch_size=config.batch,
             shuffle=True,
             generator=torch.Generator().manual_seed(seed),
-            drop_last=len(training.labels) % settings.batch == 1,  # batch norm wants two
+            # batch normalization cannot be trained on a batch of one
+            drop_last=len(training) % config.batch == 1,
         )
-        best, kept = float("inf"), model.state_dict()
+        best, best_weights = float("inf"), model.state_dict()
         bar = tqdm(
-            range(settings.epochs), f"{architecture}, seed {seed}", unit="epoch",
+            range(config.epochs), f"{architecture}, seed {seed}", unit="epoch",
             disable=not sys.stderr.isatty(),
         )  # fmt: skip
         for epoch in bar:
@@ -96,32 +104,32 @@ def train(
                 optimizer.zero_grad()
                 nnf.cross_entropy(model(images.to(device)), labels.to(device)).backward()
                 optimizer.step()
-            losses.append(_loss(model, validation, settings.batch, device))
+            losses.append(_mean_loss(model, validation, config.batch, device))
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
             if losses[-1] < best:
                 best = losses[-1]
-                kept = {
+                best_weights = {
                     name: value.detach().cpu().clone() for name, value in model.state_dict().items()
                 }
-            elif epoch - losses.index(best) >= settings.patience:
+            elif epoch - losses.index(best) >= config.patience:
                 break
-        model.cpu().load_state_dict(kept)
-    made = {
+        model.cpu().load_state_dict(best_weights)
+    record = {
         "architecture": architecture,
         "classes": classes,
         "seed": seed,
-        "settings": asdict(settings),
+        "settings": asdict(config),
         "validation_loss": [round(loss, 6) for loss in losses],
         "epoch": losses.index(best) if best in losses else None,
         "training": dict(training.source),
         "validation": dict(validation.source),
     }
-    write_weights(model.eval(), out, made)
-    return made
+    write_weights(model.eval(), out, record)
+    return record
 
 
-def network(architecture: str, classes: int) -> nn.Module:
-    """Return a network of torchvision's with random weights and an output a class.
+def create_network(architecture: str, classes: int) -> nn.Module:
+    """Create a torchvision network with random weights and one output per class.
 
     Raises:
         InputError: torchvision has no such network.
@@ -139,7 +147,8 @@ def network(architecture: str, classes: int) -> nn.Module:
     return model
 
 
-def _loss(model: nn.Module, shown: Labelled, batch: int, device: str) -> float:
+def _mean_loss(model: nn.Module, labelled: LabelledImages, batch: int, device: str) -> float:
+    """Return the mean cross-entropy over images."""
     import torch
     from torch.nn import functional as nnf
     from torch.utils.data import DataLoader
@@ -147,19 +156,7 @@ def _loss(model: nn.Module, shown: Labelled, batch: int, device: str) -> float:
     model.eval()
     total = 0.0
     with torch.no_grad():
-        for images, labels in DataLoader(_Pairs(shown), batch_size=batch):
+        for images, labels in DataLoader(labelled, batch_size=batch):
             logits = model(images.to(device))
             total += float(nnf.cross_entropy(logits, labels.to(device), reduction="sum"))
-    return total / len(shown.labels)
-
-
-class _Pairs:
-    def __init__(self, shown: Labelled) -> None:
-        self.shown = shown
-
-    def __len__(self) -> int:
-        return len(self.shown.labels)
-
-    def __getitem__(self, place: int) -> Any:
-        item = self.shown.pictures[place]
-        return item["image"] if isinstance(item, dict) else item, int(self.shown.labels[place])
+    return total / len(labelled)
