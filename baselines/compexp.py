@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.framework.method import Description, MethodSpec
 from baselines.framework.run import unit_keys
+from baselines.shared.concept_formulas import BEAM, LENGTH
+from baselines.shared.probe_statistics import QUANTILE
 from milannotations.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,12 +28,6 @@ SPEC = MethodSpec(
     paper="Mu and Andreas 2020, Compositional Explanations of Neurons",
     requires=("activations",),
 )
-
-QUANTILE = 0.995
-"""Of a unit's activations: its threshold (Mu and Andreas 2020, section 3)."""
-
-BEAM, LENGTH = 5, 3
-"""Formulas kept from one length to the next; concepts of a formula at most."""
 
 
 class CompExp:
@@ -64,7 +60,8 @@ class CompExp:
         return answers
 
     def _search(self, probing: ProbeStatistics, layer: str) -> FormulaSearch:
-        from baselines.shared.formula_search import FormulaSearch, count_concept_sets
+        from baselines.shared.concept_set_counts import count_concept_sets
+        from baselines.shared.formula_search import FormulaSearch
 
         activity = count_concept_sets(probing, self._quantile)[layer]
         known = sorted({concept.category for concept in probing.concepts})

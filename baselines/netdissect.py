@@ -11,22 +11,22 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from baselines.framework.method import Description, MethodSpec
 from baselines.framework.run import unit_keys
 from baselines.shared.concept_formulas import readable_name
+from baselines.shared.probe_statistics import QUANTILE
 from milannotations.errors import InputError
 from milannotations.utils.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from baselines.framework.context import Context
     from baselines.shared.probe_statistics import ProbeStatistics
@@ -41,9 +41,6 @@ SPEC = MethodSpec(
     paper="Bau et al. 2017, Network Dissection",
     requires=("activations",),
 )
-
-QUANTILE = 0.995
-"""Of a unit's activations: its threshold (section 3)."""
 
 THRESHOLD = 0.04
 """A unit is a detector of a concept with an intersection over union above this (section 3)."""
@@ -237,6 +234,8 @@ def dissect(probing: ProbeStatistics, quantile: float = QUANTILE) -> dict[str, D
     """Return what the units of all layers detect, in one pass with known thresholds."""
     import numpy as np
 
+    from baselines.shared.category_overlap import CategoryOverlap
+
     concepts = probing.concepts
     names = categories(concepts)
     of = np.array([names.index(concept.category) for concept in concepts])
@@ -284,72 +283,6 @@ def dissection(
         category = names[int(ious[unit, own].argmax())]
         units.append(DissectedUnit(unit, category, matches, bool(overlaps.unit[unit] > 0)))
     return Dissection(tuple(names), tuple(units))
-
-
-class CategoryOverlap:
-    """Counts where units and concepts overlap, and where units are active beside categories.
-
-    `exemplars.Overlap`, with a concept more for each category: it is everywhere in pictures in
-    which something of the category is labelled. See `exemplars.tallies` for what a tally is.
-
-    Args:
-        thresholds: (unit,), finite.
-        of: the category of each concept, whole numbers from 0.
-    """
-
-    def __init__(self, thresholds: Tensor, of: NDArray[np.int64]) -> None:
-        import torch
-
-        from milannotations.exemplars import Overlap
-
-        self._of = torch.from_numpy(of)
-        self._categories = int(of.max()) + 1
-        self._overlap = Overlap(thresholds, concepts=len(of) + self._categories)
-
-    def update(self, ids: Tensor, activations: Tensor, concepts: Tensor | None = None) -> None:
-        """Take in a batch; concepts are int32 (image, plane, height, width), 0 for none."""
-        if concepts is not None and concepts.dim() == 4:
-            concepts = self._with_categories(concepts)
-        self._overlap.update(ids, activations, concepts)
-
-    def merge(self, other: Self) -> None:
-        self._overlap.merge(other._overlap)
-
-    def result(self) -> OverlapCounts:
-        """Return the counts; categories come after concepts."""
-        return self._overlap.result()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._overlap.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._overlap.load_state_dict(state)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds now."""
-        return self._overlap.nbytes
-
-    def estimate(self, units: int, h: int, w: int, images: int = 0, concepts: int = 0) -> int:
-        """Return the bytes that it will hold."""
-        return self._overlap.estimate(units, h, w, images, len(self._of) + self._categories)
-
-    def _with_categories(self, planes: Tensor) -> Tensor:
-        """Return label planes with those of the categories that each picture labels."""
-        import torch
-
-        count = len(self._of)
-        present = torch.zeros(len(planes), self._categories, dtype=torch.bool)
-        for image, own in enumerate(planes.cpu()):
-            found = own.flatten().bincount(minlength=count + 1)[1:].nonzero()[:, 0]
-            present[image, self._of[found]] = True
-        numbers = torch.arange(self._categories) + count + 1
-        # as few planes as the picture with most categories needs
-        numbers = (
-            (present * numbers).sort(1, descending=True).values[:, : int(present.sum(1).max())]
-        )
-        more = numbers.to(planes)[:, :, None, None].expand(-1, -1, *planes.shape[2:])
-        return torch.cat([planes, more], 1)
 
 
 def categories(concepts: Sequence[Concept]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from bench.timing import line, seconds
 
 if TYPE_CHECKING:
     from baselines.shared.concept_formulas import ConceptFormula
-    from baselines.shared.formula_search import BestFormula, ConceptSetCounts
+    from baselines.shared.concept_set_counts import ConceptSetCounts
+    from baselines.shared.formula_search import BestFormula
 
 SIZE = 112
 CONCEPTS = {"scene": 20, "object": 40, "part": 20, "color": 20}
@@ -97,7 +98,7 @@ def dissection() -> None:
     from torch.utils.data import DataLoader
 
     from baselines import netdissect
-    from baselines.shared.formula_search import count_concept_sets
+    from baselines.shared.concept_set_counts import count_concept_sets
     from baselines.shared.probe_statistics import ProbeStatistics
     from milannotations.exemplars import RunConfig
 
@@ -164,7 +165,7 @@ def active() -> tuple[NDArray[np.int32], NDArray[np.bool_], Any]:
     import torch
     from torch.nn import functional as nnf
 
-    from baselines.shared.formula_search import ConceptSetTally
+    from baselines.shared.concept_set_counts import ConceptSetTally
     from milannotations.exemplars.tallies.masks import masks
 
     planes = labels(LABELLED)
@@ -221,7 +222,8 @@ def plain(active: NDArray[np.bool_], masks: NDArray[np.bool_], length: int, beam
 
 
 def formulas() -> None:
-    from baselines.shared.formula_search import BEAM, LENGTH, FormulaSearch
+    from baselines.shared.concept_formulas import BEAM, LENGTH
+    from baselines.shared.formula_search import FormulaSearch
 
     concepts = sum(CONCEPTS.values())
     print(

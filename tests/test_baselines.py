@@ -31,6 +31,7 @@ from milannotations.exemplars import Preprocessing
 from milannotations.probes import Concept, ProbeItems
 
 README = Path(baselines.__file__).parent / "README.md"
+GUIDE = Path(__file__).parents[1] / "docs/write-a-method.md"
 K = 3
 
 
@@ -452,14 +453,14 @@ def test_entry_points_that_do_not_load_leave_the_list_whole(monkeypatch, method_
         baselines.get("broken")
 
 
-def test_the_readmes_example(edition, write_file):
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+def test_the_guides_example(edition, write_file):
+    blocks = re.findall(r"^```python.*?\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     example = next(block for block in blocks if "SPEC" in block)
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     path = write_file("brightness.py", example)
     answers = baselines.describe(edition, path, split="test")
     assert [said.text for _, said in answers] == [
-        f"{level} pictures" for level in ("dark", "dark", "dark", "bright", "bright", "dark")
+        f"{level} images" for level in ("dark", "dark", "dark", "bright", "bright", "dark")
     ]
 
 
@@ -469,8 +470,8 @@ def test_the_readmes_first_lines(capsys):
     assert re.match(r"mini-\S+/layer1/\d+ ok \w+", capsys.readouterr().out)
 
 
-def test_the_readme_names_every_method():
-    page = README.read_text()
+def test_the_guide_names_every_method():
+    page = GUIDE.read_text()
     assert all(f"| `{name}` |" in page for name in NAMES)
 
 

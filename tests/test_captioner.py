@@ -24,20 +24,21 @@ from PIL import Image
 
 import baselines
 from baselines import Description, captioner
-from baselines.captioner import (
-    BLANK,
-    PROMPTS,
-    AnswerCache,
-    UnitCost,
-    dim_outside,
-    draw_crop,
-    draw_grid,
-)
+from baselines.captioner import PROMPTS, UnitCost
 from baselines.framework.context import encoded_exemplars
 from baselines.framework.resume import DescriptionLog
 from baselines.framework.run import unit_keys
 from baselines.shared import openai_client
-from baselines.shared.openai_client import clean_answer, rejection_reason
+from baselines.shared.answer_cache import AnswerCache
+from baselines.shared.answer_cleaning import clean_answer, rejection_reason
+from baselines.shared.prompt_images import (
+    BLANK_COLOR,
+    blank_images,
+    dim_outside,
+    draw_crop,
+    draw_grid,
+)
+from baselines.shared.vision_language import Answer
 from milannotations import InputError, Unit, schema
 from milannotations.editions.writing import write_config
 from milannotations.utils import http as http_requests
@@ -215,7 +216,7 @@ def test_one_grid_of_the_exemplars_that_have_a_region(server, units):
     (picture,), text = shown(server.asked[1])
     assert picture.shape == (32 + 2 * 2, 2 * (32 + 2) + 2, 3)
     assert "grid of 2 pictures" in text
-    assert method.usage[unit_keys(units)[2]] == UnitCost("no region")
+    assert method.costs[unit_keys(units)[2]] == UnitCost("no region")
 
 
 def test_a_picture_for_each_region(server, units):
@@ -287,7 +288,7 @@ def test_blank_pictures_in_place_of_the_exemplars(server, units):
         answers = baselines.run(method, units)
         assert answers[2] == ABSTAINED  # it is what it was: the control changes what is seen alone
         for request in server.asked:
-            assert all((picture == BLANK).all() for picture in shown(request)[0])
+            assert all((picture == BLANK_COLOR).all() for picture in shown(request)[0])
         assert len(server.asked) == distinct  # equal questions are asked once
 
 
@@ -298,12 +299,12 @@ def test_the_prompt_is_mine(server, one):
 
 def test_outlines_are_explained_where_there_are_any(server, one):
     baselines.run(asking(server), one)
-    assert shown(server.asked[0])[1].endswith(captioner.OUTLINED)
+    assert shown(server.asked[0])[1].endswith(captioner.OUTLINE_PROMPT)
 
 
 def test_an_edition_of_text_alone(server, tmp_path):
     write_config(tmp_path / "text", "text", {"test": [a_unit(0, pictures=False)]})
-    with pytest.raises(InputError, match=r"tiny/a/0 has none: this edition holds text alone"):
+    with pytest.raises(InputError, match=r"tiny/a/0 has none: this edition holds text only"):
         baselines.describe(tmp_path / "text", asking(server))
     assert server.asked == []
 
@@ -319,7 +320,7 @@ def test_requests_are_as_the_protocol_has_them(server, one):
     assert request["model"] == "a-model"
     assert (request["temperature"], request["max_tokens"]) == (0, 20)
     assert "Authorization" not in server.headers[0]
-    usage = method.usage[Unit("tiny", "a", 0)]
+    usage = method.costs[Unit("tiny", "a", 0)]
     assert (usage.outcome, usage.tokens_in, usage.tokens_out, usage.cached) == ("ok", 700, 5, False)
     assert 0 < usage.seconds < 5
 
@@ -386,7 +387,7 @@ def test_refusals_and_nonsense_are_failures(server, one, tmp_path, text, outcome
     server.script = [completion(text)] * 5
     method = asking(server, cache=str(tmp_path))
     assert baselines.run(method, one) == [FAILED]
-    usage = method.usage[Unit("tiny", "a", 0)]
+    usage = method.costs[Unit("tiny", "a", 0)]
     assert (usage.outcome, usage.tokens_in) == (outcome, 700)
     assert len(server.asked) == 1
     # it is the model's answer: it is not asked again
@@ -410,7 +411,7 @@ def test_refusals_as_the_protocol_says_them(server, units):
     server.script = [refusal, filtered, error]
     method = asking(server)
     assert baselines.run(method, units) == [FAILED, FAILED, ABSTAINED, FAILED]
-    assert [u.outcome for u in method.usage.values()].count("refused") == 3
+    assert [u.outcome for u in method.costs.values()].count("refused") == 3
 
 
 def test_an_answer_in_parts(server, one):
@@ -495,10 +496,10 @@ MALFORMED = [
 def test_what_is_no_chat_completion_is_a_failure_and_not_kept(server, one, tmp_path, step):
     server.script = [step]
     assert said(asking(server), one) == ["red cars"]  # it passed
-    server.script = [step] * openai_client.MALFORMED
+    server.script = [step] * openai_client.MAX_MALFORMED
     method = asking(server, cache=str(tmp_path))
     assert baselines.run(method, one) == [FAILED]
-    assert method.usage[Unit("tiny", "a", 0)].outcome == "malformed"
+    assert method.costs[Unit("tiny", "a", 0)].outcome == "malformed"
     assert list(tmp_path.iterdir()) == []
     assert said(method, one) == ["red cars"]
 
@@ -508,7 +509,7 @@ def test_tokens_that_are_not_told_are_unknown(server, one, usage):
     server.script = [completion("red", usage=usage)]
     method = asking(server)
     baselines.run(method, one)
-    assert method.usage[Unit("tiny", "a", 0)].tokens_in is None
+    assert method.costs[Unit("tiny", "a", 0)].tokens_in is None
 
 
 def test_a_wrong_address(server, one, pauses):
@@ -578,7 +579,7 @@ def test_the_key_is_sent_and_kept_nowhere(server, edition, one, tmp_path, monkey
     journal = DescriptionLog(target)
     kept = baselines.describe(edition, method, journal=journal)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-    seen = [repr(kept), repr(method), repr(vars(method.writer)), caplog.text]
+    seen = [repr(kept), repr(method), repr(vars(method.model)), caplog.text]
     seen += [journal.path.read_text(), *(path.read_text() for path in cache.iterdir())]
     assert kept[0][1].text == "a sign *** in red"
     for step in (
@@ -643,9 +644,9 @@ def test_a_second_run_asks_nothing(server, units, tmp_path):
     server.text = "something else"
     assert baselines.run(second, units) == answers
     assert len(server.asked) == 3
-    for unit, usage in second.usage.items():
+    for unit, usage in second.costs.items():
         assert usage.cached == (usage.outcome != "no region")
-        before = first.usage[unit]
+        before = first.costs[unit]
         assert (usage.seconds, usage.tokens_in) == (before.seconds, before.tokens_in)
 
 
@@ -704,7 +705,7 @@ def _made(text):
 
 FILL = """
 import sys
-from baselines.captioner import AnswerCache
+from baselines.shared.answer_cache import AnswerCache
 made = {"said": [{"text": "x" * 5000, "reason": ""}], "seconds": 0.0}
 for number in range(40):
     AnswerCache(sys.argv[1]).get({"q": number}, lambda: {**made, "tokens_in": 1, "tokens_out": 1})
@@ -752,7 +753,7 @@ def _scorer(log_p, drop=False):
         assert body["continue_final_message"]
         assert not body["add_generation_prompt"]
         assert body["prompt_logprobs"] == 1
-        blank = all((picture == BLANK).all() for picture in shown(body)[0])
+        blank = all((picture == BLANK_COLOR).all() for picture in shown(body)[0])
         first, *rest = text.split()
         words = [first, *(f" {word}" for word in rest)]
         told = [None, {"1": {"logprob": -9.0, "decoded_token": "assistant:"}}]
@@ -776,7 +777,7 @@ def test_an_endpoints_candidates_are_chosen_by_mutual_information(server, one, t
     assert baselines.run(method, one) == [Description.of("red cars", 4.0)]
     drawn = [(body["temperature"], body.get("seed")) for body in server.asked[:5]]
     assert drawn == [(0, None), (1, 1), (1, 2), (1, 3), (1, 4)]
-    assert method.usage[Unit("tiny", "a", 0)].tokens_in == 13 * 700
+    assert method.costs[Unit("tiny", "a", 0)].tokens_in == 13 * 700
     # another lambda costs nothing
     assert baselines.run(asking(server, lam=0.0, **options), one) == [
         Description.of("a picture", -2.0)
@@ -785,24 +786,33 @@ def test_an_endpoints_candidates_are_chosen_by_mutual_information(server, one, t
 
 
 def test_an_endpoint_without_log_probabilities(server, one):
-    with pytest.raises(InputError, match=r"gives no log-probabilities.*Leave pmi out"):
+    with pytest.raises(InputError, match=r"gives no log-probabilities.*Leave out --set pmi=true"):
         baselines.run(asking(server, pmi=True, candidates=2), one)
 
 
 def test_a_score_that_does_not_come_is_asked_for_again(server, one, tmp_path):
     score = _scorer({"red cars": (-2.0, -4.0)})
     options = {"pmi": True, "candidates": 1, "lam": 1, "cache": str(tmp_path)}
-    server.script = ["red cars", score, *[b"{"] * openai_client.MALFORMED, "red cars", score, score]
+    server.script = [
+        "red cars",
+        score,
+        *[b"{"] * openai_client.MAX_MALFORMED,
+        "red cars",
+        score,
+        score,
+    ]
     method = asking(server, **options)
     assert baselines.run(method, one) == [FAILED]
-    assert method.usage[Unit("tiny", "a", 0)].outcome == "malformed"
+    assert method.costs[Unit("tiny", "a", 0)].outcome == "malformed"
     assert list(tmp_path.iterdir()) == []
     assert baselines.run(method, one) == [Description.of("red cars", 2.0)]
 
 
 @pytest.mark.parametrize("told", [float("nan"), float("-inf"), None, "x"])
 def test_scores_that_are_no_numbers(told):
-    assert openai_client._tail([{"7": {"logprob": told, "decoded_token": " red"}}], "red") is None
+    assert (
+        openai_client._sum_tail([{"7": {"logprob": told, "decoded_token": " red"}}], "red") is None
+    )
 
 
 def test_tokens_that_do_not_spell_the_text_are_no_score(server, one):
@@ -811,7 +821,7 @@ def test_tokens_that_do_not_spell_the_text_are_no_score(server, one):
     server.script = ["red", other, broken]
     method = asking(server, pmi=True, candidates=1)
     assert baselines.run(method, one) == [FAILED]
-    assert method.usage[Unit("tiny", "a", 0)].outcome == "not scored"
+    assert method.costs[Unit("tiny", "a", 0)].outcome == "not scored"
 
 
 # a model that runs here -------------------------------------------------------------------
@@ -850,7 +860,7 @@ def test_the_same_again_whatever_the_batch_and_the_order(folder, units, options)
     method.cache = AnswerCache(None)
     assert baselines.run(method, units.select([3, 2, 1, 0])) == answers[::-1]
     assert baselines.run(method, units.select([])) == []
-    usage = method.usage[unit_keys(units)[0]]
+    usage = method.costs[unit_keys(units)[0]]
     assert usage.tokens_in > 20
     assert 0 < usage.tokens_out <= 6 * 3
 
@@ -862,7 +872,7 @@ def test_what_is_said_depends_on_what_is_seen(folder, units):
 
 
 def _plainly(folder, pictures, prompt, words):
-    """Return log p of each word after the words before it, one pass a word over text alone."""
+    """Return log p of each word after the words before it, one pass a word over text only."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
@@ -891,49 +901,47 @@ def _plainly(folder, pictures, prompt, words):
 @pytest.mark.parametrize("show", ["grid", "crops"])
 def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
     method = local(folder, show=show, exemplars=2)
-    pictures, _ = method.pictures(next(encoded_exemplars(one)))
+    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
     words = ["red", "circles", "on", "faces"]
-    ids = tuple(method.writer._loaded[1].tokenizer.convert_tokens_to_ids(words))
-    forced, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids))
+    ids = tuple(method.model._loaded[1].tokenizer.convert_tokens_to_ids(words))
+    forced, *_ = method.model.log_p(pictures, "red things", Answer("", ids=ids))
     plain = _plainly(folder, pictures, "red things", words)
     assert forced == pytest.approx(sum(plain), abs=2e-4)
     assert -60 < forced < -1
     # one word alone, and after a change of the pictures
-    alone, *_ = method.writer.log_p(pictures, "red things", openai_client.Answer("", ids=ids[:1]))
+    alone, *_ = method.model.log_p(pictures, "red things", Answer("", ids=ids[:1]))
     assert alone == pytest.approx(plain[0], abs=1e-4)
-    blank, *_ = method.writer.log_p(
-        captioner.blank_images(pictures), "red things", openai_client.Answer("", ids=ids)
-    )
+    blank, *_ = method.model.log_p(blank_images(pictures), "red things", Answer("", ids=ids))
     assert abs(blank - forced) > 1e-3
 
 
 def test_forced_scores_are_those_of_generation(folder, one):
     method = local(folder)
-    pictures, _ = method.pictures(next(encoded_exemplars(one)))
-    answer = method.writer.write(pictures, "things?")
-    model, _ = method.writer._loaded
-    inputs = method.writer._inputs(pictures, "things?")
+    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
+    answer = method.model.write(pictures, "things?")
+    model, _ = method.model._loaded
+    inputs = method.model._inputs(pictures, "things?")
     made = model.generate(
         **inputs, do_sample=False, max_new_tokens=6, output_logits=True,
         return_dict_in_generate=True,
     )  # fmt: skip
     steps = [logits[0].log_softmax(-1) for logits in made.logits]
     stepwise = sum(float(step[i]) for step, i in zip(steps, answer.ids, strict=True))
-    assert method.writer.log_p(pictures, "things?", answer)[0] == pytest.approx(stepwise, abs=1e-4)
+    assert method.model.log_p(pictures, "things?", answer)[0] == pytest.approx(stepwise, abs=1e-4)
 
 
 def test_candidates_are_distinct_and_the_best_is_said(folder, one):
     method = local(folder, pmi=True, candidates=5, lam=0.7)
     (answer,) = baselines.run(method, one)
-    pictures, n = method.pictures(next(encoded_exemplars(one)))
+    pictures, n = method.draw_images(next(encoded_exemplars(one)))
     prompt = method.prompt.replace("{n}", str(n))
-    beams = method.writer.candidates(pictures, prompt, 5)
+    beams = method.model.candidates(pictures, prompt, 5)
     assert len({beam.text for beam in beams}) == 5
     scores = {}
     for beam in beams:
         given, blank = (
-            method.writer.log_p(looked, prompt, beam)[0]
-            for looked in (pictures, captioner.blank_images(pictures))
+            method.model.log_p(looked, prompt, beam)[0]
+            for looked in (pictures, blank_images(pictures))
         )
         scores[beam.text] = given - 0.7 * blank
     best = max(scores, key=scores.get)
@@ -954,7 +962,7 @@ def test_a_cache_hit_loads_no_model(folder, units, tmp_path, monkeypatch):
     )
     again = local(folder, **options)
     assert baselines.run(again, units) == answers
-    assert all(u.cached for u in again.usage.values() if u.outcome == "ok")
+    assert all(u.cached for u in again.costs.values() if u.outcome == "ok")
 
 
 def test_another_model_in_the_same_folder_is_asked_anew(units, tmp_path):
@@ -973,12 +981,12 @@ def test_another_model_in_the_same_folder_is_asked_anew(units, tmp_path):
 
 def test_an_answer_ends_where_the_model_ends_it(folders, one, monkeypatch):
     method = local(folders["llava"])
-    pictures, _ = method.pictures(next(encoded_exemplars(one)))
-    free = method.writer.write(pictures, "things?")
-    model, _ = method.writer._loaded
+    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
+    free = method.model.write(pictures, "things?")
+    model, _ = method.model._loaded
     end = free.ids[2]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [end, 2])
-    cut = method.writer.write(pictures, "things?")
+    cut = method.model.write(pictures, "things?")
     assert cut.ids == free.ids[: free.ids.index(end) + 1]
     assert cut.tokens_out == len(cut.ids)
 
@@ -988,7 +996,7 @@ def test_an_answer_ends_where_the_model_ends_it(folders, one, monkeypatch):
 
 def test_without_a_model():
     for options in ({}, {"url": "http://localhost:8000/v1"}, {"model": ""}):
-        with pytest.raises(InputError, match=r"model=FOLDER or NAME.*url=http"):
+        with pytest.raises(InputError, match=r"--model FOLDER or NAME.*--set url=http"):
             baselines.get("captioner", **options)
 
 
@@ -1009,7 +1017,7 @@ def test_a_folder_that_is_no_model(one, tmp_path):
 
 def test_a_model_of_two_halves_does_not_choose(folders, one, monkeypatch):
     method = local(folders["llava"], pmi=True, candidates=2)
-    monkeypatch.setattr(method.writer._loaded[0].config, "is_encoder_decoder", True)
+    monkeypatch.setattr(method.model._loaded[0].config, "is_encoder_decoder", True)
     with pytest.raises(InputError, match="an encoder and a decoder"):
         baselines.run(method, one)
 

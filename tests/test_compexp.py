@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.shared import formula_search
+from baselines.shared import concept_set_counts, formula_search
 from baselines.shared.concept_formulas import OPERATORS, ConceptFormula
-from baselines.shared.formula_search import ConceptSetTally, FormulaSearch
+from baselines.shared.concept_set_counts import ConceptSetTally
+from baselines.shared.formula_search import FormulaSearch
 from milannotations import InputError
 
 SIDE = 16
@@ -177,7 +178,7 @@ def test_exact_at_length_three_is_exhaustive_and_looks_at_less():
     for unit, own in enumerate(active):
         found = search.exact(unit, 3)
         assert found.iou == max(iou(own, formula.mask(masks)) for formula in every)
-        assert found.seen < len(every)
+        assert found.n_tried < len(every)
         assert search.beam(unit, 3).iou <= found.iou
 
 
@@ -188,7 +189,7 @@ def test_the_bound_spares_most_joins():
     active = (masks[3] & ~masks[9])[None]
     found = FormulaSearch(activity(active, planes), concepts).exact(0)
     assert found.formula == ConceptFormula(3, (("AND NOT", 9),))
-    assert found.seen < 3 * concepts * concepts / 4
+    assert found.n_tried < 3 * concepts * concepts / 4
 
 
 def test_ties_go_to_the_shortest_and_then_to_the_first_concepts():
@@ -224,10 +225,10 @@ def test_areas_are_shared_between_units_and_forgotten_when_there_are_many(world,
     made = activity(active, planes)
     search = FormulaSearch(made, len(NAMES))
     found = [search.beam(unit) for unit in range(3)]
-    monkeypatch.setattr(formula_search, "REMEMBERED", 100)
+    monkeypatch.setattr(formula_search, "CACHE_BYTES", 100)
     forgetful = FormulaSearch(made, len(NAMES))
     assert [forgetful.beam(unit) for unit in (2, 1, 0)] == found[::-1]
-    assert len(forgetful._shared) < len(search._shared)
+    assert len(forgetful._joint_areas) < len(search._joint_areas)
 
 
 # ---- the tally
@@ -263,7 +264,7 @@ def test_the_tally_counts_what_masks_say():
     search = FormulaSearch(found, 6)
     concepts = masks_of(planes, 6)
     for unit, own in enumerate(whole):
-        atoms, counts = found.of(unit)
+        atoms, counts = found.of_unit(unit)
         assert counts.sum() == own.sum()
         assert (search._view(unit).inside == (concepts & own).sum(1)).all()
         assert len(set(atoms.tolist())) == len(atoms)
@@ -291,7 +292,7 @@ def test_neither_order_batches_nor_parts_matter(order, size, cut):
 def test_counts_that_wait_are_added_in_time(monkeypatch):
     planes, maps, thresholds = rectangles(9, 6), layer(), torch.linspace(0.5, 2, 5)
     expected = tally([torch.arange(9)], planes, maps, thresholds)
-    monkeypatch.setattr(formula_search, "PENDING", 10)
+    monkeypatch.setattr(concept_set_counts, "MAX_PENDING", 10)
     made = tally(torch.arange(9).split(1), planes, maps, thresholds)
     same(made.result(), expected.result())
     assert made.nbytes == expected.nbytes <= made.estimate(5, 4, 4, 9, 6)

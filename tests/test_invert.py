@@ -219,7 +219,7 @@ def test_a_network_that_computes_concepts():
 def test_pooling_is_what_was_asked_for(monkeypatch):
     asked, probe = [], planted()
     monkeypatch.setattr(
-        type(probe), "pooled", lambda self, how="mean": asked.append(how) or self._given
+        type(probe), "pooled_activations", lambda self, how="mean": asked.append(how) or self._given
     )
     run(create(), probe, [0])
     run(create(pool="max"), probe, [0])

@@ -10,7 +10,8 @@ from PIL import Image
 
 import baselines
 from baselines import Context, Description, netdissect
-from baselines.shared import formula_search
+from baselines.shared import concept_set_counts
+from baselines.shared.category_overlap import CategoryOverlap
 from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.evaluation import file_formats
 from milannotations import InputError, Unit, schema
@@ -146,7 +147,7 @@ def random_maps(images=10, units=7, side=6, seed=0):
 
 def tally(planes, maps, thresholds, parts):
     of = np.array([netdissect.categories(CONCEPTS).index(c.category) for c in CONCEPTS])
-    made = netdissect.CategoryOverlap(thresholds, of)
+    made = CategoryOverlap(thresholds, of)
     for ids in parts:
         made.update(ids, maps[ids], planes[ids])
     return made
@@ -250,11 +251,11 @@ def test_the_contract(probing, name):
 
 def test_what_was_counted_is_read_from_the_cache(tmp_path, probing):
     made = netdissect.dissect(filters(Painted(), cache=tmp_path))
-    activity = formula_search.count_concept_sets(filters(Painted(), cache=tmp_path))["units"]
+    activity = concept_set_counts.count_concept_sets(filters(Painted(), cache=tmp_path))["units"]
     again = filters(Painted(), cache=tmp_path)
     again._compute = None  # nothing is computed
     assert netdissect.dissect(again) == made == netdissect.dissect(probing)
-    for name, values in vars(formula_search.count_concept_sets(again)["units"]).items():
+    for name, values in vars(concept_set_counts.count_concept_sets(again)["units"]).items():
         assert np.array_equal(values, vars(activity)[name])
 
 

@@ -1,6 +1,6 @@
 """Formulas over concepts, read from left to right: `((dog OR cat) AND NOT water)`.
 
-Concepts are numbers from 0, places in a list of names or of masks.
+Concepts are numbers from 0: indices into a list of names or of masks.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from typing import Any, Literal, NamedTuple
 Operator = Literal["OR", "AND", "AND NOT"]
 
 OPERATORS: tuple[Operator, ...] = ("OR", "AND", "AND NOT")
-"""How a concept is joined to a formula (Mu and Andreas 2020, section 2)."""
+"""Operators that join a concept to a formula (Mu and Andreas 2020, section 2)."""
+
+BEAM, LENGTH = 5, 3
+"""Defaults of the search of Mu and Andreas 2020: formulas kept from one length to the next, and
+most concepts in a formula."""
 
 Step = tuple[Operator, int]
 
 
 class ConceptFormula(NamedTuple):
-    """A concept, and how further ones are joined to it, one by one.
+    """A concept, and the further concepts that are joined to it one by one.
 
     Attributes:
-        first: place of a concept.
-        steps: (operator, place of a concept): what stands before, joined with the concept.
+        first: index of the first concept.
+        steps: (operator, index of a concept): everything before, joined with the concept.
 
     Example:
         >>> formula = ConceptFormula(0, (("OR", 1), ("AND NOT", 2)))
@@ -38,12 +42,12 @@ class ConceptFormula(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many concepts it joins."""
+        """Number of concepts."""
         return 1 + len(self.steps)
 
     @property
     def concepts(self) -> tuple[int, ...]:
-        """Places of its concepts, in order."""
+        """Indices of the concepts, in order."""
         return (self.first, *(concept for _, concept in self.steps))
 
     def append(self, operator: Operator, concept: int) -> ConceptFormula:
@@ -51,7 +55,9 @@ class ConceptFormula(NamedTuple):
         return ConceptFormula(self.first, (*self.steps, (operator, concept)))
 
     def normalize(self) -> ConceptFormula:
-        """Return the formula with what may change places in order: equal ones become equal.
+        """Return the formula with its interchangeable steps sorted.
+
+        Formulas that differ only in the order of such steps become equal.
 
         Example:
             >>> ConceptFormula(3, (("AND NOT", 0), ("AND", 1))).normalize()
@@ -59,20 +65,21 @@ class ConceptFormula(NamedTuple):
         """
         first, steps = self.first, list[Step]()
         for run in self._runs():
-            # until an OR came, or anything but, the first concept is one of the run
+            # In the first run, the first concept is interchangeable with those of the run: as one
+            # more OR in a run of OR, as one more AND in any other.
             if not steps:
                 operator: Operator = "OR" if run[0][0] == "OR" else "AND"
-                run = sorted([(operator, first), *run], key=_order)
+                run = sorted([(operator, first), *run], key=_step_order)
                 first, run = run[0][1], run[1:]
-            steps += sorted(run, key=_order)
+            steps += sorted(run, key=_step_order)
         return ConceptFormula(first, tuple(steps))
 
     def mask(self, masks: Any) -> Any:
-        """Return where the formula holds.
+        """Return the mask of the positions where the formula holds.
 
         Args:
-            masks: of every concept by place: bool arrays or tensors of one shape, or whole
-                numbers whose bits are positions.
+            masks: mask of every concept by its index: bool arrays or tensors of one shape, or
+                integers whose bits are positions.
 
         Example:
             >>> import numpy as np
@@ -80,22 +87,22 @@ class ConceptFormula(NamedTuple):
             >>> ConceptFormula(0, (("AND NOT", 1),)).mask(masks).tolist()
             [True, False, False]
         """
-        found = masks[self.first]
+        mask = masks[self.first]
         for operator, concept in self.steps:
-            found = join_masks(found, operator, masks[concept])
-        return found
+            mask = join_masks(mask, operator, masks[concept])
+        return mask
 
     def symbols(self, names: Sequence[str]) -> str:
-        """Return the formula as Mu and Andreas write it, with its parentheses."""
+        """Return the formula in the notation of Mu and Andreas, with parentheses."""
         text = names[self.first]
         for operator, concept in self.steps:
             text = f"({text} {operator} {names[concept]})"
         return text
 
     def words(self, names: Sequence[str]) -> str:
-        """Return the formula as one would say it, names cleaned (`readable_name`).
+        """Return the formula in plain words, with cleaned names (`readable_name`).
 
-        A comma stands where OR and AND meet, so that there is one way to read it.
+        A comma separates OR from AND, so that there is only one way to read the text.
 
         Example:
             >>> names = ["red-c", "swimming_pool", "dog", "cat"]
@@ -107,15 +114,15 @@ class ConceptFormula(NamedTuple):
             'dog or cat, and red'
         """
         text = readable_name(names[self.first])
-        for place, run in enumerate(self._runs()):
-            comma = "," * (place > 0)
+        for index, run in enumerate(self._runs()):
+            comma = "," if index > 0 else ""
             if run[0][0] == "OR":
-                said = [readable_name(names[concept]) for _, concept in run]
-                if place == 0:
-                    said = [text, *said]
-                    text = " or ".join([", ".join(said[:-1]), said[-1]])
+                words = [readable_name(names[concept]) for _, concept in run]
+                if index == 0:
+                    words = [text, *words]
+                    text = " or ".join([", ".join(words[:-1]), words[-1]])
                 else:
-                    text += "".join(f"{comma} or {each}" for each in said)
+                    text += "".join(f"{comma} or {word}" for word in words)
                 continue
             for operator, concept in run:
                 text += f"{comma} {operator.lower()} {readable_name(names[concept])}"
@@ -123,7 +130,7 @@ class ConceptFormula(NamedTuple):
         return text
 
     def _runs(self) -> Iterator[list[Step]]:
-        """Yield the steps by runs: those of OR, and those of AND and AND NOT."""
+        """Yield the runs of steps: those of OR, and those of AND and AND NOT."""
         for _, run in groupby(self.steps, key=lambda step: step[0] == "OR"):
             yield list(run)
 
@@ -136,14 +143,14 @@ def join_masks(mask: Any, operator: Operator, other: Any) -> Any:
 
 
 def readable_name(name: str) -> str:
-    """Return a concept's name as one would say it: without its category's suffix in Broden.
+    """Return a concept's name in plain words, without Broden's suffix for its category.
 
     Example:
-        >>> readable("red-c"), readable("swimming_pool-outdoor-s")
+        >>> readable_name("red-c"), readable_name("swimming_pool-outdoor-s")
         ('red', 'swimming pool-outdoor')
     """
     return re.sub(r"-[a-z]$", "", name.strip()).replace("_", " ")
 
 
-def _order(step: Step) -> tuple[bool, int]:
+def _step_order(step: Step) -> tuple[bool, int]:
     return step[0] == "AND NOT", step[1]

@@ -1,7 +1,7 @@
-"""Endpoints that speak OpenAI's protocol of chat completions, and what to make of an answer.
+"""Client of endpoints with OpenAI's chat completions API.
 
-The key comes from the environment, `MILAN_API_KEY` or else `OPENAI_API_KEY`, at every request. It
-is kept in no object and is struck out of whatever a server says.
+The key is read from the environment at every request: `MILAN_API_KEY`, or else `OPENAI_API_KEY`. No
+object holds it, and it is removed from every text that a server returns.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import json
 import logging
 import math
 import os
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from baselines.shared.vision_language import Answer, LogProbability
 from milannotations.errors import InputError
-from milannotations.published.annotations import has_words
 from milannotations.utils.http import (
     RetriesExhausted,
     TemporaryFailure,
@@ -35,56 +32,32 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KEYS = ("MILAN_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key; the first that does is taken."""
+"""Environment variables that may hold the key; the first that does is used."""
 
-MALFORMED = 2
-"""Answers in a row that may be no chat completion before the unit is given up."""
+MAX_MALFORMED = 2
+"""Responses in a row without a chat completion after which an answer is given up."""
 
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-"""Statuses that may be gone at the next attempt."""
+_RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+"""Statuses for which another attempt may succeed."""
 
-_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
-"""Codes of an error that are a refusal to look at these pictures."""
+_FILTER_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+"""Error codes by which a server refuses these images."""
+
+_URL_ADVICE = "An address ends before '/chat/completions', such as http://localhost:8000/v1."
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model wrote.
-
-    Attributes:
-        text: as it wrote it; "" if it wrote none.
-        reason: why there is none: "refused", "malformed", or "".
-        tokens_in, tokens_out: of the pictures and the prompt, and of the text; None is unknown.
-        ids: the text's tokens, its end included, where the model runs here.
-    """
-
-    text: str
-    reason: str = ""
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    ids: tuple[int, ...] = ()
-
-
-class LogProbability(NamedTuple):
-    """Log p of a given text, or None; the tokens that were read; why there is none."""
-
-    log_p: float | None
-    tokens: int = 0
-    reason: str = ""
-
-
 class ChatClient:
-    """Asks one model at one address.
+    """Vision-language model behind an endpoint.
 
     Args:
-        url: such as `http://localhost:8000/v1`; `/chat/completions` comes after it.
-        model: as the endpoint calls it.
-        max_tokens: of an answer.
-        attempts: requests for one answer, in all.
-        timeout: seconds without a byte of the answer before it is asked for again.
-        body: fields of the request besides, or in place of, ours; one that is None is left out.
+        url: such as `http://localhost:8000/v1`; `/chat/completions` is added.
+        model: name of the model at the endpoint.
+        max_tokens: most tokens of an answer.
+        attempts: most requests for one answer.
+        timeout: seconds without a byte of the answer after which it is requested again.
+        body: fields of the request besides or in place of the default ones; None leaves one out.
 
     Raises:
         InputError: `url` is no http or https address, or holds a user name or a query.
@@ -100,99 +73,107 @@ class ChatClient:
         timeout: float = 120.0,
         body: Mapping[str, Any] | None = None,
     ) -> None:
-        self.url, self.model = _checked(url), model
+        self.url, self.model = _check_url(url), model
         self._attempts, self._timeout = attempts, timeout
         self._body = {"max_tokens": max_tokens, **(body or {})}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What answers depend on, as JSON."""
+        """JSON of everything that decides an answer."""
         return {"url": self.url, "model": self.model, **self._body}
 
     def open(self) -> None:
-        """Do nothing: it is loaded where it runs."""
+        """Do nothing: the endpoint loads the model."""
 
-    def write(self, pictures: Sequence[Image.Image], prompt: str) -> Answer:
+    def write(self, images: Sequence[Image.Image], prompt: str) -> Answer:
         """Return the answer at temperature 0.
 
         Raises:
-            InputError: the endpoint does not answer, or says that the request is wrong.
+            InputError: the endpoint does not answer, or rejects the request.
         """
-        return self._said([_question(pictures, prompt)], {"temperature": 0})
+        return self._answer([_user_message(images, prompt)], {"temperature": 0})
 
-    def candidates(self, pictures: Sequence[Image.Image], prompt: str, n: int) -> list[Answer]:
+    def candidates(self, images: Sequence[Image.Image], prompt: str, n: int) -> list[Answer]:
         """Return the answer at temperature 0, and n - 1 at temperature 1, with seeds 1 to n - 1."""
-        messages = [_question(pictures, prompt)]
-        drawn = [{"temperature": 1, "seed": seed} for seed in range(1, n)]
-        return [self._said(messages, how) for how in ({"temperature": 0}, *drawn)]
+        messages = [_user_message(images, prompt)]
+        sampled = [{"temperature": 1, "seed": seed} for seed in range(1, n)]
+        return [self._answer(messages, options) for options in ({"temperature": 0}, *sampled)]
 
-    def log_p(self, pictures: Sequence[Image.Image], prompt: str, answer: Answer) -> LogProbability:
-        """Return log p(text | pictures, prompt).
+    def log_p(self, images: Sequence[Image.Image], prompt: str, answer: Answer) -> LogProbability:
+        """Return log p(text | images, prompt).
 
-        The text is given as the beginning of the model's own message, and the endpoint says how
-        likely each token was (`prompt_logprobs`, as vLLM has it). None: its tokens are not those
-        of the text.
+        The text is sent as the beginning of the model's own message, and the endpoint returns the
+        log-probability of each token of the prompt (`prompt_logprobs`, as vLLM offers it). It is
+        None if the returned tokens do not spell the text.
 
         Raises:
-            InputError: the endpoint does not say.
+            InputError: the endpoint returns no log-probabilities.
         """
-        messages = [_question(pictures, prompt), {"role": "assistant", "content": answer.text}]
-        how = {
+        messages = [_user_message(images, prompt), {"role": "assistant", "content": answer.text}]
+        options = {
             "temperature": 0,
             "max_tokens": 1,
             "prompt_logprobs": 1,
+            # the text is an unfinished message of the model: no new message, no end of this one
             "add_generation_prompt": False,
             "continue_final_message": True,
         }
-        found = self._ask(messages, how)
-        if found is None:
+        completion = self._request(messages, options)
+        if completion is None:
             return LogProbability(None, reason="malformed")
-        told = found.get("prompt_logprobs")
-        if not isinstance(told, list):
+        tokens = completion.get("prompt_logprobs")
+        if not isinstance(tokens, list):
             raise InputError(
                 f"{self.url} gives no log-probabilities of a given text (prompt_logprobs, as vLLM "
-                "has it), and pmi=True needs them. Leave pmi out, or name a model that runs here "
-                "(model=FOLDER, no url)."
+                "has it), and --set pmi=true needs them. Leave out --set pmi=true, or name a model "
+                "that runs on this machine: --model FOLDER, without --set url=."
             )
-        return LogProbability(_tail(told, answer.text), _count(found, "prompt_tokens") or 0)
+        n_tokens = _token_count(completion, "prompt_tokens") or 0
+        return LogProbability(_sum_tail(tokens, answer.text), n_tokens)
 
-    def _said(self, messages: list[dict[str, Any]], how: Mapping[str, Any]) -> Answer:
-        found = self._ask(messages, how)
-        if found is None:
+    def _answer(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> Answer:
+        completion = self._request(messages, options)
+        if completion is None:
             return Answer("", "malformed")
-        counts = (_count(found, "prompt_tokens"), _count(found, "completion_tokens"))
-        if "refused" in found:
+        counts = (
+            _token_count(completion, "prompt_tokens"),
+            _token_count(completion, "completion_tokens"),
+        )
+        if "refused" in completion:
             return Answer("", "refused", *counts)
-        choice = found["choices"][0]
+        choice = completion["choices"][0]
         message = choice["message"]
         if message.get("refusal") or choice.get("finish_reason") == "content_filter":
             return Answer("", "refused", *counts)
-        return Answer(_struck(_text(message.get("content"))), "", *counts)
+        return Answer(_remove_keys(_message_text(message.get("content"))), "", *counts)
 
-    def _ask(self, messages: list[dict[str, Any]], how: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return a chat completion; None: what came, several times in a row, was none."""
+    def _request(
+        self, messages: list[dict[str, Any]], options: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return a chat completion; None if `MAX_MALFORMED` responses in a row were none."""
         import requests
 
-        body = {"model": self.model, "messages": messages, **how, **self._body}
-        if "prompt_logprobs" in how:
-            body |= how
+        body = {"model": self.model, "messages": messages, **options, **self._body}
+        if "prompt_logprobs" in options:
+            # here the user's own max_tokens and the like would change what is measured
+            body |= options
         body = {name: value for name, value in body.items() if value is not None}
-        malformed = 0
+        n_malformed = 0
 
         def request() -> dict[str, Any] | None:
-            nonlocal malformed
+            nonlocal n_malformed
             try:
-                return self._once(body)
-            except _Malformed as error:
-                malformed += 1
-                if malformed >= MALFORMED:
+                return self._post(body)
+            except _MalformedResponse as error:
+                n_malformed += 1
+                if n_malformed >= MAX_MALFORMED:
                     _log.warning("%s: %s", self.url, error)
                     return None
                 raise
             except requests.exceptions.SSLError as error:
-                raise InputError(f"{self.url}: {cause(_struck(str(error)))}") from None
+                raise InputError(f"{self.url}: {cause(_remove_keys(str(error)))}") from None
             except (TemporaryFailure, requests.RequestException):
-                malformed = 0
+                n_malformed = 0
                 raise
 
         try:
@@ -200,47 +181,50 @@ class ChatClient:
                 request,
                 attempts=self._attempts,
                 tell=lambda line: _log.warning("%s: %s", self.url, line),
-                redact=_struck,
+                redact=_remove_keys,
             )
         except RetriesExhausted as error:
             raise InputError(
                 f"{self.url} gave no answer in {self._attempts} attempts ({error}). "
                 "Is it running, and is this its address? Answers that came are in the cache, "
-                "if there is one (cache=FOLDER); run this again to go on."
+                "if there is one (--set cache=FOLDER); run the same command again to resume."
             ) from None
 
-    def _once(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one request; return a chat completion, or {"refused": ...}."""
+    def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one request and return a chat completion, or {"refused": True}."""
         import requests
 
         response = requests.post(
             f"{self.url}/chat/completions",
             json=body,
-            auth=_authorise,
+            auth=_authorize,
             timeout=self._timeout,
-            allow_redirects=False,  # they would turn it into a GET
+            allow_redirects=False,  # a redirect would turn it into a GET
         )
         content = response.content
         try:
-            found = json.loads(content)
+            completion = json.loads(content)
         except (ValueError, RecursionError):
-            found = None
+            completion = None
         if response.status_code != 200:
-            return self._refused(response, found)
+            return self._handle_status(response, completion)
         if content.lstrip()[:1] == b"<":
-            raise InputError(f"{self.url} answers with a web page. {_ADDRESS}")
-        return _completion(found, content)
+            raise InputError(f"{self.url} answers with a web page. {_URL_ADVICE}")
+        return _check_completion(completion, content)
 
-    def _refused(self, response: requests.Response, found: Any) -> dict[str, Any]:
-        """Raise what a status means; return {"refused": ...} if it is about these pictures."""
+    def _handle_status(self, response: requests.Response, body: Any) -> dict[str, Any]:
+        """Raise the error of a status; return {"refused": True} if it is about these images."""
         status = response.status_code
-        code, says = _error(found)
-        says = f"status {status}" + (f": {says}" if says else "")
-        if code in _FILTERED:
+        code, detail = _error(body)
+        message = f"status {status}"
+        if detail:
+            message += f": {detail}"
+        if code in _FILTER_CODES:
             return {"refused": True}
-        if status in _PASSING and code != "insufficient_quota":
-            kept = "answers that came are in the cache, if there is one."
-            raise temporary_failure(response, self.url, says, kept)
+        if status in _RETRIED_STATUSES and code != "insufficient_quota":
+            raise temporary_failure(
+                response, self.url, message, "answers that came are in the cache, if there is one."
+            )
         if status in (401, 403):
             variable = next((name for name in KEYS if os.environ.get(name, "").strip()), None)
             advice = (
@@ -249,36 +233,38 @@ class ChatClient:
                 else f"No key was sent; put it into the environment variable {KEYS[0]}."
             )
         elif 300 <= status < 400 or status in (404, 405):
-            advice = f"Is there a model '{self.model}'? {_ADDRESS}"
+            advice = f"Is there a model '{self.model}'? {_URL_ADVICE}"
         else:
-            advice = "Fields of the request are changed with body={'name': value or None}."
-        raise InputError(f"{self.url} refuses ({says}). {advice}")
+            advice = """Change fields of the request with --set body='{"name": VALUE or null}'."""
+        raise InputError(f"{self.url} refuses ({message}). {advice}")
 
 
-_ADDRESS = "An address ends before '/chat/completions', such as http://localhost:8000/v1."
+class _MalformedResponse(TemporaryFailure):
+    """Response that is no chat completion."""
 
 
-class _Malformed(TemporaryFailure):
-    """An answer that is no chat completion."""
+def _check_url(url: str) -> str:
+    """Return the address before `/chat/completions`.
 
-
-def _checked(url: str) -> str:
+    Raises:
+        InputError: it is no http or https address, or holds a user name or a query.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
     if parts.username is not None or parts.query or parts.fragment:
-        # not shown: one of them may be a key
+        # the message does not show them: one of them may be a key
         raise InputError(
             f"The address on {parts.hostname} holds a user name or a query, which would end up in "
             f"records. The key is taken from the environment variable {' or '.join(KEYS)}."
         )
     if not is_http_url(url):
-        raise InputError(f"{url!r} is no http or https address. {_ADDRESS}")
+        raise InputError(f"{url!r} is no http or https address. {_URL_ADVICE}")
     return url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 
-def _key() -> str:
+def _read_key() -> str:
     for name in KEYS:
         key = os.environ.get(name, "").strip()
         if key:
@@ -288,15 +274,15 @@ def _key() -> str:
     return ""
 
 
-def _authorise(request: Any) -> Any:
-    """Put the key into a request; called by requests, which then reads no .netrc."""
-    key = _key()
+def _authorize(request: Any) -> Any:
+    """Add the key to a request. Passed as `auth`, it also keeps requests from reading .netrc."""
+    key = _read_key()
     if key:
         request.headers["Authorization"] = f"Bearer {key}"
     return request
 
 
-def _struck(text: str) -> str:
+def _remove_keys(text: str) -> str:
     """Return a text without the keys, which a server may repeat."""
     for name in KEYS:
         key = os.environ.get(name, "").strip()
@@ -304,33 +290,33 @@ def _struck(text: str) -> str:
     return text
 
 
-def _question(pictures: Sequence[Image.Image], prompt: str) -> dict[str, Any]:
+def _user_message(images: Sequence[Image.Image], prompt: str) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
-    for picture in pictures:
+    for image in images:
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        image.save(stream, "PNG")
         data = base64.b64encode(stream.getvalue()).decode()
         url = {"url": f"data:image/png;base64,{data}"}
         parts.append({"type": "image_url", "image_url": url})
     return {"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}
 
 
-def _completion(found: Any, content: bytes) -> dict[str, Any]:
+def _check_completion(completion: Any, content: bytes) -> dict[str, Any]:
     """Return a chat completion with at least one message.
 
     Raises:
-        _Malformed: it is none.
+        _MalformedResponse: it is something else.
     """
     try:
-        if isinstance(found["choices"][0]["message"], dict):
-            return dict(found)
+        if isinstance(completion["choices"][0]["message"], dict):
+            return dict(completion)
     except (TypeError, KeyError, IndexError):
         pass
-    says = _error(found)[1] or _struck(content[:200].decode(errors="replace"))
-    raise _Malformed(f"no chat completion came, but {says!r}")
+    detail = _error(completion)[1] or _remove_keys(content[:200].decode(errors="replace"))
+    raise _MalformedResponse(f"no chat completion came, but {detail!r}")
 
 
-def _text(content: Any) -> str:
+def _message_text(content: Any) -> str:
     """Return the text of a message, which may come in parts."""
     if isinstance(content, str):
         return content
@@ -339,37 +325,43 @@ def _text(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _count(found: Mapping[str, Any], name: str) -> int | None:
-    usage = found.get("usage")
+def _token_count(completion: Mapping[str, Any], name: str) -> int | None:
+    usage = completion.get("usage")
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
-def _error(found: Any) -> tuple[str, str]:
-    """Return (code, message) of an error in JSON, in the shapes in which servers put it."""
-    error = found.get("error", found) if isinstance(found, dict) else None
+def _error(body: Any) -> tuple[str, str]:
+    """Return (code, message) of an error in JSON, in any of the forms that servers use."""
+    error = body.get("error", body) if isinstance(body, dict) else None
     if isinstance(error, str):
-        return "", _struck(error)[:300]
+        return "", _remove_keys(error)[:300]
     if not isinstance(error, dict):
         return "", ""
     code = error.get("code") or error.get("type") or ""
-    return str(code), _struck(str(error.get("message") or error.get("detail") or ""))[:300]
+    message = error.get("message") or error.get("detail") or ""
+    return str(code), _remove_keys(str(message))[:300]
 
 
-def _tail(told: Sequence[Any], text: str) -> float | None:
-    """Return the summed log-probability of the last tokens, those that spell the text.
+def _sum_tail(tokens: Sequence[Any], text: str) -> float | None:
+    """Sum the log-probabilities of the last tokens, those that spell the text.
 
     Args:
-        told: for each token {id: {"logprob": ..., "decoded_token": ...}, ...}, itself first.
-        text: what they spell, spaces around it aside.
+        tokens: for each token {id: {"logprob": ..., "decoded_token": ...}, ...}; the first entry
+            is the token itself, further ones are alternatives.
+        text: the text that the last tokens spell, apart from spaces around it.
+
+    Returns:
+        None if no number of last tokens spells the text.
 
     Example:
         >>> token = lambda text, p: {"7": {"logprob": p, "decoded_token": text}}
-        >>> _tail([None, token("it:", -9), token(" red", -1), token(" cars", -0.5)], "red cars")
+        >>> _sum_tail([None, token("it:", -9), token(" red", -1), token(" cars", -0.5)], "red cars")
         -1.5
     """
     spelled, total, wanted = "", 0.0, text.strip()
-    for entry in reversed(told):
+    # backwards from the end, until the tokens spell the whole text
+    for entry in reversed(tokens):
         try:
             token = next(iter(entry.values()))
             spelled = token["decoded_token"] + spelled
@@ -381,68 +373,3 @@ def _tail(told: Sequence[Any], text: str) -> float | None:
         if len(spelled.strip()) > len(wanted):
             return None
     return None
-
-
-# what to make of an answer ----------------------------------------------------------------
-
-_REFUSAL = re.compile(
-    r"""^\W*(
-        (oh,\s+|well,\s+)?i\s?('m|am)\s+((very|really|so|terribly)\s+)?sorry\b
-        | sorry\s*([,.!]|\s(but|i|we)\b)
-        | (unfortunately|regrettably)\b
-        | (i|my)\s+apolog
-        | i('m|\s+am)\s+(unable|not\s+able|just\s+a|a\s+(text|language))
-        | (i|we)\s+(can('|\s?no)t|could\s?n('|o)t|do(n't|\s+not))\s+
-          (\w+\s+)?(see|view|assist|help|describe|identify|determine|provide|process|analy|comply
-            |have|access|tell|answer)
-        | please\s+(provide|upload|share|attach|send)
-        | (there\s+(is|are|was)\s+)?no\s+(image|picture|photo)s?\s+(\w+\s+)?
-          (provided|attached|uploaded|shared|visible|given|available)
-    ) | \bas\s+an?\s+(ai|artificial\s+intelligence|(large\s+)?language\s+model)\b""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
-_OPENING = re.compile(
-    r"^(answer|description|caption|short phrase|assistant)\s*:\s*(?=\S)", re.IGNORECASE
-)
-
-
-def clean_answer(text: str) -> str:
-    """Return an answer without what stands around it: thoughts, quotes, marks, a full stop.
-
-    Example:
-        >>> cleaned('<think>Hm.</think> **Answer:** "Striped fabric."')
-        'Striped fabric'
-    """
-    text = re.sub(r"<think>.*?(</think>|\Z)", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
-    text, before = " ".join(text.split()), None
-    while text != before:
-        before = text
-        if not text.startswith(("{", "[")):
-            text = text.strip('*_`"\u201c\u201d\u00ab\u00bb ')
-        text = _OPENING.sub("", text)
-        for mark in ".\u3002":
-            if text.endswith(mark) and text.count(mark) == 1:
-                text = text[:-1]
-        if len(text) > 2 and text[0] == text[-1] == "'":
-            text = text[1:-1]
-    return text
-
-
-def rejection_reason(text: str, max_words: int) -> str:
-    """Return why a text describes nothing, or "".
-
-    Example:
-        >>> nonsense("I'm sorry, but I can't help with that", 30), nonsense("sorry signs", 30)
-        ('refused', '')
-        >>> nonsense("...", 30), nonsense('{"error": "busy"}', 30), nonsense("a b c", 2)
-        ('no text', 'not a text', 'too long')
-    """
-    if not has_words(text):
-        return "no text"
-    if text[0] in "{[<":
-        return "not a text"
-    if _REFUSAL.search(text.replace("\u2019", "'")):
-        return "refused"
-    return "too long" if len(text.split()) > max_words else ""
