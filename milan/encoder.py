@@ -156,9 +156,9 @@ def restore(config: EncoderConfig) -> Encoder:
         InputError: see `exemplars.load_model`.
     """
     if config.backbone == MINI:
-        from milannotations.synthetic.encoder import Encoder as Mini
+        from milannotations.synthetic.encoder import MiniEncoder
 
-        return Encoder(config, Mini())
+        return Encoder(config, MiniEncoder())
     return Encoder(config, exemplars.load_model(config.backbone, random=True).model)
 
 

@@ -11,7 +11,7 @@ from milannotations.errors import InputError
 from milannotations.exemplars import Ablator, Layer, RunConfig
 from milannotations.exemplars.hooks import ablation
 from milannotations.exemplars.hooks.ablation import ablated, accuracy, accuracy_by_class, labels_of
-from milannotations.synthetic.subjects import Subject
+from milannotations.synthetic.subjects import SubjectNetwork
 
 RUN = RunConfig(batch_size=4, device="cpu")
 
@@ -62,7 +62,7 @@ class Named(nn.Module):
 
 
 NETWORKS = {
-    "subject": (Subject, ["stem", "layer1", "layer2.conv1", "layer3", "layer4"]),
+    "subject": (SubjectNetwork, ["stem", "layer1", "layer2.conv1", "layer3", "layer4"]),
     "tokens": (Tokens, ["patches", "norm", "mlp.0", "mlp", "named:second", "pool"]),
     "resnet18": ("resnet18", ["conv1", "layer2.0.bn1", "layer4", "avgpool"]),
     "densenet121": ("densenet121", ["features.denseblock2.denselayer3", "features.norm5"]),
@@ -127,7 +127,7 @@ def by_hand(layer, units, calls):
 
 
 def test_single_units_are_run_from_their_layer_on():
-    model, runs = Subject().eval(), {"stem.0": 0, "layer4.conv1": 0, "head": 0}
+    model, runs = SubjectNetwork().eval(), {"stem.0": 0, "layer4.conv1": 0, "head": 0}
     for name in runs:
 
         def count(module, given, output, name=name):
@@ -144,7 +144,7 @@ def test_single_units_are_run_from_their_layer_on():
 
 
 def test_nothing_is_left_behind():
-    model = Subject().train()
+    model = SubjectNetwork().train()
     before = model(torch.zeros(2, 3, 32, 32)).detach()
     Ablator(model, Noise(5), ["layer1"], run=RUN).predictions([{"layer1": [0]}])
     assert model.training
@@ -156,7 +156,7 @@ def test_nothing_is_left_behind():
 
 
 def test_mean_and_resample():
-    model, pictures = Subject().eval(), Noise(9)
+    model, pictures = SubjectNetwork().eval(), Noise(9)
     everything = {"layer4": range(96)}
     mean = Ablator(model, pictures, ["layer2", "layer4"], how="mean", run=RUN)
     found = mean.logits([everything])[0]
@@ -181,7 +181,7 @@ def test_mean_and_resample():
 
 
 def test_batches_do_not_change_answers():
-    model, pictures = Subject().eval(), Noise(11)
+    model, pictures = SubjectNetwork().eval(), Noise(11)
     sets = [{"layer2": [0, 5]}, {}, {"layer1": [1], "layer3": [2]}, {"layer2": [5, 0, 5]}]
     one, other = (
         Ablator(
@@ -195,7 +195,7 @@ def test_batches_do_not_change_answers():
 
 
 def test_ablated_lets_gradients_through():
-    model = Subject()
+    model = SubjectNetwork()
     with ablated(model, {"layer4": [0]}):
         model(torch.rand(2, 3, 32, 32)).sum().backward()
     assert model.head.weight.grad[:, 0].abs().max() == 0
@@ -247,21 +247,21 @@ def test_labels_are_the_folders():
     ],
 )
 def test_units_that_are_not_there(asked, said):
-    ablator = Ablator(Subject(), Noise(2), ["layer2"], run=RUN)
+    ablator = Ablator(SubjectNetwork(), Noise(2), ["layer2"], run=RUN)
     with pytest.raises(InputError, match=said):
         ablator.predictions([asked])
 
 
 def test_what_cannot_be_ablated_is_said():
     with pytest.raises(InputError, match="No layer 'layer9'"):
-        Ablator(Subject(), Noise(2), ["layer9"])
+        Ablator(SubjectNetwork(), Noise(2), ["layer9"])
     with pytest.raises(InputError, match="ways: zero, mean, resample"):
-        Ablator(Subject(), Noise(2), ["layer1"], how="noise")
+        Ablator(SubjectNetwork(), Noise(2), ["layer1"], how="noise")
     with pytest.raises(InputError, match="1 pictures are too few"):
-        Ablator(Subject(), Noise(1), ["layer1"], how="resample")
+        Ablator(SubjectNetwork(), Noise(1), ["layer1"], how="resample")
     with pytest.raises(InputError, match="class scores"):
         Ablator(nn.Sequential(nn.Conv2d(3, 4, 3)), Noise(2), ["0"], run=RUN).predictions([{}])
     with pytest.raises(InputError, match="laid over"):
         Ablator(
-            Subject(), Noise(2), [Layer("layer1", then=lambda x: x)], run=RUN
+            SubjectNetwork(), Noise(2), [Layer("layer1", then=lambda x: x)], run=RUN
         ).predictions([{}])  # fmt: skip

@@ -386,7 +386,8 @@ def grounded(tmp_path_factory):
     from leaderboard.grounding import score
     from leaderboard.grounding.activations import HeldOutActivations
     from milannotations.probes.mini import ConceptItems, MiniProbe
-    from milannotations.synthetic.networks import NETWORKS, network
+    from milannotations.synthetic.networks import network
+    from milannotations.synthetic.unit_plan import NETWORKS
 
     few = ConceptItems(MiniProbe(40))
     held = HeldOutActivations({

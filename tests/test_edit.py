@@ -220,7 +220,7 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
     import torch
 
     from milannotations.exemplars import RunConfig
-    from milannotations.synthetic.subjects import Subject
+    from milannotations.synthetic.subjects import SubjectNetwork
 
     class Noise(torch.utils.data.Dataset):
         def __len__(self):
@@ -230,12 +230,14 @@ def test_what_was_measured_is_kept_in_the_folder(tmp_path):
             return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(place))
 
     torch.manual_seed(0)
-    model, labels = Subject().eval(), np.arange(12) % 8
+    model, labels = SubjectNetwork().eval(), np.arange(12) % 8
     shown = {role: LabelledImages(Noise(), labels, {"role": role}) for role in ROLES}
     shown["training"] = shown["test-clean"]
 
     def trial():
-        widths = dict(zip(("layer1", "layer2", "layer3", "layer4"), Subject.widths, strict=True))
+        widths = dict(
+            zip(("layer1", "layer2", "layer3", "layer4"), SubjectNetwork.widths, strict=True)
+        )
         run = RunConfig(batch_size=6, device="cpu")
         return AblatedNetwork("n", model, widths, shown, list("abcdefgh"), run=run, folder=tmp_path)
 
@@ -420,10 +422,12 @@ def test_the_mini_world_end_to_end(tmp_path):
     """Networks of two steps, few pictures: exemplars, descriptions, edits, the same twice."""
     from leaderboard.applications.common.mini_networks import MiniNetworkFactory
     from leaderboard.applications.edit.mini import MiniEdit
-    from milannotations.synthetic.training import Settings as Training
+    from milannotations.synthetic.training import FitConfig
 
     def trials():
-        return MiniEdit(MiniNetworkFactory(tmp_path / "w", Training(steps=1, batch=4), 20), [0], 16)
+        return MiniEdit(
+            MiniNetworkFactory(tmp_path / "w", FitConfig(steps=1, batch=4), 20), [0], 16
+        )
 
     settings = EditConfig(protocols=("edit-plain",), placebos=2, shuffles=1, shares=(0, 0.5, 1))
     made = trials()

@@ -10,12 +10,12 @@ import torch
 from milannotations.errors import InputError
 from milannotations.synthetic import encoder as encoders
 from milannotations.synthetic.concepts import CHANNEL
-from milannotations.synthetic.encoder import Encoder, evaluate, load, train
+from milannotations.synthetic.encoder import MiniEncoder, evaluate, load, train
 from milannotations.synthetic.scenes import World
-from milannotations.synthetic.training import Settings, reproducible, write_weights
+from milannotations.synthetic.training import FitConfig, reproducible, write_weights
 from milannotations.utils.pooling import pool
 
-TINY = Settings(steps=3, batch=4)
+TINY = FitConfig(steps=3, batch=4)
 
 
 def check_targets(figures):
@@ -61,25 +61,25 @@ def test_loading_is_quick_and_draws_no_random_number():
 
 
 def test_its_maps_are_to_be_pooled():
-    images, _ = encoders.scenes(encoders.HELD_OUT_SCENES, 0, 2)
+    images, _ = encoders.scene_batch(encoders.HELD_OUT_SCENES, 0, 2)
     maps = load()(images)
-    assert [each.shape[1] for each in maps] == list(Encoder.widths)
+    assert [each.shape[1] for each in maps] == list(MiniEncoder.widths)
     assert maps[-1].shape[2:] == (16, 16)
-    assert 300 <= sum(Encoder.widths) <= 450
+    assert 300 <= sum(MiniEncoder.widths) <= 450
     features = pool(maps, torch.ones(2, 1, 64, 64))
-    assert features.shape == (2, sum(Encoder.widths))
+    assert features.shape == (2, sum(MiniEncoder.widths))
     assert features.isfinite().all()
 
 
 def test_a_picture_has_the_same_features_alone():
-    images, _ = encoders.scenes(encoders.HELD_OUT_SCENES, 0, 3)
+    images, _ = encoders.scene_batch(encoders.HELD_OUT_SCENES, 0, 3)
     encoder = load()
     for together, alone in zip(encoder(images), encoder(images[1:2]), strict=True):
         torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_scenes_are_the_worlds():
-    images, shares = encoders.scenes(5, 7, 2)
+    images, shares = encoders.scene_batch(5, 7, 2)
     scene = World().scene(5, 8)
     assert torch.equal((images[1] * 255).round().byte(), torch.tensor(scene.image).permute(2, 0, 1))
     for concept in ("edge", "plain_background"):
@@ -123,7 +123,7 @@ def test_the_command_writes_what_load_reads(tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["digest"] == encoders.digest(path)
     assert said["figures"] == encoders.note(path)["figures"]
-    assert same(load(path), train(3, Settings(2, encoders.SETTINGS.batch, encoders.SETTINGS.rate)))
+    assert same(load(path), train(3, FitConfig(2, encoders.SETTINGS.batch, encoders.SETTINGS.rate)))
 
 
 def test_what_is_no_encoder_is_said(tmp_path, write_file):
@@ -135,7 +135,7 @@ def test_what_is_no_encoder_is_said(tmp_path, write_file):
 
 @pytest.mark.slow
 def test_a_longer_training_is_deterministic_too():
-    settings = Settings(steps=60)
+    settings = FitConfig(steps=60)
     assert same(train(0, settings), train(0, settings))
 
 

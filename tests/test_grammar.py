@@ -13,7 +13,7 @@ from milannotations.synthetic import CONCEPTS, Formula, parse, phrase
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.formulas import MEANINGLESS, OPERATORS, PAIRS
 from milannotations.synthetic.grammar import ADJECTIVES, NOUNS, meaning
-from milannotations.synthetic.networks import _KINDS
+from milannotations.synthetic.unit_plan import _KINDS
 
 FORMULAS = [formula for formulas in _KINDS.values() for formula in formulas]
 

@@ -21,7 +21,8 @@ from milannotations.schema import SPLITS
 from milannotations.synthetic import Formula, SceneDataset, World, edition, network, parse
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.grammar import meaning, phrase
-from milannotations.synthetic.networks import BANK, NETWORKS, plan
+from milannotations.synthetic.networks import BANK
+from milannotations.synthetic.unit_plan import NETWORKS, plan
 
 HOME = Path(milannotations.__file__).parent
 FILES = {split: HOME / "data" / "mini" / f"{split}.parquet" for split in SPLITS}
@@ -279,7 +280,7 @@ def test_exemplars_by_a_slow_reading_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     activations = torch.randint(0, 60, (40, 3, 8, 8), generator=generator) / 1024
     activations[:, 2] = 0
-    found = edition.exemplars(activations, k=5)
+    found = edition.compute_exemplars(activations, k=5)
     for unit in range(3):
         highest = [(-float(a[unit].max()), i) for i, a in enumerate(activations)]
         assert found.scenes[unit].tolist() == [i for _, i in sorted(highest)[:5]]
@@ -302,7 +303,7 @@ def test_shipped_rows_are_what_the_code_makes(units):
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
     layer = network("mini-coarse").layer3
     with torch.no_grad():
-        found = edition.exemplars(torch.cat([layer(part) for part in maps.split(64)]))
+        found = edition.compute_exemplars(torch.cat([layer(part) for part in maps.split(64)]))
     checked = 0
     for planted in layer.units:
         if planted.split != "test":

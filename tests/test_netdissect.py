@@ -393,10 +393,10 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
 def test_units_of_mini_networks_are_named_by_their_concepts():
     """Planted concepts, and pairs of them joined by AND; units are no exact masks of them."""
     from baselines.shared.probe_statistics import mini_probe_statistics
-    from milannotations.synthetic import networks
+    from milannotations.synthetic import unit_plan
 
     context = Context(probe_statistics=mini_probe_statistics())
-    planted = [each for each in networks.plan() if each.formula.operator in ("IS", "AND")]
+    planted = [each for each in unit_plan.plan() if each.formula.operator in ("IS", "AND")]
     singles = [each for each in planted if each.formula.operator == "IS"][:60]
     pairs = [each for each in planted if each.formula.operator == "AND"][:60]
 

@@ -14,15 +14,15 @@ from milannotations.synthetic import subjects
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.subjects import (
     CLASSES,
-    Subject,
     SubjectDataset,
+    SubjectNetwork,
     SubjectWorld,
     accuracy,
     train,
 )
-from milannotations.synthetic.training import Settings
+from milannotations.synthetic.training import FitConfig
 
-TINY = Settings(steps=3, batch=4)
+TINY = FitConfig(steps=3, batch=4)
 PLAIN = SubjectWorld()
 
 
@@ -143,13 +143,13 @@ def test_what_cannot_be_drawn_is_said(settings, said):
 
 
 def test_the_network_has_240_units_in_four_layers():
-    subject, widths = Subject(), []
+    subject, widths = SubjectNetwork(), []
     for name in ("layer1", "layer2", "layer3", "layer4"):
         subject.get_submodule(name).register_forward_hook(
             lambda module, given, output: widths.append(output.shape[1])
         )
     assert subject(torch.zeros(1, 3, 64, 64)).shape == (1, 8)
-    assert widths == list(Subject.widths)
+    assert widths == list(SubjectNetwork.widths)
     assert sum(widths) == 240
     assert 240_000 < sum(weights.numel() for weights in subject.parameters()) < 280_000
 
@@ -178,7 +178,7 @@ def test_the_command_writes_weights(tmp_path, capsys):
     subjects.main(["--text", "0.5", "--steps", "2", "--held-out", "20", "--out", str(path)])
     said = json.loads(capsys.readouterr().out)
     assert set(said["accuracy"]) == {"same", "plain", "adversarial"}
-    Subject().load_state_dict(load_file(path))
+    SubjectNetwork().load_state_dict(load_file(path))
     assert path.stat().st_size < 1_200_000
 
 

@@ -19,9 +19,9 @@ from leaderboard.record_format import application_record
 from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CHANNEL
 from milannotations.synthetic.subjects import CLASSES, SubjectWorld
-from milannotations.synthetic.training import Settings
+from milannotations.synthetic.training import FitConfig
 
-TINY = Settings(steps=2, batch=4)
+TINY = FitConfig(steps=2, batch=4)
 
 
 def test_tasks_have_names():

@@ -187,7 +187,7 @@ def make_context(
         if subject is not None:
             statistics = subject.probe_statistics(unit_keys(units))
         else:
-            from milannotations.synthetic.networks import NETWORKS
+            from milannotations.synthetic.unit_plan import NETWORKS
 
             named = dict.fromkeys(unit.network for unit in unit_keys(units))
             if set(named) <= set(NETWORKS):

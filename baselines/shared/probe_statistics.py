@@ -248,7 +248,7 @@ def mini_probe_statistics(networks: Sequence[str] = ()) -> dict[str, ProbeStatis
     Raises:
         InputError: no such network.
     """
-    from milannotations.synthetic.networks import NETWORKS
+    from milannotations.synthetic.unit_plan import NETWORKS
 
     return {name: _mini(name) for name in networks or NETWORKS}
 
@@ -256,7 +256,8 @@ def mini_probe_statistics(networks: Sequence[str] = ()) -> dict[str, ProbeStatis
 @cache
 def _mini(name: str) -> ProbeStatistics:
     from milannotations.exemplars import RunConfig
-    from milannotations.synthetic.networks import NETWORKS, network
+    from milannotations.synthetic.networks import network
+    from milannotations.synthetic.unit_plan import NETWORKS
 
     made = network(name)
     items = _mini_items()

@@ -20,7 +20,7 @@ from leaderboard.applications import TASKS
 from leaderboard.record_format import application_record
 from leaderboard.record_format.application_record import ApplicationRecord
 from milannotations.errors import InputError, did_you_mean
-from milannotations.synthetic.training import Settings as Training
+from milannotations.synthetic.training import FitConfig
 
 if TYPE_CHECKING:
     from leaderboard.applications.common.mini_networks import MiniNetworkFactory
@@ -67,7 +67,7 @@ class TaskJob:
     folder: str
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
-    training: Training
+    training: FitConfig
     scenes: int
     placebos: int
     images: int
@@ -115,7 +115,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
     workers: int | None = None,
-    training: Training | None = None,
+    training: FitConfig | None = None,
     scenes: int | None = None,
     images: int = IMAGES,
     edit_images: int = EDIT_IMAGES,

@@ -29,7 +29,7 @@ from milannotations.synthetic.grammar import phrase
 
 if TYPE_CHECKING:
     from leaderboard.grounding.activations import HeldOutActivations
-    from milannotations.synthetic.networks import Planted
+    from milannotations.synthetic.unit_plan import PlantedUnit
 
 PREVALENCES = (0.001, 0.01, 0.1, 0.3)
 """Shares of samples with the concept."""
@@ -302,9 +302,9 @@ def rank_truths(
     )
 
 
-def _planted(held_out: HeldOutActivations) -> list[Planted]:
+def _planted(held_out: HeldOutActivations) -> list[PlantedUnit]:
     """Return the planted units of the probed layers, without duplicates."""
-    from milannotations.synthetic.networks import plan
+    from milannotations.synthetic.unit_plan import plan
 
     layers = set(held_out.layers)
     return [

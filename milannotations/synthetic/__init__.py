@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from milannotations.synthetic.dataset import SceneDataset
     from milannotations.synthetic.formulas import Formula
     from milannotations.synthetic.grammar import parse, phrase
-    from milannotations.synthetic.networks import NETWORKS, network
+    from milannotations.synthetic.networks import network
     from milannotations.synthetic.scenes import Scene, World
+    from milannotations.synthetic.unit_plan import NETWORKS
 
 _HOMES = {
     "CATEGORIES": "concepts",
@@ -36,7 +37,7 @@ _HOMES = {
     "Formula": "formulas",
     "parse": "grammar",
     "phrase": "grammar",
-    "NETWORKS": "networks",
+    "NETWORKS": "unit_plan",
     "network": "networks",
     "Scene": "scenes",
     "World": "scenes",

@@ -33,8 +33,9 @@ from milannotations.schema import SPLITS, row
 from milannotations.synthetic.annotators import ANNOTATORS
 from milannotations.synthetic.concepts import CATEGORY, CONCEPTS
 from milannotations.synthetic.grammar import meaning, parse, phrase
-from milannotations.synthetic.networks import NETWORKS, SEED, Planted, network, plan
+from milannotations.synthetic.networks import network
 from milannotations.synthetic.scenes import SIZE, Scene, World
+from milannotations.synthetic.unit_plan import NETWORKS, SEED, PlantedUnit, plan
 from milannotations.utils.files import replacing, sha256
 
 N_SCENES = 1536
@@ -50,7 +51,7 @@ MARK = "<!-- the card of the edition mini -->"
 TABLE_BEGINS, TABLE_ENDS = "<!-- units -->", "<!-- /units -->"
 
 
-class Exemplars(NamedTuple):
+class MiniExemplars(NamedTuple):
     """What excites each unit of a layer most.
 
     `scenes` (unit, k) are places in the pool, strongest first, the earlier first where
@@ -70,7 +71,7 @@ def pool(seed: int = SEED, count: int = N_SCENES) -> tuple[Scene, ...]:
     return tuple(World().scenes(seed, count))
 
 
-def exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> Exemplars:
+def compute_exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> MiniExemplars:
     """Return the exemplars of a layer's units from their activations on every scene.
 
     Args:
@@ -91,7 +92,7 @@ def exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> Ex
     maps = activations[torch.from_numpy(scenes), torch.from_numpy(own)]
     large = nnf.interpolate(maps, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     masks = large.numpy() > thresholds[:, None, None, None]
-    return Exemplars(scenes, highest[scenes, own], masks, thresholds)
+    return MiniExemplars(scenes, highest[scenes, own], masks, thresholds)
 
 
 def rows(
@@ -100,7 +101,7 @@ def rows(
     """Yield (split, row) of every unit, in order of network, layer and index.
 
     `count` is the size of the pool. Pictures are the scenes' arrays (64, 64, 3) and masks
-    bool arrays (64, 64): `encode` makes bytes of them.
+    bool arrays (64, 64): `encode_images` makes bytes of them.
     """
     scenes = pool(seed, count)
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
@@ -110,14 +111,14 @@ def rows(
         for layer, module in network(name, seed).named_children():
             with torch.no_grad():
                 parts = [module(part) for part in maps.split(64)]
-            found = exemplars(torch.cat(parts))
+            found = compute_exemplars(torch.cat(parts))
             for planted in (u for u in units if u.unit[:2] == (name, layer)):
                 yield planted.split, _row(planted, found, scenes, maps, base, seed)
 
 
 def _row(
-    planted: Planted,
-    found: Exemplars,
+    planted: PlantedUnit,
+    found: MiniExemplars,
     scenes: Sequence[Scene],
     maps: Tensor,
     base: NDArray[np.float32],
@@ -150,7 +151,7 @@ def _row(
 
 
 def _beside(
-    planted: Planted,
+    planted: PlantedUnit,
     maps: NDArray[np.bool_],
     masks: NDArray[np.bool_],
     base: NDArray[np.float32],
@@ -169,7 +170,7 @@ def _beside(
     return [c for c in named[:3] if excess[CONCEPTS.index(c)] > 0]
 
 
-def encode(members: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def encode_images(members: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows with pictures as lossless WebP, each scene encoded once, and masks as PNG."""
     known: dict[str, dict[str, Any]] = {}
     made = []
@@ -251,7 +252,7 @@ def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = Fal
     with replacing(out / "data" / "mini") as folder:
         folder.mkdir()
         for split, members in splits.items():
-            write_parquet(encode(members), folder / f"{split}.parquet")
+            write_parquet(encode_images(members), folder / f"{split}.parquet")
         text = json.dumps(counted, indent=1, sort_keys=True) + "\n"
         (folder / "statistics.json").write_text(text)
         made = _card(folder, counted)

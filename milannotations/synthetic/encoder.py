@@ -24,7 +24,13 @@ from torch.nn import functional as nnf
 from milannotations.errors import InputError
 from milannotations.synthetic.concepts import CATEGORIES, CATEGORY, CHANNEL, CONCEPTS, one_hot
 from milannotations.synthetic.scenes import World
-from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
+from milannotations.synthetic.training import (
+    FitConfig,
+    TensorBatch,
+    fit,
+    reproducible,
+    write_weights,
+)
 from milannotations.utils.files import check_is_file, sha256
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "encoder.safetensors"
@@ -33,7 +39,7 @@ WEIGHTS = Path(__file__).parent.parent / "data" / "encoder.safetensors"
 TRAINING_SCENES, HELD_OUT_SCENES = 1, 2
 """Seeds of the scenes it learns from and is measured on. The edition's pool has seed 0."""
 
-SETTINGS = Settings(steps=1600, batch=32, rate=3e-3)
+SETTINGS = FitConfig(steps=1600, batch=32, rate=3e-3)
 CELLS = 16
 """Side of the finest map that is trained: a cell is 4 x 4 pixels."""
 
@@ -61,14 +67,14 @@ def _convolution(n_in: int, n_out: int, stride: int = 1, size: int = 3) -> nn.Se
     )
 
 
-class Encoder(nn.Module):
+class MiniEncoder(nn.Module):
     """A pyramid of convolutions: four levels, and a fifth that joins them.
 
     Attributes:
         widths: channels of the maps that `forward` returns; `sum(widths)` features.
 
     Example:
-        >>> [tuple(level.shape[1:]) for level in Encoder()(torch.zeros(1, 3, 64, 64))]
+        >>> [tuple(level.shape[1:]) for level in MiniEncoder()(torch.zeros(1, 3, 64, 64))]
         [(24, 32, 32), (48, 16, 16), (96, 8, 8), (128, 4, 4), (96, 16, 16)]
     """
 
@@ -111,7 +117,7 @@ class Encoder(nn.Module):
         return logits
 
 
-def load(path: str | os.PathLike[str] = WEIGHTS) -> Encoder:
+def load(path: str | os.PathLike[str] = WEIGHTS) -> MiniEncoder:
     """Return an encoder in evaluation mode: the one that ships, or one made by `train`.
 
     Raises:
@@ -124,7 +130,7 @@ def load(path: str | os.PathLike[str] = WEIGHTS) -> Encoder:
     try:
         state = load_file(check_is_file(path))
         with torch.device("meta"):  # no draw from the global generator
-            encoder = Encoder()
+            encoder = MiniEncoder()
         encoder.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} holds no encoder of the mini world: {error}") from error
@@ -136,7 +142,7 @@ def digest(path: str | os.PathLike[str] = WEIGHTS) -> str:
     return sha256(check_is_file(path))
 
 
-def train(seed: int = 0, settings: Settings = SETTINGS) -> Encoder:
+def train(seed: int = 0, settings: FitConfig = SETTINGS) -> MiniEncoder:
     """Return an encoder trained from nothing: the same weights every time, on one machine.
 
     Args:
@@ -144,10 +150,10 @@ def train(seed: int = 0, settings: Settings = SETTINGS) -> Encoder:
         settings: how long, and how fast.
     """
     with reproducible(seed):
-        encoder = Encoder()
+        encoder = MiniEncoder()
         fit(
             encoder,
-            lambda step: scenes(TRAINING_SCENES, step * settings.batch, settings.batch),
+            lambda step: scene_batch(TRAINING_SCENES, step * settings.batch, settings.batch),
             lambda batch: _loss(encoder, batch),
             settings,
             "encoder",
@@ -162,7 +168,7 @@ def note(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, object]:
     return found
 
 
-def scenes(seed: int, start: int, count: int) -> Batch:
+def scene_batch(seed: int, start: int, count: int) -> TensorBatch:
     """Return scenes as the encoder learns from them.
 
     Returns:
@@ -178,7 +184,7 @@ def scenes(seed: int, start: int, count: int) -> Batch:
     return images.float() / 255, shares.float() / side**2
 
 
-def _loss(encoder: Encoder, batch: Batch) -> Tensor:
+def _loss(encoder: MiniEncoder, batch: TensorBatch) -> Tensor:
     images, shares = batch
     logits = encoder.concepts(images)
     total = torch.zeros(())
@@ -193,7 +199,9 @@ def _loss(encoder: Encoder, batch: Batch) -> Tensor:
     )
 
 
-def evaluate(encoder: Encoder, seed: int = HELD_OUT_SCENES, count: int = 1000) -> dict[str, float]:
+def evaluate(
+    encoder: MiniEncoder, seed: int = HELD_OUT_SCENES, count: int = 1000
+) -> dict[str, float]:
     """Return how well an encoder tells the concepts of each cell, on held-out scenes.
 
     Args:
@@ -212,7 +220,7 @@ def evaluate(encoder: Encoder, seed: int = HELD_OUT_SCENES, count: int = 1000) -
     with reproducible(0), torch.no_grad():
         blocks = []
         for start in range(0, count, 100):
-            images, shares = scenes(seed, start, min(100, count - start))
+            images, shares = scene_batch(seed, start, min(100, count - start))
             blocks.append((encoder.concepts(images), shares))
     logits, shares = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     figures = {}

@@ -1,26 +1,32 @@
-"""Scenes: small pictures of which every pixel is known.
+"""Scenes: small images of which every pixel is known.
 
-A scene is a 64 x 64 picture of a few objects before a background, sometimes with
-a word or a cartoon face, beside label maps that say for each pixel what it is and
-a graph that says what stands where. Everything is drawn with whole numbers, so
-that a scene is the same array on every machine.
+A scene is a 64 x 64 image of a few objects before a background, sometimes with a word or a cartoon
+face, beside label maps that say for each pixel what it is and a graph of where each item stands.
+Everything is drawn with whole numbers, so that a scene is the same array on every machine.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milannotations.synthetic.concepts import CATEGORIES, CONCEPTS, label, one_hot
+from milannotations.synthetic.concepts import CATEGORIES, label, one_hot
+from milannotations.synthetic.drawing import (
+    TURNS,
+    Mask,
+    face_masks,
+    gradient_ramp,
+    line_pattern,
+    shape_masks,
+    texture_mask,
+    word_mask,
+)
 
 Bytes = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 SIZE = 64
 """Side of a scene in pixels."""
@@ -29,7 +35,7 @@ WORDS = (
     "cat", "dog", "sun", "tree", "fish", "book", "lamp", "road",
     "milk", "king", "home", "ship", "gold", "rain", "wolf", "salt",
 )  # fmt: skip
-"""The words that scenes show."""
+"""Words that scenes show."""
 
 SHAPES = CATEGORIES["shape"]
 COLORS = {
@@ -45,17 +51,20 @@ SKIN = ((241, 194, 155), (224, 172, 120), (176, 120, 76), (112, 72, 44))
 HAIR = ((40, 30, 24), (96, 60, 30), (150, 110, 60), (120, 120, 124))
 MOUTH, PUPIL, EYEBALL = (150, 40, 50), (24, 20, 24), (248, 248, 248)
 NOISE = 2
-"""Pixels move by up to this many steps of 255, each colour alike."""
+"""Largest noise of a pixel, in steps of 255, the same for each colour."""
 
 _BACKGROUNDS = ("plain", "gradient", "noisy", "lined")
-_TURNS = {"circle": 1, "ring": 1, "square": 4, "diamond": 2, "cross": 4, "star": 4}
 
 
 class Item(NamedTuple):
-    """One thing in a scene: a node of its graph.
+    """Item of a scene: a node of its graph.
 
-    `box` is left, top, right, bottom in pixels, the last two exclusive; `pixels` how
-    many of its pixels nothing hides.
+    Attributes:
+        kind: shape, text or face.
+        shape, color, texture: concepts of a shape; `color` also of a text.
+        word: the word of a text.
+        box: left, top, right, bottom in pixels, the last two exclusive.
+        pixels: number of its pixels that nothing hides.
     """
 
     kind: str
@@ -74,15 +83,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and everything that is known about it.
+    """An image and its annotations.
 
     Attributes:
         source_id: `<world>-<seed>-<index>`.
         image: (64, 64, 3) RGB.
         labels: (category, 64, 64), in the order of `concepts.CATEGORIES`.
         instances: (64, 64); 0 is background, i+1 is `items[i]`.
-        background: its kind and whether it is dark or light.
-        items: objects, text and faces, what hides others last.
+        background: its kind, and dark or light.
+        items: objects, text and faces, in the order of drawing: later ones hide earlier ones.
     """
 
     source_id: str
@@ -100,14 +109,14 @@ class Scene:
     @property
     def relations(self) -> list[tuple[int, str, int]]:
         """Edges of the graph: (i, "above" | "left of", j) by centres at least 4 pixels apart."""
-        found = []
+        relations = []
         for i, one in enumerate(self.items):
             for j, other in enumerate(self.items):
                 if one.center[1] + 4 <= other.center[1]:
-                    found.append((i, "above", j))
+                    relations.append((i, "above", j))
                 if one.center[0] + 4 <= other.center[0]:
-                    found.append((i, "left of", j))
-        return found
+                    relations.append((i, "left of", j))
+        return relations
 
     @property
     def graph(self) -> dict[str, Any]:
@@ -121,14 +130,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class World:
-    """What is drawn, and how often. The defaults are the mini world's.
+    """Distribution of scenes. The defaults are the mini world's.
 
     Attributes:
-        name: begins the scenes' ids.
-        most_items: objects in a scene, from 1.
+        name: first part of the scenes' ids.
+        most_items: most objects in a scene; the least is 1.
         radii: least and largest radius of an object, in pixels.
         text, face: share of scenes with a word, with a face.
-        blurred_faces: faces are blurred, so that eyes and mouths are gone.
+        blurred_faces: blur faces, so that they have no eyes and mouths.
     """
 
     name: str = "mini"
@@ -139,7 +148,7 @@ class World:
     blurred_faces: bool = False
 
     def scene(self, seed: int, index: int) -> Scene:
-        """Return scene `index` of the stream `seed`: always the same arrays.
+        """Draw scene `index` of the stream `seed`: always the same arrays.
 
         Example:
             >>> World().scene(0, 5).image.shape
@@ -167,7 +176,13 @@ class World:
 
 @dataclass
 class Canvas:
-    """Draws one scene; every draw comes from (seed, index), in the order of the calls."""
+    """Canvas of one scene. All random draws come from (seed, index), in the order of the calls.
+
+    Attributes:
+        seed, index: random seed, and index of the scene in the seed's stream.
+        image: (64, 64, 3), signed, so that sums below 0 and above 255 can be clipped at the end.
+        labels, instances: see `Scene`.
+    """
 
     seed: int
     index: int
@@ -177,13 +192,14 @@ class Canvas:
 
     def __post_init__(self) -> None:
         self._generator = np.random.Generator(np.random.PCG64([self.seed, self.index]))
+        # drawn 128 at a time: a call of the generator per number takes longer than drawing
         self._draws = self._generator.integers(0, 1 << 31, 128).tolist()
         self._next = 0
         self.image = np.zeros((SIZE, SIZE, 3), dtype=np.int16)
         self.labels = np.zeros((len(CATEGORIES), SIZE, SIZE), dtype=np.uint8)
         self.instances = np.zeros((SIZE, SIZE), dtype=np.uint8)
         self._items: list[Item] = []
-        self._discs: list[tuple[int, int, int]] = []
+        self._discs: list[tuple[int, int, int]] = []  # (x, y, radius) of the space taken
         self._background = ("plain", "dark")
 
     def draw(self, count: int) -> int:
@@ -194,25 +210,27 @@ class Canvas:
         return int(self._draws[self._next - 1] % count)
 
     def chance(self, share: float) -> bool:
+        """Return True with a probability, rounded to a ten-thousandth."""
         return self.draw(10_000) < round(share * 10_000)
 
     def paint_background(self) -> None:
+        """Paint one of the four backgrounds, dark or light, and label it."""
         kind, light = _BACKGROUNDS[self.draw(4)], ("dark", "light")[self.draw(2)]
         base = 30 + self.draw(40) if light == "dark" else 168 + self.draw(40)
         tint = np.array([base + self.draw(21) - 10 for _ in range(3)], dtype=np.int16)
         self.image[:] = tint
         if kind == "gradient":
-            ramp = _ramp(self.draw(4))
+            ramp = gradient_ramp(self.draw(4), SIZE)
             self.image += (ramp * (48 + self.draw(24)) // 64 - 30)[:, :, None].astype(np.int16)
         elif kind == "noisy":
             grain = self._generator.integers(-4, 5, (SIZE, SIZE), dtype=np.int16)
             self.image += 9 * grain[:, :, None]
         elif kind == "lined":
-            self.image += (_lines(self.draw(4), 3 + self.draw(3)) * 36 - 18)[:, :, None]
+            self.image += (line_pattern(self.draw(4), 3 + self.draw(3), SIZE) * 36 - 18)[:, :, None]
         self._background = (kind, light)
         for concept in (f"{kind}_background", f"{light}_background"):
-            place, number = label(concept)
-            self.labels[place] = number
+            category, number = label(concept)
+            self.labels[category] = number
 
     def add_shape(
         self,
@@ -220,37 +238,45 @@ class Canvas:
         shape: str | None = None,
         center: tuple[int, int] | None = None,
     ) -> bool:
-        """Draw an object where there is room; return False where there is none."""
+        """Draw an object, at a centre or where there is room.
+
+        Returns:
+            False where there is no room.
+        """
         shape = shape or SHAPES[self.draw(len(SHAPES))]
         color = tuple(COLORS)[self.draw(len(COLORS))]
         texture = CATEGORIES["texture"][self.draw(4)]
-        turn, variant = self.draw(_TURNS.get(shape, 8)), self.draw(8)
+        turn, variant = self.draw(TURNS.get(shape, 8)), self.draw(8)
         jitter = [self.draw(25) - 12 for _ in range(3)]
         if center is not None:
             self._discs.append((*center, radius))
-        center = center or self._place(radius, radius)
+        center = center or self._find_room(radius, radius)
         if center is None:
             return False
-        mask, edge = _shape(shape, radius, turn)
-        tone = _tone(texture, radius, variant)
+        mask, edge = shape_masks(shape, radius, turn)
+        second_tone = texture_mask(texture, radius, variant)
         paint = np.array(COLORS[color], dtype=np.int16) + np.array(jitter, dtype=np.int16)
-        second = paint * 45 // 100 if color != "white" else paint * 62 // 100
+        darker = paint * 45 // 100 if color != "white" else paint * 62 // 100
         item = Item("shape", shape, color, texture, None, (0, 0, 0, 0), 0)
         window, visible = self._add(item, mask, center, (shape, color, texture))
         inside = self.image[window]
-        shades = np.where(tone[visible][..., None], second, paint)
+        shades = np.where(second_tone[visible][..., None], darker, paint)
         inside[mask[visible]] = shades[mask[visible]]
-        place, number = label("edge")
-        self.labels[place][window][edge[visible]] = number
+        category, number = label("edge")
+        self.labels[category][window][edge[visible]] = number
         return True
 
     def add_face(self, radius: int, *, blurred: bool = False) -> bool:
-        """Draw a cartoon face where there is room; return False where there is none."""
+        """Draw a cartoon face where there is room.
+
+        Returns:
+            False where there is no room.
+        """
         skin, hair = SKIN[self.draw(4)], HAIR[self.draw(4)]
-        center = self._place(radius, radius + radius // 4)
+        center = self._find_room(radius, radius + radius // 4)
         if center is None:
             return False
-        masks = _face(radius)
+        masks = face_masks(radius)
         item = Item("face", None, None, None, None, (0, 0, 0, 0), 0)
         window, visible = self._add(item, masks["face"], center, ("face",))
         inside = self.image[window]
@@ -258,36 +284,36 @@ class Canvas:
         for name, paint in paints.items():
             inside[masks[name][visible]] = paint
         for part in ("hair", "eye", "mouth"):
-            place, number = label(part)
+            category, number = label(part)
             if not blurred or part == "hair":
-                self.labels[place][window][masks[part][visible]] = number
+                self.labels[category][window][masks[part][visible]] = number
         if blurred:
             self._blur(window, masks["face"][visible])
         return True
 
     def add_text(self, word: str, color: str | None = None, corner: int | None = None) -> None:
-        """Write a word, on a plate of its own, at the edge of the picture or anywhere.
+        """Write a word on a dark plate, in a corner of the image (0 to 3) or anywhere.
 
-        The region of a text is its plate: a word is a thing, not its strokes.
+        The region of a text is its whole plate, not only the strokes.
         """
         color = color or tuple(COLORS)[self.draw(len(COLORS))]
-        glyphs = _word(word)
+        glyphs = word_mask(word)
         high, wide = glyphs.shape
         room = (SIZE - high, SIZE - wide)
         if corner is not None:
             top, left = (1 + (corner // 2) * (room[0] - 2), 1 + (corner % 2) * (room[1] - 2))
         else:
             top, left = self.draw(room[0] + 1), self.draw(room[1] + 1)
-        place = (left + wide // 2, top + high // 2)
+        center = (left + wide // 2, top + high // 2)
         dark = self.draw(10)
         item = Item("text", None, color, None, word, (0, 0, 0, 0), 0)
         mask = np.ones(glyphs.shape, dtype=bool)
-        window, _ = self._add(item, mask, place, ("text", color), corner=(left, top))
+        window, _ = self._add(item, mask, center, ("text", color), corner=(left, top))
         self.image[window] = 8 + dark
         self.image[window][glyphs] = COLORS[color]
 
     def scene(self, source_id: str) -> Scene:
-        """Return what was drawn, with noise over it."""
+        """Return the scene that was drawn, with noise."""
         noise = self._generator.integers(-NOISE, NOISE + 1, (SIZE, SIZE, 1), dtype=np.int16)
         image = np.clip(self.image + noise, 0, 255).astype(np.uint8)
         counts = np.bincount(self.instances.ravel(), minlength=len(self._items) + 1)
@@ -297,12 +323,17 @@ class Canvas:
         )
         return Scene(source_id, image, self.labels, self.instances, self._background, items)
 
-    def _place(self, wide: int, high: int) -> tuple[int, int] | None:
-        """Return a centre with room for a disc, or None after some tries."""
+    def _find_room(self, wide: int, high: int) -> tuple[int, int] | None:
+        """Reserve room for an item, `wide` and `high` from its centre to its edges.
+
+        Returns:
+            Its centre; None after 12 attempts.
+        """
         for _ in range(12):
             x = wide + self.draw(SIZE - 2 * wide)
             y = high + self.draw(SIZE - 2 * high)
             reach = max(wide, high)
+            # centres are .89 of the sum of the radii apart: items may overlap a little
             if all(
                 (x - a) ** 2 + (y - b) ** 2 >= (reach + r) ** 2 * 4 // 5 for a, b, r in self._discs
             ):
@@ -318,7 +349,18 @@ class Canvas:
         concepts: tuple[str, ...],
         corner: tuple[int, int] | None = None,
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Enter an item into the maps; return its window of the scene and of its mask."""
+        """Add an item to labels, instances and graph.
+
+        Args:
+            item: without its box.
+            mask: its pixels.
+            center: where the centre of the mask lies; parts may lie outside of the scene.
+            concepts: its labels. Labels of whatever it hides are removed.
+            corner: left and top of the mask, instead of `center`.
+
+        Returns:
+            The window of the scene that the mask covers, and that part of the mask.
+        """
         high, wide = mask.shape
         left, top = corner or (center[0] - wide // 2, center[1] - high // 2)
         right, bottom = min(left + wide, SIZE), min(top + high, SIZE)
@@ -330,158 +372,17 @@ class Canvas:
         mask = mask[visible]
         self.labels[:, window[0], window[1]][:, mask] = 0
         for concept in concepts:
-            place, number = label(concept)
-            self.labels[place][window][mask] = number
+            category, number = label(concept)
+            self.labels[category][window][mask] = number
         self.instances[window][mask] = len(self._items) + 1
         box = (window[1].start, window[0].start, right, bottom)
         self._items.append(item._replace(box=box))
         return window, visible
 
     def _blur(self, window: tuple[slice, slice], mask: Mask) -> None:
-        """Replace the masked pixels by the mean of 9 x 9 around them, in whole numbers."""
+        """Replace the masked pixels by the mean of the 9 x 9 around them, in whole numbers."""
         padded = np.pad(self.image[window], ((4, 4), (4, 4), (0, 0)), mode="edge").astype(np.int32)
+        # summed-area table: the sum over any box is that of four of its entries
         sums = np.pad(padded.cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
         blurred = (sums[9:, 9:] - sums[:-9, 9:] - sums[9:, :-9] + sums[:-9, :-9]) // 81
         self.image[window][mask] = blurred[mask]
-
-
-def _grid(radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the coordinates x, y of a square of side 2 radius + 1, 0 in the middle."""
-    steps = np.arange(-radius, radius + 1)
-    return steps[None, :] + 0 * steps[:, None], steps[:, None] + 0 * steps[None, :]
-
-
-@cache
-def _shape(shape: str, radius: int, turn: int) -> tuple[Mask, Mask]:
-    """Return a shape and its edge (2 pixels wide), bool (2 radius + 1, 2 radius + 1).
-
-    Angles go through a table of sines rounded to a thousandth: the same everywhere.
-    """
-    x, y = _grid(radius)
-    turns = _TURNS.get(shape, 8)
-    sector = {"square": 36, "cross": 90, "diamond": 20, "star": 72}.get(shape, 360)
-    angle = math.radians(sector * turn / turns)
-    cos, sin = round(1000 * math.cos(angle)), round(1000 * math.sin(angle))
-    u, v = (x * cos + y * sin), (y * cos - x * sin)  # thousandths of a pixel
-    r = 1000 * radius
-    d2 = x * x + y * y
-    if shape == "circle":
-        mask = d2 * 10 <= radius * radius * 10
-    elif shape == "ring":
-        mask = (d2 <= radius * radius) & (d2 * 100 >= radius * radius * 30)
-    elif shape == "square":
-        mask = np.maximum(abs(u), abs(v)) * 100 <= r * 72
-    elif shape == "diamond":
-        mask = abs(u) * 100 + abs(v) * 62 <= r * 62
-    elif shape == "cross":
-        thin, long = np.minimum(abs(u), abs(v)), np.maximum(abs(u), abs(v))
-        mask = (thin * 100 <= r * 28) & (long * 100 <= r * 92)
-    elif shape == "triangle":
-        # three half planes at a distance of half the radius from the middle
-        mask = (v * 2 <= r) & (u * 866 - v * 500 <= r * 500) & (-u * 866 - v * 500 <= r * 500)
-    elif shape == "star":
-        mask = _polygon(u, v, _star(r))
-    else:  # moon: a disc less a disc
-        shifted = (u - 45 * radius * 10) ** 2 + v**2
-        mask = (d2 <= radius * radius) & (shifted >= (78 * radius * 10) ** 2)
-    mask &= d2 <= radius * radius + radius
-    inner = mask.copy()
-    for _ in range(2):
-        padded = np.pad(inner, 1)
-        inner = inner & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
-    return mask, mask & ~inner
-
-
-def _star(r: int) -> list[tuple[int, int]]:
-    """Return the corners of a five-pointed star."""
-    corners = []
-    for i in range(10):
-        reach = r if i % 2 == 0 else r * 42 // 100
-        angle = math.radians(36 * i - 90)
-        cos, sin = round(1000 * math.cos(angle)), round(1000 * math.sin(angle))
-        corners.append((reach * cos // 1000, reach * sin // 1000))
-    return corners
-
-
-def _polygon(u: NDArray[np.int64], v: NDArray[np.int64], corners: list[tuple[int, int]]) -> Mask:
-    """Return which points lie in a polygon, by the even-odd rule, in whole numbers."""
-    inside = np.zeros(u.shape, dtype=bool)
-    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
-        crosses = (v >= min(y1, y2)) & (v < max(y1, y2))
-        side = (u - x1) * (y2 - y1) - (v - y1) * (x2 - x1)
-        inside ^= crosses & ((side < 0) if y2 > y1 else (side > 0))
-    return inside
-
-
-@cache
-def _tone(texture: str, radius: int, variant: int) -> Mask:
-    """Return where a texture shows its second tone, bool (2 radius + 1, 2 radius + 1)."""
-    x, y = _grid(radius)
-    x, y = x + radius, y + radius
-    if texture == "striped":
-        across = (x, y, x + y, x - y)[variant % 4]
-        return across // (2 + (variant % 4 > 1)) % 2 == 1
-    if texture == "dotted":
-        a, b = (x + variant % 3) % 5, (y + variant // 3) % 5
-        return (a < 2) & (b < 2)
-    if texture == "checkered":
-        side = 3 + variant % 2
-        return (x // side + y // side) % 2 == 1
-    return np.zeros(x.shape, dtype=bool)
-
-
-@cache
-def _face(radius: int) -> dict[str, Mask]:
-    """Return the regions of a face: face, skin, hair, eyeball, pupil, eye, mouth."""
-    high = radius + radius // 4
-    x, y = _grid(high)
-    x, y = x[:, high - radius : high + radius + 1], y[:, high - radius : high + radius + 1]
-    oval = x * x * high * high + y * y * radius * radius <= radius * radius * high * high
-    hair = oval & ((y * 100 <= -high * 45) | ((abs(x) * 100 >= radius * 84) & (y <= 0)))
-    apart, up = radius * 42 // 100, -radius // 8
-    a, b = abs(x) - apart, y - up
-    width, height = max(2, radius * 26 // 100), max(2, radius * 20 // 100)
-    eyeball = a * a * height * height + b * b * width * width <= width * width * height * height
-    pupil = (abs(a) <= 1) & (abs(b) <= 1)
-    mouth = (abs(x) * 100 <= radius * 45) & (abs(y - high // 2) <= 1)
-    return {
-        "face": oval,
-        "skin": oval & ~hair,
-        "hair": hair,
-        "eyeball": eyeball,
-        "pupil": pupil,
-        "eye": eyeball | pupil,
-        "mouth": mouth,
-    }
-
-
-@cache
-def _word(word: str) -> Mask:
-    """Return a word's strokes with a margin of 2 pixels, by pillow's built-in bitmap font."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default_imagefont()
-    left, top, right, bottom = (int(edge) for edge in font.getbbox(word))
-    plate = Image.new("1", (right - left, bottom - top))
-    ImageDraw.Draw(plate).text((-left, -top), word, fill=1, font=font)
-    strokes = np.asarray(plate, dtype=bool)
-    rows, columns = np.flatnonzero(strokes.any(1)), np.flatnonzero(strokes.any(0))
-    strokes = strokes[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.pad(strokes, 2)
-
-
-@cache
-def _ramp(direction: int) -> NDArray[np.int16]:
-    """Return a slope from 0 to 63 over the picture, in one of four directions."""
-    x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
-    return (x, y, (x + y) // 2, SIZE - 1 - x)[direction].astype(np.int16)
-
-
-@cache
-def _lines(direction: int, width: int) -> NDArray[np.int16]:
-    """Return 0 and 1 in lines of a width, in one of four directions."""
-    x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
-    return ((x, y, x + y, x - y)[direction] // width % 2).astype(np.int16)
-
-
-__all__ = ["CONCEPTS", "SIZE", "WORDS", "Canvas", "Item", "Scene", "World"]

@@ -23,7 +23,13 @@ from torch.utils.data import Dataset
 
 from milannotations.errors import InputError
 from milannotations.synthetic.scenes import SHAPES, SIZE, Canvas, Scene
-from milannotations.synthetic.training import Batch, Settings, fit, reproducible, write_weights
+from milannotations.synthetic.training import (
+    FitConfig,
+    TensorBatch,
+    fit,
+    reproducible,
+    write_weights,
+)
 
 CLASSES = SHAPES
 """The classes, in the order of a subject's outputs."""
@@ -34,7 +40,7 @@ TRAINING_SCENES, VALIDATION_SCENES, TEST_SCENES = 1000, 3, 4
 WORD_HEIGHT = 13
 """Rows at the top or bottom that a word in a corner may take, in pixels."""
 
-SETTINGS = Settings(steps=900, batch=32, rate=4e-3, decay=1e-2)
+SETTINGS = FitConfig(steps=900, batch=32, rate=4e-3, decay=1e-2)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class SubjectDataset(Dataset[dict[str, Any]]):
         return item
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions and a short cut around them (He et al. 2016)."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
@@ -194,14 +200,14 @@ class Block(nn.Module):
         return nnf.relu(inner + self.shortcut(maps))
 
 
-class Subject(nn.Module):
+class SubjectNetwork(nn.Module):
     """A small residual network; its units are the channels of `layer1` to `layer4`.
 
     Attributes:
         widths: units of each layer, 240 in all.
 
     Example:
-        >>> tuple(Subject()(torch.zeros(2, 3, 64, 64)).shape)
+        >>> tuple(SubjectNetwork()(torch.zeros(2, 3, 64, 64)).shape)
         (2, 8)
     """
 
@@ -213,10 +219,10 @@ class Subject(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
         )
-        self.layer1 = Block(first, first, 1)
-        self.layer2 = Block(first, second, 2)
-        self.layer3 = Block(second, third, 2)
-        self.layer4 = Block(third, fourth, 2)
+        self.layer1 = ResidualBlock(first, first, 1)
+        self.layer2 = ResidualBlock(first, second, 2)
+        self.layer3 = ResidualBlock(second, third, 2)
+        self.layer4 = ResidualBlock(third, fourth, 2)
         self.head = nn.Linear(fourth, len(CLASSES))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -231,7 +237,7 @@ class Subject(nn.Module):
         return logits
 
 
-def train(world: SubjectWorld, seed: int = 0, settings: Settings = SETTINGS) -> Subject:
+def train(world: SubjectWorld, seed: int = 0, settings: FitConfig = SETTINGS) -> SubjectNetwork:
     """Return a subject network, the same every time, on one machine; in evaluation mode.
 
     Args:
@@ -240,7 +246,7 @@ def train(world: SubjectWorld, seed: int = 0, settings: Settings = SETTINGS) -> 
         settings: how long, and how fast.
     """
     with reproducible(seed):
-        subject = Subject()
+        subject = SubjectNetwork()
         fit(
             subject,
             lambda step: _pictures(
@@ -253,13 +259,13 @@ def train(world: SubjectWorld, seed: int = 0, settings: Settings = SETTINGS) -> 
     return subject
 
 
-def _pictures(world: SubjectWorld, seed: int, start: int, count: int) -> Batch:
+def _pictures(world: SubjectWorld, seed: int, start: int, count: int) -> TensorBatch:
     drawn = [world.scene(seed, index) for index in range(start, start + count)]
     images = torch.from_numpy(np.stack([scene.image for scene, _ in drawn])).permute(0, 3, 1, 2)
     return images.float() / 255, torch.tensor([label for _, label in drawn])
 
 
-def _loss(subject: Subject, batch: Batch) -> Tensor:
+def _loss(subject: SubjectNetwork, batch: TensorBatch) -> Tensor:
     images, labels = batch
     return nnf.cross_entropy(subject(images), labels)
 

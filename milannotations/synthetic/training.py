@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from milannotations.utils.files import replacing
 
-Batch = tuple[Tensor, ...]
+TensorBatch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitConfig:
     """How a network is trained: AdamW under a one-cycle schedule.
 
     Attributes:
@@ -73,9 +73,9 @@ def write_weights(network: nn.Module, path: str | os.PathLike[str], note: object
 
 def fit(
     network: nn.Module,
-    batch: Callable[[int], Batch],
-    loss: Callable[[Batch], Tensor],
-    settings: Settings,
+    batch: Callable[[int], TensorBatch],
+    loss: Callable[[TensorBatch], Tensor],
+    settings: FitConfig,
     title: str,
 ) -> None:
     """Train a network in place and leave it in evaluation mode.

@@ -33,8 +33,8 @@ from milannotations.probes import ProbeItems
 from milannotations.probes.mini import MiniProbe
 from milannotations.schema import Unit
 from milannotations.synthetic.concepts import CHANNEL
-from milannotations.synthetic.subjects import VALIDATION_SCENES, Subject, SubjectWorld, train
-from milannotations.synthetic.training import Settings, write_weights
+from milannotations.synthetic.subjects import VALIDATION_SCENES, SubjectNetwork, SubjectWorld, train
+from milannotations.synthetic.training import FitConfig, write_weights
 from milannotations.utils.cache import Cache, CacheEntry
 from milannotations.utils.files import sha256
 
@@ -49,7 +49,7 @@ TEXT_WORLD = SubjectWorld(text=0.3)
 and editing. Where half of the images do, half of a network's units respond to text, and random
 units do as often. Chosen on networks of seeds 5 and 6, for which nothing is reported."""
 
-SETTINGS = Settings(steps=450, batch=32, rate=4e-3, decay=1e-2)
+SETTINGS = FitConfig(steps=450, batch=32, rate=4e-3, decay=1e-2)
 """Training settings: half of the steps of `milannotations.synthetic.subjects`, because several
 networks are needed. Networks that learn from images with text take all of the steps."""
 
@@ -75,14 +75,14 @@ class MiniNetwork:
     """
 
     name: str
-    model: Subject
+    model: SubjectNetwork
     world: SubjectWorld
     seed: int
 
     @property
     def widths(self) -> dict[str, int]:
         """Number of units of each layer."""
-        return dict(zip(LAYERS, Subject.widths, strict=True))
+        return dict(zip(LAYERS, SubjectNetwork.widths, strict=True))
 
     @property
     def units(self) -> list[Unit]:
@@ -91,7 +91,7 @@ class MiniNetwork:
             Unit(self.name, layer, i) for layer, width in self.widths.items() for i in range(width)
         ]
 
-    def channels_last_model(self) -> Subject:
+    def channels_last_model(self) -> SubjectNetwork:
         """Return a copy of the model in channels-last format.
 
         Small convolutions take half the time in it, which counts for ablations. Exemplars are of
@@ -125,7 +125,7 @@ class MiniNetworkFactory:
     """
 
     folder: Path | None = None
-    settings: Settings = SETTINGS
+    settings: FitConfig = SETTINGS
     scenes: int = EXEMPLAR_SCENES
     tell: Callable[[str], Any] = field(default=lambda line: None, repr=False)
 
@@ -259,7 +259,7 @@ class MiniNetworkFactory:
 
         name = f"mini-{world.name}-{seed}".replace(".", "")
         entry = self.entry("network", asdict(world), seed, suffix=".safetensors")
-        model = Subject()
+        model = SubjectNetwork()
         if (weights := entry.read(load_file)) is not None:
             model.load_state_dict(weights)
         else:
