@@ -9,8 +9,9 @@ from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
 from milannotations.exemplars import Ablator, Layer, RunConfig
-from milannotations.exemplars.hooks import ablation
-from milannotations.exemplars.hooks.ablation import ablated, accuracy, accuracy_by_class, labels_of
+from milannotations.exemplars.hooks.accuracy import NOTHING, accuracy, accuracy_by_class
+from milannotations.exemplars.hooks.interventions import ablated
+from milannotations.exemplars.images.class_labels import labels_of
 from milannotations.synthetic.subjects import SubjectNetwork
 
 RUN = RunConfig(batch_size=4, device="cpu")
@@ -205,7 +206,7 @@ def test_ablated_lets_gradients_through():
 
 
 def test_accuracies_are_counted_by_class():
-    answers = np.array([[0, 1, 1, ablation.NOTHING], [1, 1, 0, 0]])
+    answers = np.array([[0, 1, 1, NOTHING], [1, 1, 0, 0]])
     assert accuracy(answers, [0, 1, 0, 0]).tolist() == [2 / 3, 3 / 4]
     by_class = accuracy_by_class(answers, [0, 1, 0, 0], 3)
     assert by_class[:, :2].tolist() == [[1 / 2, 1], [2 / 3, 1]]

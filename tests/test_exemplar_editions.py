@@ -26,7 +26,7 @@ from milannotations import InputError, Unit, schema
 from milannotations.editions import hub, loading, resumable, shards, validation
 from milannotations.editions.configs import list_configs
 from milannotations.editions.contents import read_configs
-from milannotations.exemplars.images.sources import BadPicture
+from milannotations.exemplars.images.decode import BadPicture
 from milannotations.exemplars.output import edition, image_buffer, npy
 from milannotations.exemplars.output.edition import write
 from milannotations.exemplars.output.npy import write_npy

@@ -16,8 +16,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from milannotations import InputError
+from milannotations.exemplars.images.decode import BadPicture
 from milannotations.exemplars.images.latents import Generated, Latents
-from milannotations.exemplars.images.sources import BadPicture, open_images
+from milannotations.exemplars.images.sources import open_images
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(transforms.ToTensor(), (0, 0, 0), (1, 1, 1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milannotations.exemplars.images.sources import Folder
+from milannotations.exemplars.images.folder import Folder
 from milannotations.probes.base import Concept, Labels
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def open_network(
             classes than the network's outputs.
     """
     from milannotations.exemplars import Preprocessing, RunConfig, load_model, open_images
-    from milannotations.exemplars.hooks.ablation import labels_of
+    from milannotations.exemplars.images.class_labels import labels_of
 
     names = list(dict.fromkeys(unit.network for unit in predictions.units))
     if len(names) != 1:

@@ -54,7 +54,7 @@ class ImageRoles:
     def load(self, role: str, preprocessing: Preprocessing) -> LabelledImages:
         """Return the labelled images of a role, preprocessed for a network."""
         from milannotations.exemplars import open_images
-        from milannotations.exemplars.hooks.ablation import labels_of
+        from milannotations.exemplars.images.class_labels import labels_of
 
         images = open_images(self.folder / role, without_resizing(preprocessing))
         source = {**images.source, "cue": asdict(self.role_cue(role))}
@@ -96,7 +96,7 @@ def write_roles(
         InputError: see `spurious_cues.write`; a class that the network lacks; roles of other
             images in `work`; too few images for the parts.
     """
-    from milannotations.exemplars.images.sources import Folder
+    from milannotations.exemplars.images.folder import Folder
 
     cue, work, source = cue or Cue(), Path(work), Folder(images)
     paths = sorted(path for path in source.paths if "/" in path)

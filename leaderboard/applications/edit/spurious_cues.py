@@ -127,7 +127,8 @@ def write(
         InputError: images without classes; one class where a wrong one is wanted; an image that
             cannot be read; `out` exists.
     """
-    from milannotations.exemplars.images.sources import Folder, naming
+    from milannotations.exemplars.images.decode import naming
+    from milannotations.exemplars.images.folder import Folder
 
     cue, out, source = cue or Cue(), Path(out), Folder(folder)
     if out.exists():

@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean, some
 from milannotations.exemplars.device import best_device
+from milannotations.exemplars.hooks.accuracy import NOTHING
+from milannotations.exemplars.hooks.interventions import Units, fill
 from milannotations.exemplars.hooks.layers import OUTPUTS, Layer, modules_of, pick, put, unit_axis
 from milannotations.exemplars.hooks.reader import Taps
 from milannotations.exemplars.hooks.replay import Replay
@@ -37,18 +39,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Units = Mapping[str, Sequence[int]]
-"""A set of units: indices, by the label of their layer."""
-
 Answers = NDArray[np.int32]
 
 HOW = ("zero", "mean", "resample")
 
 TILE_BYTES = 48_000_000
 """Copies of a batch, each with other units ablated, go through together up to this size."""
-
-NOTHING = -1
-"""The answer to a picture that could not be read."""
 
 
 class Ablator:
@@ -384,163 +380,3 @@ def _key(units: Units) -> _Key:
 
 def _shuffled(count: int, seed: int) -> NDArray[np.intp]:
     return np.random.default_rng([seed, count]).permutation(count)
-
-
-def fill(
-    changed: Tensor,
-    before: Tensor,
-    axis: int,
-    units: Sequence[int],
-    how: str = "zero",
-    means: Tensor | None = None,
-) -> None:
-    """Ablate units of a layer's tensor in place.
-
-    Args:
-        changed: (image, ...), written to.
-        before: what it was.
-        axis: which axis counts units.
-        units: which.
-        how: `zero`; `mean`; `resample`, each picture's units from the picture before it; `given`.
-        means: for `mean`, (unit,); for `given`, (image, unit) or maps (image, unit, h, w).
-    """
-    import torch
-
-    index = torch.as_tensor(list(units), device=changed.device)
-    if how == "zero":
-        changed.index_fill_(axis, index, 0)
-        return
-    if how == "resample":
-        changed.index_copy_(axis, index, before.index_select(axis, index).roll(1, 0))
-        return
-    assert means is not None
-    shape = [1] * changed.ndim
-    shape[axis] = len(index)
-    values = means.to(changed.device, changed.dtype)
-    if how == "mean":
-        values = values[index].reshape(shape)
-    elif values.ndim == 2:
-        values = values[:, index].reshape(len(values), *shape[1:])
-    else:
-        values = torch.nn.functional.interpolate(values[:, index], changed.shape[2:])
-    sizes = list(changed.shape)
-    sizes[axis] = len(index)
-    changed.index_copy_(axis, index, values.expand(sizes))
-
-
-@contextmanager
-def ablated(model: nn.Module, units: Units) -> Iterator[None]:
-    """Set units to zero in whatever the network does inside, training too.
-
-    Where a module is called several times in a run, at every call.
-
-    Args:
-        model: any network.
-        units: by layer, as `NAME` or `NAME:KEY`.
-
-    Raises:
-        InputError: a layer or, once it is run, a unit that the network does not have.
-    """
-    layers = [Layer.parse(label) for label in units]
-    modules = modules_of(model, layers) if layers else {}
-
-    def hook_of(layer: Layer, own: Sequence[int]) -> Callable[..., Any]:
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:
-            import torch
-
-            tensor = pick(output, layer)
-            axis = unit_axis(tensor, layer)
-            if own and not 0 <= min(own) <= max(own) < tensor.shape[axis]:
-                raise InputError(
-                    f"Layer '{layer.name}' has {tensor.shape[axis]:,} units; unit {max(own):,} "
-                    "was to be ablated."
-                )
-            index = torch.as_tensor(list(own), device=tensor.device, dtype=torch.int64)
-            return put(output, layer, tensor.index_fill(axis, index, 0))
-
-        return hook
-
-    handles = [
-        modules[layer.name].register_forward_hook(hook_of(layer, units[label]))
-        for layer, label in zip(layers, units, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def accuracy(answers: NDArray[Any], labels: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
-    """Return the share of right answers, float64 (set,).
-
-    Args:
-        answers: (set, image), as `predictions` gives them.
-        labels: class of each picture (image,).
-
-    Example:
-        >>> accuracy(np.array([[0, 1, 2, -1]]), [0, 1, 1, 0])
-        array([0.66666667])
-    """
-    right, seen = _right(answers, labels)
-    return right.sum(1) / np.maximum(seen.sum(1), 1)
-
-
-def accuracy_by_class(
-    answers: NDArray[Any], labels: Sequence[int] | NDArray[Any], classes: int
-) -> NDArray[np.float64]:
-    """Return the share of right answers of each class, float64 (set, class); nan without pictures.
-
-    Example:
-        >>> accuracy_by_class(np.array([[0, 1, 2]]), [0, 1, 1], 3)
-        array([[1. , 0.5, nan]])
-    """
-    right, seen = _right(answers, labels)
-    one_hot = (np.asarray(labels)[:, None] == np.arange(classes)).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (right @ one_hot) / (seen @ one_hot)
-
-
-def _right(answers: Any, labels: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    labels = np.asarray(labels)
-    if labels.shape != answers.shape[1:]:
-        raise InputError(f"{len(labels):,} labels for {answers.shape[1]:,} pictures were given.")
-    seen = answers != NOTHING
-    return (answers == labels) & seen, seen
-
-
-def labels_of(pictures: Any, classes: Sequence[str] | int | None = None) -> NDArray[np.int64]:
-    """Return the class of each picture of a folder with a folder a class.
-
-    Args:
-        pictures: as `exemplars.open_images` opens them.
-        classes: names of the folders, in the order of the network's outputs; or how many outputs
-            it has, one a folder by name; None takes the folders that are there, by name.
-
-    Raises:
-        InputError: pictures without a class; a class that the network lacks.
-    """
-    names = [pictures.source_id(i).rpartition("/")[0].split("/")[0] for i in range(len(pictures))]
-    if not all(names):
-        raise InputError(
-            f"{pictures.source_id(names.index(''))} lies in no class's folder; expected a folder "
-            "a class, as torchvision's ImageFolder wants them."
-        )
-    there = sorted(set(names))
-    if isinstance(classes, int):
-        if classes < len(there):
-            raise InputError(
-                f"There are pictures of {len(there):,} classes, and the network tells "
-                f"{classes:,}: {some(there)}. Show it classes that it was trained on."
-            )
-        known = there
-    else:
-        known = list(classes) if classes is not None else there
-    unknown = [name for name in there if name not in known]
-    if unknown:
-        raise InputError(
-            f"The network lacks the classes {some(unknown)} (it has: {some(known)}). Show it "
-            "classes that it was trained on."
-        )
-    place = {name: i for i, name in enumerate(known)}
-    return np.array([place[name] for name in names], dtype=np.int64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
+from milannotations.exemplars.images.decode import BadPicture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,8 +86,6 @@ class _Items:
         self.dataset, self.arguments = dataset, arguments
 
     def __getitem__(self, place: int) -> tuple[int, tuple[Any, ...] | str, Any]:
-        from milannotations.exemplars.images.sources import BadPicture
-
         try:
             item = self.dataset[place]
         except (BadPicture, OSError, SyntaxError) as error:  # PIL's readers raise all three

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.exemplars.images.sources import KEYS, decoded, digest, naming
+from milannotations.exemplars.images.decode import KEYS, decoded, naming
+from milannotations.exemplars.images.folder import digest
 
 if TYPE_CHECKING:
     from PIL import Image

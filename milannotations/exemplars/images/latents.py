@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from milannotations.errors import InputError, some
+from milannotations.exemplars.images.decode import Picture
 from milannotations.exemplars.networks.preprocessing import words
 from milannotations.exemplars.networks.weights import load_tensors
 from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Picture = NDArray[np.uint8]
 
 ENDS = (".pth", ".pt")
 BATCH = 32

@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from milannotations.errors import InputError, some
+from milannotations.errors import InputError
+from milannotations.exemplars.images import hf_datasets
+from milannotations.exemplars.images.decode import KEYS, Picture, naming
+from milannotations.exemplars.images.folder import Folder
 from milannotations.exemplars.networks.preprocessing import Preprocessing
-from milannotations.published.imagenet import EXTENSIONS, list_images
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
-
-Picture = NDArray[np.uint8]
-
-KEYS = ("image", "pixel_values", "img", "picture")
-"""Under what a data set's item, if it is a dict, may hold its picture."""
-
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system says when it is the program, not a file, that is in trouble."""
-
-
-class BadPicture(InputError):  # noqa: N818  # what it is, not what happened
-    """Says that a picture cannot be read: `source_id` is which, `why` the reason."""
-
-    def __init__(self, source_id: str, why: str = "") -> None:
-        self.source_id, self.why = source_id, why
-        super().__init__(
-            f"{source_id} cannot be read: {why}. Put a good copy in its place, or leave such "
-            "pictures out with --skip-bad."
-            if why
-            else source_id
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return BadPicture, (self.source_id, self.why)
 
 
 class Source(Protocol):
@@ -207,8 +181,6 @@ def open_images(
         >>> images.source_id(0), tuple(images[0].shape), images.picture(0)[0, 0].tolist()
         ('a.png', (3, 16, 16), [255, 0, 0])
     """
-    from milannotations.exemplars.images import hf_datasets
-
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing.of_transform(preprocessing)
     origin: Source
@@ -234,48 +206,6 @@ def open_images(
     if limit is not None and limit < count:
         places = [i * count // limit for i in range(limit)]
     return Pictures(origin, preprocessing, places, threads=not isinstance(origin, Items))
-
-
-class Folder:
-    """The pictures of a folder.
-
-    Raises:
-        InputError: there is none.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self.name = os.path.basename(os.path.abspath(folder))
-        try:
-            self.paths = list_images(folder)
-        except InputError:
-            self.paths = []
-        self.paths += sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
-        )
-        if not self.paths:
-            raise InputError(
-                f"{folder} has no pictures ({', '.join(EXTENSIONS)}): {_what_is_in(self.folder)}."
-            )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, place: int) -> Image.Image:
-        with naming(self.source_id(place)), open(self.folder / self.paths[place], "rb") as stream:
-            return decoded(stream)
-
-    def source_id(self, place: int) -> str:
-        return _plain(self.paths[place])
-
-    def describe(self, places: Sequence[int]) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": "folder",
-            "sha256": digest(self.folder, (self.paths[i] for i in places)),
-        }
 
 
 class Items:
@@ -332,58 +262,6 @@ class Items:
 
     def describe(self, places: Sequence[int]) -> dict[str, Any]:
         return {"name": type(self.items).__name__, "kind": "python", "sha256": None}
-
-
-def decoded(stream: IO[bytes]) -> Image.Image:
-    """Return a picture in RGB, as torchvision's `ImageFolder` reads it: every pixel decoded."""
-    from PIL import Image
-
-    return Image.open(stream).convert("RGB")
-
-
-@contextmanager
-def naming(source_id: str, errors: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
-    """Turn what Pillow and the system raise over a file into `BadPicture`."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except errors as error:
-        if isinstance(error, OSError) and error.errno in _OURS:
-            raise
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, FileNotFoundError):
-            why = "it is gone since the folder was read"
-        elif "cannot identify image" in why:  # Pillow goes on with the stream's address
-            why = "it is no picture that Pillow knows"
-        raise BadPicture(source_id, why) from error
-
-
-def digest(folder: Path, paths: Iterable[str]) -> str:
-    """Return the sha256 of the paths in a folder and the files' sizes, sorted; no byte is read."""
-    lines = sorted(
-        (_plain(path), os.stat(folder / path).st_size if (folder / path).exists() else -1)
-        for path in paths
-    )
-    text = "".join(f"{path}\t{size}\n" for path, size in lines)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(path: str) -> str:
-    """Return a path with / and without bytes that are no text."""
-    return path.replace(os.sep, "/").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _what_is_in(folder: Path) -> str:
-    """Say what a folder without pictures holds."""
-    found = Counter(
-        os.path.splitext(file)[1].lower() or file
-        for _, _, files in os.walk(folder, followlinks=True)
-        for file in files
-    )
-    if not found:
-        return "it is empty"
-    return "it holds " + some([f"{count:,} {end}" for end, count in found.most_common()])
 
 
 def _nothing(picture: Any) -> Any:
