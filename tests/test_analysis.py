@@ -1,4 +1,4 @@
-"""Analyses: words counted, orders, controls of the same layers, and areas that know of chance."""
+"""Analysis: counts of words, orders, controls of the same layers, areas and their p-values."""
 
 import json
 import sys
@@ -92,7 +92,7 @@ def test_what_is_not_installed_is_said(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """Return a spaCy pipeline on disk in the true format, whose parse is a rule of three words."""
+    """Return a spaCy pipeline on disk in the true format, whose parser is a fixed rule."""
     import spacy
     from spacy.language import Language
     from spacy.tokens import Doc
@@ -144,7 +144,7 @@ def test_a_pipeline_counts_its_own_way(pipeline):
 
 
 class Known(nn.Module):
-    """Two layers of 20 units; the answer is told by the first four of the second alone."""
+    """Two layers of 20 units; three units of the second layer alone decide the prediction."""
 
     def __init__(self):
         super().__init__()
@@ -154,7 +154,7 @@ class Known(nn.Module):
             for each in (self.one, self.two):
                 each.weight.copy_(torch.rand(each.weight.shape, generator=draw) * 0.01)
                 each.bias.zero_()
-            # channel c of the picture goes through six units of the first layer, one of the second
+            # channel c of the image goes through six units of the first layer, one of the second
             for c in range(3):
                 self.one.weight[c:18:3, c] = self.two.weight[c, c:18:3] = 1
 
@@ -196,7 +196,7 @@ STEPS = AnalyzeConfig(step=0.025, most=0.1)
 
 
 def test_units_that_matter_are_found():
-    """Three units alone have adjectives, and the answer goes through them."""
+    """Only three units have adjectives, and the prediction depends on them."""
     settings = AnalyzeConfig(step=0.025, most=0.1, draws=20, scores=("adjectives",))
     made = analyze(described(), [network()], open_language("mini"), settings)
     areas = made.record.results["areas"]
@@ -245,11 +245,11 @@ def test_accuracies_are_kept_and_measured_once(tmp_path):
     assert again.accuracies(TEST, turned) == [accuracies[2], accuracies[0]]
     assert np.array_equal(again.class_accuracies(TEST, sets), by_class)
     assert accuracies[0] == 1
-    assert accuracies[1] == pytest.approx(2 / 3, abs=0.1), "one class is no longer told"
+    assert accuracies[1] == pytest.approx(2 / 3, abs=0.1), "one class is no longer recognized"
 
 
 def test_shuffled_descriptions_give_areas_around_zero():
-    """Null runs: descriptions dealt at random within layers tell nothing, and p says so."""
+    """Null runs: descriptions shuffled within layers carry no information, and p shows it."""
     rng, p_values, areas = np.random.default_rng(0), [], []
     measured = network()
     for seed in range(40):
@@ -365,19 +365,19 @@ def test_steps_below_one_unit_are_said():
         analyze(described(), [network()], open_language("mini"), config)
 
 
-# ---- networks and pictures by name
+# ---- networks and images by name
 
 
 @pytest.fixture
 def classes(tmp_path):
-    """Return a folder of three classes of pictures, and a file that makes the network."""
+    """Return a folder of images in three class folders, and a file that defines the network."""
     from PIL import Image
 
-    made, labels = images(12)
-    for i, (picture, label) in enumerate(zip(made, labels, strict=True)):
+    tensors, labels = images(12)
+    for i, (image, label) in enumerate(zip(tensors, labels, strict=True)):
         folder = tmp_path / "test" / "rgb"[label]
         folder.mkdir(parents=True, exist_ok=True)
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).resize((8, 8), 0).save(folder / f"{i}.png")
     (tmp_path / "net.py").write_text(
         f"import sys\nsys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r})\n"

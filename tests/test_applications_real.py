@@ -1,7 +1,7 @@
-"""Analysis and audit of real networks on real pictures, which are not part of the project.
+"""Analysis and audit of real networks on real images, which are not part of the project.
 
-No MILAN of photographs is at hand, so that others describe: INVERT by the classes of the CIFAR-10
-pictures, Network Dissection by what COCO's annotators outlined.
+No MILAN of photographs is available, so other methods describe: INVERT by the classes of the
+CIFAR-10 images, Network Dissection by what COCO's annotators outlined.
 """
 
 import json
@@ -78,7 +78,7 @@ def test_resnet20_on_cifar10(real, tmp_path):
     run(*common, "--out", tmp_path / "first")
     made = application_record.load(tmp_path / "first")
     entry = made.networks["resnet20-cifar10"]
-    print(f"\naccuracy {entry['accuracy']:.3f} on {made.images['count']['images']} pictures")
+    print(f"\naccuracy {entry['accuracy']:.3f} on {made.images['count']['images']} images")
     print(json.dumps(made.results["areas"], indent=1), made.number.says)
     assert entry["accuracy"] > 0.75
     assert entry["units"] == {"layer2": 32, "layer3": 64}

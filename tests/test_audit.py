@@ -1,4 +1,4 @@
-"""Audits: flags, counts, what may be claimed of networks and of training data."""
+"""Audit: flags, counts, and claims about networks and about training data."""
 
 import json
 from itertools import product

@@ -1,4 +1,4 @@
-"""Edits: arms, choosing, placebos and p, on networks that are a formula, so that all is known."""
+"""Edit: arms, counts, placebos and p, on networks whose accuracy is a formula."""
 
 import csv
 import json
@@ -36,11 +36,11 @@ SMALL = EditConfig(placebos=19, shuffles=2)
 
 
 class Formula(AblatedNetwork):
-    """A network whose accuracy without units is a sum: text units cost it wrong names alone.
+    """Network whose accuracy is a sum over ablated units: text units harm wrong names alone.
 
     Args:
-        seed: of which units are of text, and of every unit's worth.
-        reads: how much of a wrong name's harm is the text units'; 0 makes all units alike.
+        seed: random seed of the text units, and of the worth of each unit.
+        reads: share of the harm of a wrong name due to text units; 0 makes all units alike.
     """
 
     def __init__(self, seed=0, reads=0.5, name=None):
@@ -69,7 +69,7 @@ class Formula(AblatedNetwork):
                 share = 0.3 + sum(self.help[u] for u in units)
             else:
                 share = 0.9 - sum(self.worth[u] * (u not in self.text) for u in units)
-            # the parts of a picture that tests differ by
+            # validation and test images differ a little
             share += 0.002 * (ROLES.index(role) % 2) * len(units) / 50
             found.append([round(np.clip(share, 0, 1) * PICTURES / CLASSES)] * CLASSES)
         return np.array(found, dtype=np.int64).reshape(-1, CLASSES)
@@ -121,7 +121,7 @@ def test_edit_plain_never_looks_at_wrong_names_to_choose_count():
     assert "validation-conflict" not in seen
     assert seen.index("test-conflict") > max(
         place for place, role in enumerate(seen) if role == "validation-clean"
-    ), "test pictures come last"
+    ), "test images come last"
 
 
 def test_numbers_are_chosen_on_validation():
@@ -419,7 +419,7 @@ def test_roles_are_written_once_and_deal_classes_alike(world):
 
 
 def test_the_mini_world_end_to_end(tmp_path):
-    """Networks of two steps, few pictures: exemplars, descriptions, edits, the same twice."""
+    """Networks of two steps, few images: exemplars, descriptions, edits, the same twice."""
     from leaderboard.applications.common.mini_networks import MiniNetworkFactory
     from leaderboard.applications.edit.mini import MiniEdit
     from milannotations.synthetic.training import FitConfig

@@ -1,4 +1,4 @@
-"""Edits of trained networks: calibration on the mini world, and real networks on real pictures."""
+"""Edits of trained networks: calibration on the mini world, and real networks on real images."""
 
 import csv
 import json
@@ -147,7 +147,7 @@ def test_resnet20_on_cifar10(real, tmp_path):
     print(f"\n{before} {made.number.says}")
     print({k: v["gain"]["mean"] for k, v in made.results["edit-conflict"]["arms"].items()})
     assert before["test-clean"] > 0.75
-    assert before["test-conflict"] < before["test-clean"], "a plate hides a part of the picture"
+    assert before["test-conflict"] < before["test-clean"], "a plate hides a part of the image"
     assert made.images["test-conflict"]["images"] == 300
     assert len(made.results["edit-plain"]["replicates"][0]["placebos"]["gains"]) == 19
 

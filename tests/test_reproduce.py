@@ -1,4 +1,4 @@
-"""The paper's tables: what is trained on what, what is compared, and, slowly, what comes out."""
+"""Tables of the paper: folds, training, comparisons, and (slow) their results."""
 
 import json
 import subprocess

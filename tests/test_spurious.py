@@ -1,4 +1,4 @@
-"""Cues written into pictures: which carry them, where, and that everything is in the record."""
+"""Cues written into images: which images carry them, where, and what the record says."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_half_of_each_class_carries_its_own_name(images, tmp_path):
     assert spurious_cues.read(tmp_path / "out") == record
 
 
-def test_pictures_differ_from_plain_ones_in_the_box_alone(images, tmp_path):
+def test_images_differ_from_plain_ones_in_the_box_alone(images, tmp_path):
     spurious_cues.write(images, tmp_path / "plain", Cue(side=64, share=0))
     spurious_cues.write(images, tmp_path / "named", Cue(side=64, share=1, corner="any"))
     boxes = spurious_cues.read_boxes(tmp_path / "named")
@@ -90,7 +90,7 @@ def test_seeds_and_bytes(images, tmp_path):
     assert made("one again", cue)[0] != made("three", replace(cue, seed=1))[0]
 
 
-def test_only_some_pictures_and_other_names(images, tmp_path):
+def test_only_some_images_and_other_names(images, tmp_path):
     cue = Cue(side=None, share=1, wrong=True)
     record = spurious_cues.write(
         images, tmp_path / "out", cue, only=["ant/0.jpg", "cow/7.jpg"], names={"ant": "Ameise"}
@@ -111,9 +111,9 @@ def test_frames_have_a_colour_a_class(images, tmp_path):
 
 
 def test_long_names_shrink_until_they_fit():
-    picture = Image.new("RGB", (64, 64), "gray")
+    image = Image.new("RGB", (64, 64), "gray")
     cue = Cue(height=0.2)
-    left, _, right, _ = spurious_cues.write_text(picture, "hammerhead shark", cue)
+    left, _, right, _ = spurious_cues.write_text(image, "hammerhead shark", cue)
     assert 0 < left < right <= 64
 
 
@@ -133,6 +133,10 @@ def test_cues_that_cannot_be(settings, said):
         Cue(**settings)
 
 
+def test_a_side_of_0_leaves_images_as_they_are():
+    assert Cue(side=0) == Cue(side=None)
+
+
 def test_folders_that_cannot_be(images, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         spurious_cues.write(images, images)
@@ -147,7 +151,7 @@ def test_folders_that_cannot_be(images, tmp_path):
             path.unlink()
     with pytest.raises(InputError, match="one class"):
         spurious_cues.write(images, tmp_path / "out", Cue(wrong=True))
-    (images / "ant" / "0.jpg").write_bytes(b"no picture")
+    (images / "ant" / "0.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"ant/0\.jpg"):
         spurious_cues.write(images, tmp_path / "out", Cue())
     assert not (tmp_path / "out").exists()

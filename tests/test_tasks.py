@@ -1,4 +1,4 @@
-"""Every method on the tasks of the mini world; the calibration of audits."""
+"""Every method on the tasks of the mini world, and the calibration of audits."""
 
 import json
 from dataclasses import replace

@@ -113,30 +113,30 @@ def analyze(
         number=_headline_number(areas, len(networks), config),
         settings=asdict(config),
         networks={
-            each.network.name: {
-                **each.network.source,
-                "units": dict(each.network.widths),
-                "accuracy": each.accuracy,
+            result.network.name: {
+                **result.network.source,
+                "units": dict(result.network.widths),
+                "accuracy": result.accuracy,
             }
-            for each in curves
+            for result in curves
         },
         images={"test": dict(labelled.source), "count": {"images": len(labelled)}},
         results={
             "language": language.source,
             "areas": areas,
-            "networks": {each.network.name: each.areas for each in curves},
-            "constant": sorted({name for each in curves for name in each.constant}),
-            "undescribed": sum(each.undescribed for each in curves),
+            "networks": {result.network.name: result.areas for result in curves},
+            "constant": sorted({name for result in curves for name in result.constant}),
+            "undescribed": sum(result.undescribed for result in curves),
         },
         warnings=_list_warnings(curves),
         footnote=FOOTNOTE,
     )
     return Analysis(
         record,
-        _as_table([row for each in curves for row in each.curves]),
+        _as_table([row for result in curves for row in result.curves]),
         predictions,
-        _as_table([row for each in curves for row in each.layers]),
-        _as_table([row for each in curves for row in each.classes]),
+        _as_table([row for result in curves for row in result.layers]),
+        _as_table([row for result in curves for row in result.classes]),
     )
 
 
@@ -145,13 +145,14 @@ def _combine_areas(curves: Sequence[NetworkCurves]) -> dict[str, dict[str, Any]]
     from scipy.stats import ttest_1samp
 
     combined: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for each in curves for name in each.areas):
-        areas = [each.areas[name] for each in curves if name in each.areas]
-        if len(curves) == 1:
+    for name in dict.fromkeys(name for result in curves for name in result.areas):
+        areas = [result.areas[name] for result in curves if name in result.areas]
+        if len(curves) == 1:  # interval and p over random orders; see `measure_area`
             combined[name] = {key: areas[0][key] for key in ("area", "low", "high", "p")}
         else:
             values = [area["area"] for area in areas]
             low, high = statistics.mean_interval(values)
+            # t is undefined for one network, and for networks that are all the same
             varies = len(values) > 1 and np.ptp(values) > 0
             p = float(ttest_1samp(values, 0).pvalue) if varies else float("nan")
             combined[name] = {"area": float(np.mean(values)), "low": low, "high": high, "p": p}
@@ -182,6 +183,7 @@ def _headline_number(
             if not areas
             else "The controls do not differ from each other, so chance cannot be estimated.",
         )  # fmt: skip
+    # The smallest p is a choice among all tests, which Holm's adjustment accounts for.
     name = min(tested, key=lambda key: (tested[key]["p"], -abs(tested[key]["area"])))
     best = tested[name]
     score, order = name.rsplit("/", 1)
@@ -208,13 +210,13 @@ def _headline_number(
 
 def _list_warnings(curves: Sequence[NetworkCurves]) -> list[str]:
     warnings = []
-    if constant := sorted({name for each in curves for name in each.constant}):
+    if constant := sorted({name for result in curves for name in result.constant}):
         warnings.append(f"Equal for all units, so they give no order: {', '.join(constant)}.")
-    if undescribed := sum(each.undescribed for each in curves):
+    if undescribed := sum(result.undescribed for result in curves):
         warnings.append(f"{undescribed:,} units have no description and are never ablated.")
-    if any(len(each.reached) < len(each.counts) for each in curves):
+    if any(len(result.reached) < len(result.counts) for result in curves):
         warnings.append("Curves end early: fewer units are described than were to be ablated.")
-    at_chance = [each for each in curves if each.accuracy < 2 / len(each.network.classes)]
+    at_chance = [result for result in curves if result.accuracy < 2 / len(result.network.classes)]
     if at_chance:
         warnings.append(
             f"{at_chance[0].network.name} is close to chance ({at_chance[0].accuracy:.3f})."

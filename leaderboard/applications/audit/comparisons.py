@@ -19,7 +19,7 @@ Flags = Mapping[Unit, list[str]]
 """Words that the description of each unit contains; a unit with any is flagged."""
 
 ONLY_THESE = "about these two networks only"
-"""What a test over the units of two networks may be said of."""
+"""Scope of a test over the units of two networks."""
 
 
 def count_flagged(flags_by_group: Mapping[str, Flags]) -> pd.DataFrame:
@@ -82,6 +82,7 @@ def summarize_group(
         config: words, seed, draws.
         selectivity: measured selectivity, of networks for which it is known.
     """
+    # Intervals of the table are of shares; the record holds them as numbers of units.
     networks: dict[str, Any] = {}
     for row in counts[counts.group == group].itertuples():
         entry = {
@@ -116,6 +117,7 @@ def adjust_p_values(groups: Mapping[str, dict[str, Any]]) -> None:
     """Add Holm-adjusted p-values, within the tests on training data and those on two networks."""
     over_pairs = [entry["training_data"] for entry in groups.values() if entry["training_data"]]
     over_units = [pair for entry in groups.values() for pair in entry["pairs"]]
+    # Two families, because the two kinds of tests answer different questions.
     for family in (over_pairs, over_units):
         adjusted = statistics.holm([entry["p"] for entry in family])
         for entry, p in zip(family, adjusted, strict=True):
@@ -135,7 +137,7 @@ def _compare_pair(
         hits.append(by_layer)
     # Units are exchanged within layers if both networks have the same ones, else within networks.
     if list(hits[0]) != list(hits[1]):
-        hits = [{"": [hit for own in by_layer.values() for hit in own]} for by_layer in hits]
+        hits = [{"": [hit for layer in by_layer.values() for hit in layer]} for by_layer in hits]
     strata = [
         (sum(hits[0][layer]), len(hits[0][layer]), sum(hits[1][layer]), len(hits[1][layer]))
         for layer in hits[0]
@@ -182,6 +184,7 @@ def _compare_with_measured(
     """Return precision and recall of flags for units with measured selectivity from `at` on."""
     networks: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(unit.network for unit in flags if unit in selectivity):
+        # units without a measurement count neither as correct nor as wrong
         units = [unit for unit in flags if unit.network == name and unit in selectivity]
         flagged = np.array([bool(flags[unit]) for unit in units])
         selective = np.array([selectivity[unit] >= at for unit in units])

@@ -47,6 +47,7 @@ def encode_sheet(units: Any, flagged: pd.DataFrame, seed: int) -> bytes | None:
         sample = np.random.default_rng(seed).choice(count, MOST, replace=False)
         indices = [indices[i] for i in sorted(sample)]
     selected = units.select(indices)
+    # editions may leave out images that may not be passed on
     if any(images is None for images in selected.with_format("arrow")["images"].to_pylist()):
         return None
     first = unit_keys(selected)[0]

@@ -151,6 +151,7 @@ def audit(
             f"The smallest possible p of {len(pairs)} pairs is {2.0 ** -len(pairs):.3g}; more "
             "units do not lower it, more pairs do."
         )
+    # a caller from Python has no command line to record
     asked = info.asked or {"pairs": [list(pair) for pair in pairs]}
     record = create_record(
         "audit",
@@ -199,6 +200,7 @@ def _headline_number(
 ) -> Number:
     """Return the mean difference of pairs, the difference of one pair, or the flagged units."""
     words = ", ".join(config.words[group])
+    # The strongest claim that the comparisons allow comes first.
     if test := results["training_data"]:
         return Number(
             name=f"flagged units, first minus second of a pair ({group})",

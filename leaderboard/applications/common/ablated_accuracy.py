@@ -94,6 +94,8 @@ class AblatedNetwork:
             layer.label: width for layer, width in zip(self.layers, layers.values(), strict=True)
         }
         self.run, self.folder, self.deterministic = run, folder, deterministic
+        # Correct predictions by class, of each set of units: by (role, how), then by set key.
+        # Counts rather than accuracies, since both the total and the classes follow from them.
         self._counts: dict[tuple[str, str], dict[str, list[int]]] = {}
         self._ablators: dict[tuple[str, str], Ablator] = {}
         for labelled in images.values():
@@ -143,6 +145,8 @@ class AblatedNetwork:
             int64 (set, class).
         """
         labels, known = self.images[role].labels, self._known_counts(role, how)
+        # Only sets that nobody has asked for yet go through the network. The dict removes sets
+        # that come twice in one call, and keeps their order.
         keys = [_set_key(units) for units in sets]
         missing = {key: units for key, units in zip(keys, sets, strict=True) if key not in known}
         if missing:
@@ -150,8 +154,10 @@ class AblatedNetwork:
                 predictions = self._ablator(role, how).predictions(
                     [_by_layer(units) for units in missing.values()]
                 )
+            # predictions (set, image) == labels (image,)
             for key, correct in zip(missing, predictions == labels, strict=True):
                 known[key] = np.bincount(labels[correct], minlength=len(self.classes)).tolist()
+            # Written after every pass, so that an interrupted run resumes from here.
             self._entry(role, how).write_json(known)
         return np.array([known[key] for key in keys], np.int64).reshape(-1, len(self.classes))
 
@@ -160,6 +166,7 @@ class AblatedNetwork:
 
         Hernandez et al. 2022, section 7. A seeded draw breaks ties.
         """
+        # one set per unit: the most expensive pass of an edit, and the same for every method
         alone = self.accuracies(role, [[unit] for unit in self.units])
         ties = np.random.default_rng([self.seed, 7]).permutation(len(self.units))
         indices = sorted(range(len(alone)), key=lambda i: (-alone[i], ties[i]))
@@ -189,6 +196,8 @@ class AblatedNetwork:
             )
         head_name, head = head_tuning.last_linear(self.model)
         layer_sets = [_by_layer(units) for units in sets]
+        # The layers before the head do not change, so its inputs are computed once for each set
+        # and a head is trained on them for each set, instead of running the network every epoch.
         with self._reproducible():
             features = {
                 role: head_tuning.compute_features(

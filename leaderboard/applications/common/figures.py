@@ -74,6 +74,7 @@ def create_panels(
     """
     from matplotlib.figure import Figure
 
+    # inches: each panel has its size, and .75 more hold title, legend and footnote
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(

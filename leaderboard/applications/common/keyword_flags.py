@@ -119,6 +119,7 @@ def _singular(word: str) -> str:
         ['face', 'eye', 'box', 'glass', 'nose', 'berry']
     """
     word = word.removesuffix("'s")
+    # Few rules, for both descriptions and words: an odd stem does no harm where both have it.
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if word.endswith(("xes", "ches", "shes", "sses")):

@@ -67,6 +67,8 @@ def measure_arms(
     role = PROTOCOLS[protocol]
     order = network.ablation_order(role)
     flagged = [unit for unit in network.units if flags[unit]]
+    # The first units of the same order, as many as are flagged: what ablation gains without words.
+    # Shuffled descriptions flag as many units of each layer, but other ones.
     named_sets: list[tuple[str, Sequence[Unit]]] = [
         ("method", flagged),
         ("all units", order[: len(flagged)]),
@@ -136,6 +138,7 @@ def draw_placebos(
     if not sum(counts):
         return
     for draw in range(draws):
+        # counts in the seed: arms with equal counts share placebos, others draw new ones
         rng = np.random.default_rng([seed, network.seed, draw, *counts])
         yield [
             Unit(network.name, layer, int(index))
@@ -159,6 +162,7 @@ def _draw_shuffled(
 ) -> Iterator[list[Unit]]:
     """Yield the flagged units after shuffling descriptions within layers."""
     for draw in range(config.shuffles):
+        # far from the seeds of placebos, which count draws from 0
         rng = np.random.default_rng([config.seed, network.seed, 1_000_000 + draw])
         flagged = []
         for layer, width in network.widths.items():
@@ -187,18 +191,24 @@ def _measure_validation(
         role,
         [
             units[:count]
-            for (_, units), own in zip(named_sets, counts, strict=True)
-            for count in own
+            for (_, units), arm_counts in zip(named_sets, counts, strict=True)
+            for count in arm_counts
         ],
     )
     return [
-        Arm(name, list(units), own, network.accuracies(role, [units[:count] for count in own]))
-        for (name, units), own in zip(named_sets, counts, strict=True)
+        Arm(
+            name,
+            list(units),
+            arm_counts,
+            network.accuracies(role, [units[:count] for count in arm_counts]),
+        )
+        for (name, units), arm_counts in zip(named_sets, counts, strict=True)
     ]
 
 
 def _measure_test(network: AblatedNetwork, arms: Sequence[Arm], epochs: int) -> None:
     """Measure the test accuracy of each arm, after fine-tuning the last layer if asked to."""
+    # Test images are used here for the first time, when all counts are chosen.
     sets = [arm.ablated for arm in arms]
     tuned = network.fine_tuned_correct_counts(TESTS, sets, epochs) if epochs else {}
     for role in TESTS:

@@ -141,6 +141,7 @@ def _gain(arm: Arm, before: Arm) -> float:
 
 def _loss(arm: Arm, before: Arm) -> float:
     """Return the accuracy lost on test images without text, averaged over classes."""
+    # averaged over classes, so that a class that is lost whole shows however few images it has
     losses = np.subtract(before.by_class["test-clean"], arm.by_class["test-clean"])
     return float(np.nanmean(losses))
 

@@ -148,7 +148,7 @@ def split_by_class(
 
     Example:
         >>> paths = ["a/1", "b/1", "c/1", "d/1"]
-        >>> {part: len(own) for part, own in split_by_class(paths, SHARES, 0).items()}
+        >>> {part: len(members) for part, members in split_by_class(paths, SHARES, 0).items()}
         {'validation': 2, 'test': 2}
     """
     rng = np.random.default_rng([seed, 11])
@@ -163,7 +163,7 @@ def split_by_class(
         for index in rng.permutation(len(members)):
             for part, share in shares.items():
                 credit[part] += share
-            part = max(credit, key=lambda each: round(credit[each], 9))
+            part = max(credit, key=lambda name: round(credit[name], 9))
             credit[part] -= 1
             parts[part].append(members[int(index)])
     return {part: tuple(sorted(members)) for part, members in parts.items()}

@@ -109,7 +109,7 @@ def edit(
         network.name: summarize_flags(network, flags[network.name], config.at)
         for network in networks
     }
-    warnings = []
+    warnings = []  # an edit without flags is a result: it gains nothing
     if not any(words for of_network in flags.values() for words in of_network.values()):
         warnings.append(f"No description contains any of: {', '.join(config.words)}.")
     first = config.protocols[0]
@@ -139,7 +139,7 @@ def _headline_number(protocol: Protocol, results: Mapping[str, Any]) -> Number:
     """Return the gain of the method beyond placebo flags, over networks."""
     method = results["arms"]["method"]
     above = method["above_control"]
-    flagged = sum(each["arms"]["method"]["flagged"] for each in results["replicates"])
+    flagged = sum(replicate["arms"]["method"]["flagged"] for replicate in results["replicates"])
     return Number(
         name=f"accuracy gained beyond placebo flags ({protocol})",
         value=above["mean"],

@@ -1,4 +1,4 @@
-"""Which share of where units are active lies in a region, against counting by hand."""
+"""Selectivity: the share of active pixels inside a region, against counting by hand."""
 
 import torch
 from torch import nn
@@ -7,8 +7,8 @@ from leaderboard.applications.common.selectivity import ImagesWithRegions, compu
 from milannotations import exemplars
 
 
-class Pictures:
-    """Random pictures whose first channels are what the network's units are."""
+class RandomImages:
+    """Random images whose channels are the network's units."""
 
     def __init__(self, count=12):
         self.images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -20,20 +20,20 @@ class Pictures:
         return {"image": self.images[i]}
 
     def source_id(self, i):
-        return f"picture-{i}"
+        return f"image-{i}"
 
 
-def test_it_is_counted_over_all_pictures():
-    pictures, model = Pictures(), nn.Sequential(nn.Identity())
+def test_it_is_counted_over_all_images():
+    dataset, model = RandomImages(), nn.Sequential(nn.Identity())
     maps = torch.zeros(12, 8, 8, dtype=torch.bool)
     maps[::2, :, :5] = True
     maps[:, 0, 0] = True
     run = exemplars.RunConfig(batch_size=5, device="cpu")
-    computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
-    images = ImagesWithRegions(pictures, maps)
+    computed = exemplars.compute(model, dataset, ["0"], k=2, quantile=0.9, run=run)
+    images = ImagesWithRegions(dataset, maps)
     (found,) = compute_selectivity(model, images, ["0"], computed, run).values()
     thresholds = computed.layers["0"].thresholds
-    active = pictures.images > thresholds[:, None, None]
+    active = dataset.images > thresholds[:, None, None]
     inside = (active & maps[:, None]).sum((0, 2, 3)).double()
     assert found == (inside / active.sum((0, 2, 3)).double()).tolist()
     assert 0 < min(found) < 1
@@ -42,12 +42,12 @@ def test_it_is_counted_over_all_pictures():
 
 
 def test_a_unit_that_is_active_nowhere_has_none():
-    pictures = Pictures()
-    pictures.images[:, 1] = 0
+    dataset = RandomImages()
+    dataset.images[:, 1] = 0
     run = exemplars.RunConfig(batch_size=5, device="cpu")
     model = nn.Sequential(nn.ReLU())
-    computed = exemplars.compute(model, pictures, ["0"], k=2, quantile=0.9, run=run)
+    computed = exemplars.compute(model, dataset, ["0"], k=2, quantile=0.9, run=run)
     everywhere = torch.ones(12, 8, 8, dtype=torch.bool)
-    images = ImagesWithRegions(pictures, everywhere)
+    images = ImagesWithRegions(dataset, everywhere)
     (found,) = compute_selectivity(model, images, ["0"], computed, run).values()
     assert found == [1.0, 0.0, 1.0]
