@@ -204,7 +204,7 @@ def _checked(module: Any, where: str, name: str | None = None) -> Any:
         raise InputError(
             f"{where} is no method: it needs SPEC = baselines.MethodSpec(...) and "
             "create(**options), which returns an object with describe(units, context). "
-            "See baselines/README.md."
+            "See docs/write-a-method.md."
         )
     if name not in (None, spec.name):
         raise InputError(f"{where} is found as '{name}', but its SPEC is named '{spec.name}'.")

@@ -3,7 +3,7 @@
 `score` goes through these steps: read the references (`references`) and the predictions
 (`predictions`), put the method, the floors and the human through every metric on the same units
 (`evaluator`), estimate means, lift and intervals (`estimates`), and write all of it into a record
-(`to_record`). Definitions: leaderboard/README.md, "Honest scores".
+(`to_record`). Definitions: docs/scores.md.
 """
 
 from __future__ import annotations
