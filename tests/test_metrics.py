@@ -1,4 +1,4 @@
-"""Every metric three ways: by hand, against somebody else's code, and by what must hold."""
+"""Every metric in three ways: by hand, against third-party code, and by properties."""
 
 import random
 from collections import Counter
@@ -88,13 +88,13 @@ def test_rouge_is_rouge_scores(kind, suffix, reduce):
 
 
 def test_rouge_by_hand():
-    made = metrics.get("rouge-l").pairs(["red round ball"], [["round red ball", "dog"]])
-    assert made[0, 0] == pytest.approx((2 * 2 / 6 + 0) / 2)  # "red ball" is common; "dog" is not
+    result = metrics.get("rouge-l").pairs(["red round ball"], [["round red ball", "dog"]])
+    assert result[0, 0] == pytest.approx((2 * 2 / 6 + 0) / 2)  # "red ball" is common; "dog" is not
 
 
 def test_no_overlap_by_hand():
-    made = metrics.get("no-overlap").pairs(["red ball", "dog"], [["a red dot"], ["dogs", "ball"]])
-    assert made.tolist() == [[0, 0], [1, 1]]
+    result = metrics.get("no-overlap").pairs(["red ball", "dog"], [["a red dot"], ["dogs", "ball"]])
+    assert result.tolist() == [[0, 0], [1, 1]]
 
 
 def test_tfidf_is_scikit_learns():
@@ -185,8 +185,8 @@ def test_embedding_is_sentence_transformers():
 
     vectors = SentenceTransformer(str(OFFLINE)).encode(["a red ball", "red things", "dogs"])
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    made = metrics.get("embedding").pairs(["a red ball"], [["red things", "dogs"]])
-    assert made[0, 0] == pytest.approx(float((vectors[0] @ vectors[1:].T).mean()), abs=1e-5)
+    result = metrics.get("embedding").pairs(["a red ball"], [["red things", "dogs"]])
+    assert result[0, 0] == pytest.approx(float((vectors[0] @ vectors[1:].T).mean()), abs=1e-5)
 
 
 @needs_model
@@ -295,21 +295,21 @@ def test_signatures_hold_versions_and_the_digest_of_the_idf_table():
 
 
 def test_2022_rouge_is_the_rouge_packages_mean_over_all_pairs():
-    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
+    result = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
     pairs = [(p, t) for p, members in zip(PREDICTIONS, REFERENCES, strict=True) for t in members]
     theirs = Rouge().get_scores(*zip(*pairs, strict=True), avg=True, ignore_empty=True)
     for kind in ("1", "2", "l"):
         for part in ("r", "p", "f"):
-            assert made[f"rouge-{kind}-{part}"] == pytest.approx(theirs[f"rouge-{kind}"][part])
+            assert result[f"rouge-{kind}-{part}"] == pytest.approx(theirs[f"rouge-{kind}"][part])
 
 
 def test_2022_bleu_drops_references_beyond_the_fewest():
     fewest = min(map(len, REFERENCES))
     theirs = sacrebleu.corpus_bleu(PREDICTIONS, [list(c) for c in zip(*REFERENCES, strict=False)])
-    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
+    result = paper_2022.scores(PREDICTIONS, REFERENCES, model=False)
     assert fewest == 1
-    assert made["bleu"] == pytest.approx(theirs.score)
-    assert [made[f"bleu-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(theirs.precisions)
+    assert result["bleu"] == pytest.approx(theirs.score)
+    assert [result[f"bleu-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(theirs.precisions)
 
 
 def test_2022_bleu_counts_an_empty_prediction():
@@ -328,12 +328,12 @@ def test_2022_bertscore_refits_idf_on_what_is_evaluated(monkeypatch):
 
     monkeypatch.setattr(paper_2022.BertScore2022, "_baseline", 0.0)  # this model has none
     model = text_models.TextModel.parse(MODEL)
-    made = paper_2022.scores(PREDICTIONS, REFERENCES, model=model)
+    result = paper_2022.scores(PREDICTIONS, REFERENCES, model=model)
     theirs = score(
         PREDICTIONS, REFERENCES, model_type=str(OFFLINE), num_layers=6, idf=True, nthreads=0
     )
     for part, values in zip("prf", theirs, strict=True):
-        assert made[f"bert_score-{part}"] == pytest.approx(float(values.mean()), abs=2e-6)
+        assert result[f"bert_score-{part}"] == pytest.approx(float(values.mean()), abs=2e-6)
 
 
 # --- modules of `evaluate` --------------------------------------------------------------------
@@ -342,8 +342,8 @@ def test_2022_bertscore_refits_idf_on_what_is_evaluated(monkeypatch):
 @pytest.mark.parametrize("family", ["bleu", "rouge", "tfidf", "retrieval", "milan2022"])
 def test_evaluate_loads_every_family_by_path_and_computes_the_same(family):
     module = evaluate.load(metrics.path(family))
-    made = module.compute(predictions=PREDICTIONS, references=REFERENCES)
-    for name, value in made.items():
+    result = module.compute(predictions=PREDICTIONS, references=REFERENCES)
+    for name, value in result.items():
         metric = metrics.get(name)
         metric.fit(ALL)
         rows = metric.rows(PREDICTIONS, REFERENCES)
@@ -355,23 +355,25 @@ def test_evaluate_loads_every_family_by_path_and_computes_the_same(family):
 
 
 def test_evaluate_computes_diversity_without_references():
-    made = evaluate.load(metrics.path("diversity")).compute(predictions=["A dog.", "a dog"])
-    assert made == {"distinct": 0.5, "top10-share": 1.0, "length": 2.0}
+    result = evaluate.load(metrics.path("diversity")).compute(predictions=["A dog.", "a dog"])
+    assert result == {"distinct": 0.5, "top10-share": 1.0, "length": 2.0}
 
 
 @needs_model
 @pytest.mark.parametrize("family", ["bertscore", "embedding"])
 def test_evaluate_loads_the_neural_families(family):
-    made = evaluate.load(metrics.path(family)).compute(
+    result = evaluate.load(metrics.path(family)).compute(
         predictions=["a dog"], references=[["a dog", "dogs"]]
     )
-    assert all(name.endswith(f"@{MODEL}") and 0.5 < value <= 1.0 for name, value in made.items())
+    assert all(name.endswith(f"@{MODEL}") and 0.5 < value <= 1.0 for name, value in result.items())
 
 
 def test_evaluate_takes_a_single_metric_as_config_and_gives_units():
     module = evaluate.load(metrics.path("rouge-l"), "rouge-l")
-    made = module.compute(predictions=["A dog.", "cat"], references=["a dog", "dog"], per_unit=True)
-    assert made == {"rouge-l": 0.5, "rouge-l_values": [1.0, 0.0]}
+    result = module.compute(
+        predictions=["A dog.", "cat"], references=["a dog", "dog"], per_unit=True
+    )
+    assert result == {"rouge-l": 0.5, "rouge-l_values": [1.0, 0.0]}
 
 
 def test_evaluate_refuses_a_metric_of_another_family():
@@ -381,7 +383,7 @@ def test_evaluate_refuses_a_metric_of_another_family():
 
 
 @pytest.mark.parametrize(
-    ("text", "made"), [(" The Red. ", "the red"), ("...", ""), (".a.b.", "a.b"), ("A\tB", "a\tb")]
+    ("text", "result"), [(" The Red. ", "the red"), ("...", ""), (".a.b.", "a.b"), ("A\tB", "a\tb")]
 )
-def test_text_is_normalised_in_one_way(text, made):
-    assert normalise(text) == made
+def test_text_is_normalised_in_one_way(text, result):
+    assert normalise(text) == result

@@ -1,4 +1,4 @@
-"""Files of predictions: every layout found in the wild, and what is refused."""
+"""Files of predictions: every known layout, and the errors of broken files."""
 
 import csv
 import hashlib
@@ -77,15 +77,15 @@ REAL = {
 }
 
 
-def made(*rows):
+def predictions_of(*rows):
     return Predictions(tuple(Prediction(Unit("n", "conv1", 0), *row) for row in rows))
 
 
-def refused(path, *said, **given):
-    """Check that reading fails, and that the message names each of these."""
+def refused(path, *parts, **given):
+    """Check that reading fails with a message that has all parts."""
     with pytest.raises(InputError) as error:
         predictions.read(path, **given)
-    for part in said:
+    for part in parts:
         assert part in str(error.value)
 
 
@@ -277,7 +277,7 @@ def test_a_description_of_ten_thousand_characters_is_the_longest(write_file):
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "parts"),
     [
         (["0,red,,,", "0,sky,,,"], ["Described twice", "n/conv1/0"]),
         (["0,red,1,,", "0,sky,1,,"], ["Described twice", "n/conv1/0", "one per rank"]),
@@ -300,13 +300,13 @@ def test_a_description_of_ten_thousand_characters_is_the_longest(write_file):
     ],
     ids=lambda value: value[-1] if isinstance(value[0], str) else "",
 )
-def test_a_broken_row_is_refused_with_its_line(write_file, rows, said):
+def test_a_broken_row_is_refused_with_its_line(write_file, rows, parts):
     body = "".join(f"n,conv1,{row}\n" for row in rows)
-    refused(write_file("a.csv", f"{FULL}\n{body}"), *said)
+    refused(write_file("a.csv", f"{FULL}\n{body}"), *parts)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "parts"),
     [
         ("a.csv", b"", ["is empty"]),
         ("a.csv", SUITE.encode(), ["a header and no rows"]),
@@ -322,9 +322,9 @@ def test_a_broken_row_is_refused_with_its_line(write_file, rows, said):
         ("a.csv", b"\x1f\x8b\x08", ["is compressed; unpack it first"]),
     ],
 )
-def test_a_broken_file_is_refused(write_file, name, content, said):
+def test_a_broken_file_is_refused(write_file, name, content, parts):
     path = write_file(name, content)
-    refused(path, str(path), *said)
+    refused(path, str(path), *parts)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
@@ -381,7 +381,7 @@ def test_a_frame_is_read_like_a_file():
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"unit": [0], "text": ["red"]}, "no known layout"),
         ({"unit": [0.5], "description": ["red"]}, "unit '0.5'"),
@@ -391,8 +391,8 @@ def test_a_frame_is_read_like_a_file():
         ({"unit": [], "description": []}, "no rows"),
     ],
 )
-def test_a_broken_frame_is_refused(columns, said):
-    with pytest.raises(InputError, match=re.escape(said)):
+def test_a_broken_frame_is_refused(columns, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         predictions.from_frame(pd.DataFrame(columns), network="n", layer="conv1")
 
 
@@ -411,7 +411,7 @@ def test_a_text_for_every_unit_is_needed():
 
 
 def test_first_is_rank_one_wherever_it_stands():
-    read = made(("second", 2), ("first", 1), ("third", 3))
+    read = predictions_of(("second", 2), ("first", 1), ("third", 3))
     assert len(read) == 1
     assert read.first(Unit("n", "conv1", 0)).description == "first"
 
@@ -455,12 +455,12 @@ def test_what_is_written_is_read_back(tmp_path, name):
     ids=ascii,
 )
 def test_any_text_is_written_and_read_back(tmp_path, name, text):
-    made((text,)).write(tmp_path / name)
+    predictions_of((text,)).write(tmp_path / name)
     assert [row.description for row in predictions.read(tmp_path / name).rows] == [text]
 
 
 def test_the_file_has_the_columns_of_a_submission(tmp_path):
-    made(("red", 1, 0.5), ("sky", 2, None)).write(tmp_path / "a.csv")
+    predictions_of(("red", 1, 0.5), ("sky", 2, None)).write(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes().decode() == (
         f"{FULL}\r\nn,conv1,0,red,1,0.5,ok\r\nn,conv1,0,sky,2,,ok\r\n"
     )
@@ -484,5 +484,5 @@ def test_writing_over_a_folder_is_refused(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "precious").write_text("kept")
     with pytest.raises((InputError, OSError)):
-        made(("red",)).write(tmp_path / "work")
+        predictions_of(("red",)).write(tmp_path / "work")
     assert (tmp_path / "work" / "precious").read_text() == "kept"

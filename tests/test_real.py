@@ -1,7 +1,7 @@
-"""The published numbers, from the real annotations and descriptions.
+"""Published numbers, from the published annotations and descriptions.
 
 They lie beside the repository, in ../shared/data/real, and are no part of it; where
-they are not at hand these tests skip and say so.
+they are not available these tests skip and say so.
 """
 
 import numpy as np
@@ -79,7 +79,7 @@ def test_floors(milan):
             assert estimate.lift is None or abs(estimate.lift) <= 1e-12, name
 
 
-def test_people_by_file_position(known):
+def test_humans_by_file_position(known):
     from leaderboard.metrics import get
 
     positions = [[texts[k] for texts in known.texts] for k in range(3)]
@@ -94,26 +94,26 @@ def test_people_by_file_position(known):
     assert bleus == pytest.approx([0.57, 0.94, 1.21], abs=5e-3)
 
 
-def test_one_person_on_matched_references(milan):
-    person, scores = milan.record.floors["one-person"], milan.record.scores
-    assert person["rouge-l"].lift == pytest.approx(0.038, abs=5e-4)
-    assert scores["rouge-l"].lift > person["rouge-l"].lift
-    # a person finds the unit again more often than MILAN does
+def test_human_on_matched_references(milan):
+    human, scores = milan.record.floors["one-person"], milan.record.scores
+    assert human["rouge-l"].lift == pytest.approx(0.038, abs=5e-4)
+    assert scores["rouge-l"].lift > human["rouge-l"].lift
+    # a human description retrieves the unit more often than MILAN's does
     for name in ("retrieval-tfidf-auc", "retrieval-tfidf-top1"):
-        assert person[name].mean > scores[name].mean
+        assert human[name].mean > scores[name].mean
         assert milan.record.versus_person[name].difference < 0
 
 
 def test_every_unit_of_a_per_layer_constant_has_lift_zero(known):
     constant = predictions.from_texts(known.units, [f"objects of {u.layer}" for u in known.units])
-    made = leaderboard.score(constant, known, ["rouge-l-allref"], settings=FEW)
-    assert len(made.units) == 3904
-    assert made.units.lift.abs().max() <= 1e-12
+    result = leaderboard.score(constant, known, ["rouge-l-allref"], settings=FEW)
+    assert len(result.units) == 3904
+    assert result.units.lift.abs().max() <= 1e-12
 
 
 def test_describe_and_dissect_on_its_200_units(dnd):
-    scores, said = dnd.record.scores["rouge-l-allref"], dnd.record.predictions
-    assert (said.n_ok, said.n_missing) == (200, 3704)
+    scores, counts = dnd.record.scores["rouge-l-allref"], dnd.record.predictions
+    assert (counts.n_ok, counts.n_missing) == (200, 3704)
     assert scores.mean == pytest.approx(0.0761, abs=5e-5)
     assert scores.mean_all == pytest.approx(scores.mean * 200 / 3904)
     assert dnd.record.left_out_of_lift == [f"{NETWORK}/conv1"]
@@ -122,7 +122,7 @@ def test_describe_and_dissect_on_its_200_units(dnd):
 
 
 def test_milan_beats_describe_and_dissect_on_the_same_units(milan, dnd):
-    """In the order, not the digits, of the published table."""
+    """The order is that of the published table, the digits are not."""
     ours = milan.units[milan.units.metric == "rouge-l-allref"].set_index(["layer", "unit"])
     theirs = dnd.units[dnd.units.metric == "rouge-l-allref"].set_index(["layer", "unit"])
     same = ours.loc[theirs.index]
@@ -137,15 +137,15 @@ def test_neighbours_in_the_file_leak_little(milan):
 
 
 @pytest.mark.slow
-def test_neural_metrics_say_the_same_of_milan_and_people(real, known):
+def test_neural_metrics_say_the_same_of_milan_and_humans(real, known):
     """A minute or two: the offline model encodes 8,867 texts, once for each of two metrics."""
     file = real / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
     names = ["retrieval-embedding-auc@all-MiniLM-L6-v2", "bertscore@all-MiniLM-L6-v2"]
     record = leaderboard.score(file, known, names, settings=FEW).record
-    person = record.floors["one-person"]
+    human = record.floors["one-person"]
     for name in names:
         assert record.versus_person[name].high < 0 < record.scores[name].lift, name
-        assert person[name].lift > record.scores[name].lift, name
+        assert human[name].lift > record.scores[name].lift, name
         assert abs(record.floors["constant"][name].lift) <= 1e-12, name
     constant = record.floors["constant: animals and objects"]
-    assert constant["bertscore@all-MiniLM-L6-v2"].mean > person["bertscore@all-MiniLM-L6-v2"].mean
+    assert constant["bertscore@all-MiniLM-L6-v2"].mean > human["bertscore@all-MiniLM-L6-v2"].mean

@@ -1,4 +1,4 @@
-"""The JSON Schemas that ship are what the code reads, and old records fit them."""
+"""The committed JSON Schemas are those of the code, and old records fit them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The harness on made-up texts whose scores can be worked out, and on constants and shuffles."""
+"""Scoring of made-up texts with known scores, of constants and of shuffled descriptions."""
 
 import json
 from collections import Counter
@@ -36,13 +36,13 @@ def scored(known):
     )
 
 
-def say(known, text):
+def describe(known, text):
     """Return predictions made by `text(unit)`."""
     return predictions.from_texts(known.units, [text(unit) for unit in known.units])
 
 
 def small(n=12, layers=("a", "b"), k=3, network="net"):
-    """Return made-up references: unit i of a layer is a `word<i>`, three times over."""
+    """Return made-up references: unit i of a layer has the word `word<i>` in each of k texts."""
     units = tuple(Unit(network, layer, i) for layer in layers for i in range(n))
     texts = tuple(
         tuple(f"word{u.unit} of layer {u.layer} said {x}" for x in range(k)) for u in units
@@ -52,7 +52,7 @@ def small(n=12, layers=("a", "b"), k=3, network="net"):
 
 
 def test_rouge_and_lift_are_those_of_a_plain_loop(known, scored):
-    said = {row.unit: normalise(row.description) for row in scored.predictions.rows}
+    described = {row.unit: normalise(row.description) for row in scored.predictions.rows}
     scorer = RougeScorer(["rougeL"])
 
     def s(text, members):
@@ -60,7 +60,7 @@ def test_rouge_and_lift_are_those_of_a_plain_loop(known, scored):
 
     units = scored.units[scored.units.metric == "rouge-l-allref"].set_index("unit")
     layer = [(u, t) for u, t in zip(known.units, known.texts, strict=True) if u.layer == "layer1"]
-    table = np.array([[s(said[u], t) for _, t in layer] for u, _ in layer])
+    table = np.array([[s(described[u], t) for _, t in layer] for u, _ in layer])
     n = len(layer)
     for i, (unit, _) in enumerate(layer):
         row = units[units.layer == "layer1"].loc[unit.unit]
@@ -69,23 +69,23 @@ def test_rouge_and_lift_are_those_of_a_plain_loop(known, scored):
         assert row.lift == pytest.approx(lift, abs=1e-12)
 
 
-def test_one_person_and_matched_scores_leave_the_same_reference_out(known, scored):
+def test_human_and_matched_scores_leave_the_same_reference_out(known, scored):
     scorer = RougeScorer(["rougeL"])
-    said = {row.unit: normalise(row.description) for row in scored.predictions.rows}
+    described = {row.unit: normalise(row.description) for row in scored.predictions.rows}
 
     def best(text, members):
         return max(scorer.score(r, text)["rougeL"].fmeasure for r in members)
 
-    person, matched = [], []
+    human, matched = [], []
     for unit, texts in zip(known.units, known.texts, strict=True):
         rest = [[t for j, t in enumerate(texts) if j != k] for k in range(len(texts))]
-        person.append(np.mean([best(texts[k], rest[k]) for k in range(len(texts))]))
-        matched.append(np.mean([best(said[unit], members) for members in rest]))
+        human.append(np.mean([best(texts[k], rest[k]) for k in range(len(texts))]))
+        matched.append(np.mean([best(described[unit], members) for members in rest]))
     record = scored.record
-    assert record.floors["one-person"]["rouge-l-max"].mean == pytest.approx(np.mean(person))
+    assert record.floors["one-person"]["rouge-l-max"].mean == pytest.approx(np.mean(human))
     assert record.scores["rouge-l-max"].mean == pytest.approx(np.mean(matched))
     assert record.versus_person["rouge-l-max"].difference == pytest.approx(
-        np.mean(matched) - np.mean(person)
+        np.mean(matched) - np.mean(human)
     )
     assert record.scores["rouge-l-max-allref"].mean > record.scores["rouge-l-max"].mean
     assert "rouge-l-max-allref" not in record.floors["one-person"]
@@ -94,8 +94,8 @@ def test_one_person_and_matched_scores_leave_the_same_reference_out(known, score
 def test_corpus_bleu_of_the_record_is_sacrebleus(known, scored):
     import sacrebleu
 
-    said = {row.unit: normalise(row.description) for row in scored.predictions.rows}
-    texts = [said[unit] for unit in known.units]
+    described = {row.unit: normalise(row.description) for row in scored.predictions.rows}
+    texts = [described[unit] for unit in known.units]
     theirs = sacrebleu.corpus_bleu(
         texts, [list(column) for column in zip(*known.texts, strict=True)]
     )
@@ -112,11 +112,11 @@ def test_constants_have_lift_zero_in_every_metric(scored, floor):
 
 @pytest.mark.parametrize("metric", ["rouge-l", "bleu-4-unit", "tfidf", *NEURAL])
 def test_every_unit_of_a_per_layer_constant_has_lift_zero(known, metric):
-    made = leaderboard.score(
-        say(known, lambda u: f"red things in {u.layer}"), known, [metric], settings=FEW
+    result = leaderboard.score(
+        describe(known, lambda u: f"red things in {u.layer}"), known, [metric], settings=FEW
     )
-    assert len(made.units) == len(known.units)
-    assert made.units.lift.abs().max() <= 1e-12
+    assert len(result.units) == len(known.units)
+    assert result.units.lift.abs().max() <= 1e-12
 
 
 def test_the_most_common_of_a_layer_is_its_commonest_text(known, scored):
@@ -125,21 +125,23 @@ def test_the_most_common_of_a_layer_is_its_commonest_text(known, scored):
     assert texts["round objects"] <= commonest
     tie = small(n=10, layers=("a",), k=2)
     tied = References(tie.units, (("bb", "a a"),) * 10, tie.splits, tie.duplicate_of, "tie", "net")
-    made = leaderboard.score(say(tied, lambda u: "x"), tied, ["rouge-l-allref"], settings=FEW)
+    result = leaderboard.score(
+        describe(tied, lambda u: "x"), tied, ["rouge-l-allref"], settings=FEW
+    )
     # "bb" and "a a" are equally common: the shorter one is taken, so half of the references match
-    assert made.record.floors["constant"]["rouge-l-allref"].mean == pytest.approx(0.5)
+    assert result.record.floors["constant"]["rouge-l-allref"].mean == pytest.approx(0.5)
 
 
 def test_answers_dealt_to_the_wrong_units_have_no_lift_and_chance_retrieval():
     known = small(n=60, layers=("a",))
     wrong = leaderboard.score(
-        say(known, lambda u: f"word{(u.unit + 1) % 60}"),
+        describe(known, lambda u: f"word{(u.unit + 1) % 60}"),
         known,
         ["rouge-l", "retrieval-tfidf-auc"],
         settings=FEW,
     ).record
     right = leaderboard.score(
-        say(known, lambda u: f"word{u.unit}"),
+        describe(known, lambda u: f"word{u.unit}"),
         known,
         ["rouge-l", "retrieval-tfidf-auc"],
         settings=FEW,
@@ -161,20 +163,20 @@ def test_shuffled_floor_is_the_mean_over_other_units(scored):
 
 def test_failures_are_counted_at_the_worst_value_and_never_scored(known):
     answer = lambda u: "" if u.unit % 2 else "red objects"  # noqa: E731
-    made = leaderboard.score(
-        say(known, answer),
+    result = leaderboard.score(
+        describe(known, answer),
         known,
         ["rouge-l", "retrieval-tfidf-auc", "bleu-1", "length"],
         settings=FEW,
     ).record
-    assert made.predictions.n_failed == made.predictions.n_ok == 16
-    for name, estimate in made.scores.items():
+    assert result.predictions.n_failed == result.predictions.n_ok == 16
+    for name, estimate in result.scores.items():
         assert (estimate.n_scored, estimate.n_units) == (16, 32), name
-    rouge, retrieval = made.scores["rouge-l"], made.scores["retrieval-tfidf-auc"]
+    rouge, retrieval = result.scores["rouge-l"], result.scores["retrieval-tfidf-auc"]
     assert rouge.mean_all == pytest.approx(rouge.mean / 2)
     assert retrieval.mean_all == pytest.approx((retrieval.mean + 0.5) / 2)
-    assert made.scores["bleu-1"].mean_all < made.scores["bleu-1"].mean
-    assert made.scores["length"].mean_all is None  # no worst value
+    assert result.scores["bleu-1"].mean_all < result.scores["bleu-1"].mean
+    assert result.scores["length"].mean_all is None  # no worst value
 
 
 def test_abstentions_are_told_from_failures(known):
@@ -183,42 +185,51 @@ def test_abstentions_are_told_from_failures(known):
         for u in known.units
         for s in [{0: "abstained", 1: "failed"}.get(u.unit, "ok")]
     ]
-    made = leaderboard.score(predictions.Predictions(tuple(rows)), known, ["rouge-l"], settings=FEW)
-    said = made.record.predictions
-    assert (said.n_ok, said.n_abstained, said.n_failed, said.n_missing) == (28, 2, 2, 0)
+    result = leaderboard.score(
+        predictions.Predictions(tuple(rows)), known, ["rouge-l"], settings=FEW
+    )
+    described = result.record.predictions
+    assert (described.n_ok, described.n_abstained, described.n_failed, described.n_missing) == (
+        28,
+        2,
+        2,
+        0,
+    )
 
 
 def test_missing_units_stop_the_run_unless_allowed(known):
     few = predictions.from_texts(known.units[:20], ["red"] * 20)
     with pytest.raises(InputError, match=r"20 of 32 units; missing sample/layer.*--allow-missing"):
         leaderboard.score(few, known, ["rouge-l"], settings=FEW)
-    made = leaderboard.score(few, known, ["rouge-l"], settings=FEW, allow_missing=True).record
-    assert made.predictions.n_missing == 12
-    assert made.scores["rouge-l"].mean_all == pytest.approx(made.scores["rouge-l"].mean * 20 / 32)
+    result = leaderboard.score(few, known, ["rouge-l"], settings=FEW, allow_missing=True).record
+    assert result.predictions.n_missing == 12
+    assert result.scores["rouge-l"].mean_all == pytest.approx(
+        result.scores["rouge-l"].mean * 20 / 32
+    )
     # the floor is shown on the units that were answered, so that the two can be compared
-    assert made.floors["constant"]["rouge-l"].n_scored == 20
+    assert result.floors["constant"]["rouge-l"].n_scored == 20
 
 
 def test_small_layers_are_left_out_of_lift_and_named():
     known = small(n=9)
-    made = leaderboard.score(
-        say(known, lambda u: f"word{u.unit}"), known, ["rouge-l"], settings=FEW
+    result = leaderboard.score(
+        describe(known, lambda u: f"word{u.unit}"), known, ["rouge-l"], settings=FEW
     )
-    assert made.record.left_out_of_lift == ["net/a", "net/b"]
-    assert made.record.scores["rouge-l"].lift is None
-    assert made.record.scores["rouge-l"].mean > 0
-    assert made.units.lift.isna().all()
+    assert result.record.left_out_of_lift == ["net/a", "net/b"]
+    assert result.record.scores["rouge-l"].lift is None
+    assert result.record.scores["rouge-l"].mean > 0
+    assert result.units.lift.isna().all()
 
 
 def test_a_split_is_scored_alone_among_candidates_of_all_splits():
     known = small(n=120, layers=("a",))
-    said = say(known, lambda u: f"word{u.unit}")
-    made = leaderboard.score(
-        said, known, ["retrieval-tfidf-top1"], split="test", settings=FEW
+    described = describe(known, lambda u: f"word{u.unit}")
+    result = leaderboard.score(
+        described, known, ["retrieval-tfidf-top1"], split="test", settings=FEW
     ).record
     # 30 test units: top-1 of 100 exists only because train units are candidates too
-    assert made.scores["retrieval-tfidf-top1"].n_scored == made.edition.n_units == 30
-    assert made.edition.split == "test"
+    assert result.scores["retrieval-tfidf-top1"].n_scored == result.edition.n_units == 30
+    assert result.edition.split == "test"
 
 
 def test_duplicates_are_not_each_others_distractors():
@@ -227,27 +238,27 @@ def test_duplicates_are_not_each_others_distractors():
     copies = (None, "net/a/0", *(None,) * 10)
     twins = References(known.units, texts, known.splits, copies, "made-up", "net")
     plain = References(known.units, texts, known.splits, (None,) * 12, "made-up", "net")
-    said = say(known, lambda u: f"word{0 if u.unit == 1 else u.unit}")
+    described = describe(known, lambda u: f"word{0 if u.unit == 1 else u.unit}")
     name = "retrieval-tfidf-auc-allref"
-    apart = leaderboard.score(said, twins, [name], settings=FEW).units
-    together = leaderboard.score(said, plain, [name], settings=FEW).units
+    apart = leaderboard.score(described, twins, [name], settings=FEW).units
+    together = leaderboard.score(described, plain, [name], settings=FEW).units
     assert apart.value.tolist() == [1.0] * 12
     assert together.value.tolist() == [pytest.approx(1 - 0.5 / 11)] * 2 + [1.0] * 10
 
 
 def test_one_reference_a_unit_leaves_no_matched_score_but_an_allref_one():
     known = small(n=12, k=1)
-    made = leaderboard.score(
-        say(known, lambda u: f"word{u.unit}"),
+    result = leaderboard.score(
+        describe(known, lambda u: f"word{u.unit}"),
         known,
         ["rouge-l", "rouge-l-allref", "bleu-1"],
         settings=FEW,
     ).record
-    assert made.scores["rouge-l"].mean is None
-    assert made.scores["bleu-1"].mean is None
-    assert made.scores["rouge-l-allref"].mean > 0
-    assert "one-person" not in made.floors
-    assert any("no leave-one-out human" in warning for warning in made.warnings)
+    assert result.scores["rouge-l"].mean is None
+    assert result.scores["bleu-1"].mean is None
+    assert result.scores["rouge-l-allref"].mean > 0
+    assert "one-person" not in result.floors
+    assert any("no leave-one-out human" in warning for warning in result.warnings)
 
 
 def test_slices_by_layer_and_network_add_up(scored):
@@ -294,14 +305,14 @@ def test_sampled_floors_agree_with_exact_ones_within_their_noise():
     class ByRows(metrics.RowMetric):
         spec = metrics.get("rouge-l").spec
 
-        def rows(self, said, sets):
-            return metrics.get("rouge-l").rows(said, sets)
+        def rows(self, described, sets):
+            return metrics.get("rouge-l").rows(described, sets)
 
     from leaderboard.evaluation.evaluator import Evaluator
 
     known = references.from_csv(sample.ANNOTATIONS, sample.NETWORK)
-    said = predictions.read(sample.PREDICTIONS)
-    answers = [normalise(said.first(unit).description) for unit in known.units]
+    described = predictions.read(sample.PREDICTIONS)
+    answers = [normalise(described.first(unit).description) for unit in known.units]
     every = np.ones(len(known.units), dtype=bool)
     evaluator = Evaluator(known, every, every, ScoreConfig(derangements=400))
     exact = evaluator.evaluate(metrics.get("rouge-l"), answers, allref=True)
@@ -319,8 +330,8 @@ def test_python_takes_paths_frames_and_data_sets_alike(tmp_path, known):
     frame = pd.read_csv(sample.PREDICTIONS)
     loaded = datasets.load_dataset(str(tmp_path / "edition"), "sample")
     results = [
-        leaderboard.score(said, refs, ["rouge-l"], network="sample", settings=FEW).record
-        for said, refs in [
+        leaderboard.score(described, refs, ["rouge-l"], network="sample", settings=FEW).record
+        for described, refs in [
             (sample.PREDICTIONS, sample.ANNOTATIONS),
             ([sample.PREDICTIONS], str(tmp_path / "edition")),
             (frame[::-1], loaded),
@@ -331,7 +342,7 @@ def test_python_takes_paths_frames_and_data_sets_alike(tmp_path, known):
     assert len({r.edition.digest for r in results}) == 1
 
 
-def test_the_table_shows_floors_and_one_person_beside_the_score(scored):
+def test_the_table_shows_floors_and_the_human_beside_the_score(scored):
     table = scored.to_pandas()
     assert table.index.name == "metric"
     assert {"mean", "lift", "shuffled", "constant", "most-common-of-layer", "one_person"} <= set(
@@ -369,11 +380,11 @@ def test_units_and_networks_that_the_references_lack_are_named(known):
 
 
 def test_nothing_described_is_nothing_to_score(known):
-    """Who answers nothing is counted, not refused: a suite goes on to the next method."""
-    made = leaderboard.score(say(known, lambda u: "..."), known, ["rouge-l"]).record
-    assert made.predictions.n_failed == 32
-    assert made.scores["rouge-l"].mean is None
-    assert made.scores["rouge-l"].mean_all == 0
+    """A method without any description gets a score, so that a run goes on to the next one."""
+    result = leaderboard.score(describe(known, lambda u: "..."), known, ["rouge-l"]).record
+    assert result.predictions.n_failed == 32
+    assert result.scores["rouge-l"].mean is None
+    assert result.scores["rouge-l"].mean_all == 0
 
 
 def test_two_methods_are_compared_on_the_units_both_describe(known):
@@ -386,10 +397,10 @@ def test_two_methods_are_compared_on_the_units_both_describe(known):
         settings=FEW,
         allow_missing=True,
     )
-    made = leaderboard.compare(right, wrong)
+    result = leaderboard.compare(right, wrong)
     values = right.units.merge(wrong.units, on=["layer", "unit", "metric"])
-    assert list(made.index) == ["rouge-l"]  # corpus BLEU has no value per unit
-    row = made.loc["rouge-l"]
+    assert list(result.index) == ["rouge-l"]  # corpus BLEU has no value per unit
+    row = result.loc["rouge-l"]
     assert row.n == 24
     assert row.difference == pytest.approx((values.value_x - values.value_y).mean())
     assert 0 < row.low < row.difference < row.high
@@ -401,13 +412,13 @@ def test_two_methods_are_compared_on_the_units_both_describe(known):
 def test_methods_scored_against_other_references_are_not_compared(known):
     other = small(n=12)
     one = leaderboard.score(sample.PREDICTIONS, known, "rouge-l", settings=FEW)
-    two = leaderboard.score(say(other, lambda u: "x"), other, "rouge-l", settings=FEW)
+    two = leaderboard.score(describe(other, lambda u: "x"), other, "rouge-l", settings=FEW)
     with pytest.raises(InputError, match="other references"):
         leaderboard.compare(one, two)
 
 
 def mixed(counts, failed=(), duplicates=None, layer_of=lambda i: "l"):
-    """Return references with `counts[i]` references of unit i, and answers but for `failed`."""
+    """Return references with `counts[i]` texts of unit i, and descriptions except for `failed`."""
     units = tuple(Unit("n", layer_of(i), i) for i in range(len(counts)))
     texts = tuple(
         tuple(f"thing{i} seen {x} {'again ' * x}by somebody here" for x in range(count))
@@ -415,74 +426,78 @@ def mixed(counts, failed=(), duplicates=None, layer_of=lambda i: "l"):
     )
     copies = tuple((duplicates or {}).get(i) for i in range(len(counts)))
     known = References(units, texts, ("train",) * len(units), copies, "mixed", "n")
-    said = ["" if i in failed else f"thing{i} seen 0 by somebody here" for i in range(len(counts))]
-    return predictions.from_texts(units, said), known
+    described = [
+        "" if i in failed else f"thing{i} seen 0 by somebody here" for i in range(len(counts))
+    ]
+    return predictions.from_texts(units, described), known
 
 
 def test_mean_all_is_the_mean_where_everything_is_answered_and_references_vary():
-    said, known = mixed([2] * 12 + [3] * 12, layer_of=lambda i: "ab"[i // 12])
-    made = leaderboard.score(
-        said, known, ["bleu-4", "rouge-l", "rouge-l-f-2022", "bleu-2022"], settings=FEW
+    described, known = mixed([2] * 12 + [3] * 12, layer_of=lambda i: "ab"[i // 12])
+    result = leaderboard.score(
+        described, known, ["bleu-4", "rouge-l", "rouge-l-f-2022", "bleu-2022"], settings=FEW
     ).record
     for cut in ("n", "n/a", "n/b"):
-        for name, estimate in made.slices[cut].items():
+        for name, estimate in result.slices[cut].items():
             assert estimate.mean_all == pytest.approx(estimate.mean), (cut, name)
 
 
 def test_a_layer_in_which_everything_failed_has_the_worst_mean_all():
-    said, known = mixed([2] * 24, failed=range(12), layer_of=lambda i: "ab"[i // 12])
+    described, known = mixed([2] * 24, failed=range(12), layer_of=lambda i: "ab"[i // 12])
     names = ["rouge-l", "retrieval-tfidf-auc", "bleu-4"]
-    cut = leaderboard.score(said, known, names, settings=FEW).record.slices["n/a"]
+    cut = leaderboard.score(described, known, names, settings=FEW).record.slices["n/a"]
     assert [cut[name].mean_all for name in names] == [0, 0.5, 0]
     assert [cut[name].mean for name in names] == [None, None, None]
 
 
 def test_units_without_a_matched_reference_are_candidates_all_the_same():
-    said, known = mixed([1] * 25 + [3] * 95)
-    made = leaderboard.score(
-        said, known, ["retrieval-tfidf-top1", "retrieval-tfidf-auc"], settings=FEW
+    described, known = mixed([1] * 25 + [3] * 95)
+    result = leaderboard.score(
+        described, known, ["retrieval-tfidf-top1", "retrieval-tfidf-auc"], settings=FEW
     ).record
-    assert made.scores["retrieval-tfidf-top1"].n_scored == 95
-    said, known = mixed([5] * 2 + [3] * 38)  # two units have views of their own
-    values = leaderboard.score(said, known, ["retrieval-tfidf-auc"], settings=FEW).units
+    assert result.scores["retrieval-tfidf-top1"].n_scored == 95
+    described, known = mixed([5] * 2 + [3] * 38)  # two units have views of their own
+    values = leaderboard.score(described, known, ["retrieval-tfidf-auc"], settings=FEW).units
     assert set(np.round(values.value * 39 * 5 * 2) % 1) == {0}  # of 39 candidates in every view
 
 
 def test_a_unit_without_a_top1_does_not_void_the_lift_of_its_layer():
-    said, known = mixed([3] * 101, duplicates={1: "n/l/0", 2: "n/l/1"})
+    described, known = mixed([3] * 101, duplicates={1: "n/l/0", 2: "n/l/1"})
     assert known.duplicate_groups[:4] == [0, 0, 0, 1]  # a duplicate of a duplicate
-    made = leaderboard.score(said, known, ["retrieval-tfidf-top1"], settings=FEW).record
-    assert made.scores["retrieval-tfidf-top1"].n_scored == 98
-    assert made.scores["retrieval-tfidf-top1"].lift > 0.5
+    result = leaderboard.score(described, known, ["retrieval-tfidf-top1"], settings=FEW).record
+    assert result.scores["retrieval-tfidf-top1"].n_scored == 98
+    assert result.scores["retrieval-tfidf-top1"].lift > 0.5
 
 
 def test_layers_left_out_of_a_metrics_lift_are_named():
-    said, known = mixed([2] * 9 + [1] * 9)
-    made = leaderboard.score(said, known, ["rouge-l", "rouge-l-allref"], settings=FEW).record
-    assert made.scores["rouge-l"].lift is None
-    assert made.scores["rouge-l-allref"].lift is not None
-    assert made.left_out_of_lift == ["n/l"]
+    described, known = mixed([2] * 9 + [1] * 9)
+    result = leaderboard.score(described, known, ["rouge-l", "rouge-l-allref"], settings=FEW).record
+    assert result.scores["rouge-l"].lift is None
+    assert result.scores["rouge-l-allref"].lift is not None
+    assert result.left_out_of_lift == ["n/l"]
 
 
 def test_units_out_of_scope_do_not_change_the_references_of_2022():
-    said, known = mixed([3] * 12 + [1], failed=(0, 1))
+    described, known = mixed([3] * 12 + [1], failed=(0, 1))
     sides = ("test",) * 12 + ("train",)
-    made = []
+    result = []
     for n in (12, 13):  # without and with a train unit that has a single reference
         refs = References(
             known.units[:n], known.texts[:n], sides[:n], known.duplicate_of[:n], "m", "n"
         )
-        some = predictions.Predictions(said.rows[:n])
+        some = predictions.Predictions(described.rows[:n])
         scored = leaderboard.score(some, refs, ["bleu-2022-allref"], split="test", settings=FEW)
-        made.append(scored.record.scores["bleu-2022-allref"])
-    assert made[0] == made[1]
-    assert made[0].mean_all < made[0].mean == pytest.approx(100)
+        result.append(scored.record.scores["bleu-2022-allref"])
+    assert result[0] == result[1]
+    assert result[0].mean_all < result[0].mean == pytest.approx(100)
 
 
 def test_a_shuffled_corpus_floor_leaves_failed_answers_empty(known):
     answer = lambda u: "red objects in the picture" if u.unit % 4 else ""  # noqa: E731
-    made = leaderboard.score(say(known, answer), known, ["bleu-1-allref"], settings=FEW).record
-    floor, own = made.floors["shuffled"]["bleu-1-allref"], made.scores["bleu-1-allref"]
+    result = leaderboard.score(
+        describe(known, answer), known, ["bleu-1-allref"], settings=FEW
+    ).record
+    floor, own = result.floors["shuffled"]["bleu-1-allref"], result.scores["bleu-1-allref"]
     assert floor.mean == pytest.approx(own.mean)  # a constant is its own shuffle
     assert floor.mean_all == pytest.approx(own.mean_all)
     assert floor.mean_all != pytest.approx(floor.mean * 3 / 4)  # BLEU is not linear
@@ -499,11 +514,11 @@ def test_diversity_of_a_slice_is_the_slices_own(known, scored):
 
 def test_the_neighbour_check_looks_at_the_next_unit_answered_or_not():
     known = small(n=40, layers=("a",))
-    said = predictions.from_texts(
+    described = predictions.from_texts(
         known.units, [f"word{u.unit + 1}" if u.unit % 2 == 0 else "" for u in known.units]
     )
-    made = leaderboard.score(said, known, ["rouge-l"], settings=FEW).record
-    assert made.neighbours["rouge-l"]["index"] > 0.1
+    result = leaderboard.score(described, known, ["rouge-l"], settings=FEW).record
+    assert result.neighbours["rouge-l"]["index"] > 0.1
 
 
 @pytest.mark.parametrize(
@@ -523,8 +538,8 @@ def test_settings_that_cannot_be_are_refused(option, value):
 
 
 def test_the_network_is_taken_from_predictions_that_name_it():
-    made = leaderboard.score(sample.PREDICTIONS, sample.ANNOTATIONS, "rouge-l", settings=FEW)
-    assert made.record.edition.config == "sample"
+    result = leaderboard.score(sample.PREDICTIONS, sample.ANNOTATIONS, "rouge-l", settings=FEW)
+    assert result.record.edition.config == "sample"
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -553,15 +568,15 @@ def test_record_json_is_strict_sorted_and_holds_every_score(tmp_path, scored):
     raw = (scored.save(tmp_path / "r") / "record.json").read_text()
     assert "NaN" not in raw
     assert "Infinity" not in raw
-    made = json.loads(raw)
-    assert list(made) == sorted(made)
-    assert made["created"].endswith("+00:00")
-    for estimate in made["scores"].values():
+    result = json.loads(raw)
+    assert list(result) == sorted(result)
+    assert result["created"].endswith("+00:00")
+    for estimate in result["scores"].values():
         assert set(estimate) >= {"mean", "mean_all", "low", "high", "lift", "n_scored", "n_units"}
     for floor in ("constant", "shuffled", "most-common-of-layer", "one-person"):
-        assert set(made["floors"][floor]) <= set(made["scores"])
-    assert made["settings"]["seed"] == 0
-    assert all(entry["signature"] for entry in made["metrics"].values())
+        assert set(result["floors"][floor]) <= set(result["scores"])
+    assert result["settings"]["seed"] == 0
+    assert all(entry["signature"] for entry in result["metrics"].values())
 
 
 def test_two_runs_differ_in_id_and_times_alone(known):
@@ -623,7 +638,7 @@ def test_what_is_no_record_is_refused(tmp_path, text, message):
 
 
 def test_the_first_schema_still_loads():
-    """A record written by the first version; it must load as long as the suite lives."""
+    """A record written by the first version loads forever."""
     from pathlib import Path
 
     old = score_record.load(Path(__file__).parent / "records" / "v1")

@@ -1,4 +1,4 @@
-"""The records that ship: of today's track, edition and methods, and made again from their files."""
+"""The records that ship: current track, edition and methods; the same scores from their files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from leaderboard.submission.track_units import open_references
 
 HOME = Path(leaderboard.__file__).parent / "results"
 MINI = tracks.get("mini")
-AGAIN = "Make the records that ship anew: leaderboard/results/README.md"
+AGAIN = "Write the records that ship again: leaderboard/results/README.md"
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def runs():
 
 def test_every_method_that_needs_no_download_is_there_in_its_version(runs):
     expected = {name: baselines.get(name).spec for name in run_methods.offline_methods(True, True)}
-    found = {run.record.method: run.record for run in runs}
-    assert set(found) == set(expected), AGAIN
+    records = {run.record.method: run.record for run in runs}
+    assert set(records) == set(expected), AGAIN
     for name, spec in expected.items():
-        assert found[name].version == spec.version, AGAIN
-        assert found[name].about.title == spec.title, AGAIN
-        assert found[name].about.kind == spec.kind
+        assert records[name].version == spec.version, AGAIN
+        assert records[name].about.title == spec.title, AGAIN
+        assert records[name].about.kind == spec.kind
 
 
 def test_all_stand_on_the_track_and_were_made_from_an_unchanged_checkout(runs):
@@ -69,13 +69,13 @@ def test_their_table_has_floors_below_methods_and_the_truth_above(runs):
     ],
 )
 def test_scored_again_from_their_predictions_they_are_the_same(runs, names):
-    """Of all methods, two; with every metric a minute or two, for the text model."""
+    """Two of the methods; with every metric a minute or two, because of the text model."""
     known = open_references(MINI, "mini")
     for run in [run for run in runs if run.record.method in ("nearest", "compexp")]:
         record = run.record
-        said = predictions.read(run.folder / "predictions.csv")
+        predicted = predictions.read(run.folder / "predictions.csv")
         settings = ScoreConfig(draws=1000, seed=record.settings["seed"])
-        again = leaderboard.score(said, known, names, split="test", settings=settings).record
+        again = leaderboard.score(predicted, known, names, split="test", settings=settings).record
         for name in names:
             assert again.metrics[name].signature == record.metrics[name].signature, AGAIN
             for field, value in record.scores[name].model_dump().items():

@@ -1,4 +1,4 @@
-"""Lift, retrieval, intervals and tests, against slow readings of their definitions."""
+"""Lift, retrieval, intervals and tests, against slow implementations of their definitions."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -60,8 +60,8 @@ def test_sampled_lift_with_all_pairs_is_lift(scores, seed):
 def test_sampled_lift_of_a_constant_is_zero_for_every_unit(row, seed):
     scores = np.tile(row, (len(row), 1))
     drawn = statistics.derangements(len(row), 20, seed)
-    made = statistics.lift_sampled(np.diagonal(scores), scores[np.arange(len(row)), drawn], drawn)
-    assert np.abs(made).max() <= 1e-12
+    result = statistics.lift_sampled(np.diagonal(scores), scores[np.arange(len(row)), drawn], drawn)
+    assert np.abs(result).max() <= 1e-12
 
 
 def test_sampled_lift_is_near_the_exact_one():
@@ -99,11 +99,11 @@ def test_retrieval_auc_counts_pairs(scores, with_duplicates, random):
     groups = [random.randrange(n) for _ in range(n)] if with_duplicates else None
     if groups and len(set(groups)) == 1:
         groups[0] = n
-    made = statistics.retrieval_auc(scores, groups)
+    result = statistics.retrieval_auc(scores, groups)
     for i in range(n):
         for j in range(n):
             if groups is None or any(g != groups[j] for g in groups):
-                assert made[i, j] == pytest.approx(slow_auc(scores[i], j, groups))
+                assert result[i, j] == pytest.approx(slow_auc(scores[i], j, groups))
 
 
 def test_retrieval_auc_is_the_normalised_rank():
@@ -119,7 +119,7 @@ def test_top1_is_the_exact_chance_over_all_draws(monkeypatch):
     """With pools of 4, every draw of 3 distractors can be written out."""
     monkeypatch.setattr(statistics, "RETRIEVAL_POOL", 4)
     scores = np.random.default_rng(1).integers(0, 3, (1, 8)).astype(float)
-    made = statistics.retrieval_top1(scores)[0]
+    result = statistics.retrieval_top1(scores)[0]
     for j in range(8):
         others = np.delete(scores[0], j)
         chances = []
@@ -127,7 +127,7 @@ def test_top1_is_the_exact_chance_over_all_draws(monkeypatch):
             better = any(other > scores[0, j] for other in drawn)
             ties = sum(other == scores[0, j] for other in drawn)
             chances.append(Fraction(0) if better else Fraction(1, ties + 1))
-        assert made[j] == pytest.approx(float(sum(chances) / len(chances)))
+        assert result[j] == pytest.approx(float(sum(chances) / len(chances)))
 
 
 def test_top1_of_a_constant_is_one_in_a_hundred_and_null_in_small_layers():
@@ -163,9 +163,9 @@ def test_bootstrap_weights_draw_n_units_and_follow_the_seed():
 def test_holm_agrees_with_its_definition_and_keeps_order():
     assert statistics.holm([0.04, 0.01, 0.02]) == [0.04, 0.03, 0.04]
     assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
-    made = statistics.holm([0.01, float("nan")])
-    assert made[0] == 0.01
-    assert np.isnan(made[1])
+    result = statistics.holm([0.01, float("nan")])
+    assert result[0] == 0.01
+    assert np.isnan(result[1])
 
 
 def test_p_is_never_zero_and_never_above_one():
@@ -176,10 +176,10 @@ def test_p_is_never_zero_and_never_above_one():
 def test_risk_coverage_rises_for_a_confidence_that_knows():
     values = np.linspace(0, 1, 100)
     knows = statistics.risk_coverage(values, values)
-    blind = statistics.risk_coverage(values, np.ones(100))
+    constant = statistics.risk_coverage(values, np.ones(100))
     assert knows["mean"][0] == pytest.approx(values[-10:].mean())
-    assert knows["mean"][-1] == pytest.approx(values.mean()) == blind["mean"][-1]
-    assert knows["area"] > blind["area"] == pytest.approx(values.mean())
+    assert knows["mean"][-1] == pytest.approx(values.mean()) == constant["mean"][-1]
+    assert knows["area"] > constant["area"] == pytest.approx(values.mean())
     assert knows["coverage"] == [pytest.approx(i / 10) for i in range(1, 11)]
 
 

@@ -1,4 +1,4 @@
-"""The main job on the embedded edition, and the order of merit that it must show."""
+"""Description and scoring of the embedded edition, and the order that methods must have."""
 
 import json
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.skipif(
 MERIT = ("concept-f1", "identification")
 FEW = ScoreConfig(draws=400)
 MARGIN = 0.05
-"""Of lift, between one rank of the order of merit and the next."""
+"""Least difference in lift between one rank of the order and the next."""
 
 
 @pytest.fixture(scope="module")
 def world():
-    """Return what every score here shares: units, training rows, references, built metrics."""
+    """Return units, training rows, references and metrics, which all tests share."""
     return (
         baselines.open_units("mini", split="test"),
         baselines.open_training("mini"),
@@ -38,17 +38,17 @@ def world():
 
 @pytest.fixture(scope="module")
 def judged(world):
-    """Return a function that describes and scores with a method, a seed, units."""
+    """Return a function that describes and scores units with a method and a seed."""
     units, training, known, built = world
     contexts = {}
 
     def judge(name, seed=0, shown=units):
         context = contexts.setdefault(seed, baselines.Context(seed=seed, training=training))
-        said = baselines.run(baselines.get(name), shown, context)
-        described = predictions.from_descriptions(zip(unit_keys(units), said, strict=True))
+        answers = baselines.run(baselines.get(name), shown, context)
+        described = predictions.from_descriptions(zip(unit_keys(units), answers, strict=True))
         settings = ScoreConfig(seed=seed, draws=FEW.draws)
-        made = score_of(described, known, built, split="test", method=name, settings=settings)
-        return {full.partition("@")[0]: made.record.scores[full] for full in built}, made
+        scored = score_of(described, known, built, split="test", method=name, settings=settings)
+        return {full.partition("@")[0]: scored.record.scores[full] for full in built}, scored
 
     return judge
 
@@ -67,9 +67,9 @@ def test_order_of_merit(merits, metric):
 
 @pytest.mark.parametrize("name", ["constant", "most-common"])
 def test_constants_have_no_lift_at_all(judged, name):
-    """Not one unit: a layer's answers are all the same."""
-    _, made = judged(name)
-    lifts = made.units.dropna().lift
+    """No unit has lift, because all descriptions of a layer are the same."""
+    _, scored = judged(name)
+    lifts = scored.units.dropna().lift
     assert len(lifts) > 600
     assert np.abs(lifts).max() < 1e-12
 
@@ -77,7 +77,7 @@ def test_constants_have_no_lift_at_all(judged, name):
 @pytest.mark.parametrize("metric", MERIT)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_random_descriptions_and_shuffled_exemplars_have_no_lift(judged, world, seed, metric):
-    """Order of merit, below: what looks at nothing, or at another unit's pictures."""
+    """The lower end of the order: methods that see nothing, or another unit's images."""
     blind = baselines.shuffled_exemplars(world[0], seed)
     for estimate in (
         judged("random-description", seed)[0][metric],
@@ -88,20 +88,20 @@ def test_random_descriptions_and_shuffled_exemplars_have_no_lift(judged, world, 
 
 
 def test_one_simulated_annotator_stands_between(judged):
-    """By concept F1, which knows synonyms: below the truth, above its floors."""
-    _, made = judged("truth")
-    person = made.record.floors["one-person"]["concept-f1"]
-    assert 0.3 < person.lift < 0.95
-    assert person.lift_high < made.record.scores["concept-f1"].lift_low
+    """By concept F1, which knows synonyms: below the truth, above the floors."""
+    _, scored = judged("truth")
+    annotator = scored.record.floors["one-person"]["concept-f1"]
+    assert 0.3 < annotator.lift < 0.95
+    assert annotator.lift_high < scored.record.scores["concept-f1"].lift_low
 
 
 def test_unseen_combinations_are_harder_for_who_repeats(judged):
-    _, made = judged("nearest")
-    slices = made.record.slices
+    _, scored = judged("nearest")
+    slices = scored.record.slices
     name = "concept-f1"
     assert slices["seen"][name].mean > slices["unseen"][name].mean + 0.1
     assert slices["seen"][name].n_scored + slices["unseen"][name].n_scored == (
-        made.record.scores[name].n_scored
+        scored.record.scores[name].n_scored
     )
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_run(asked, says):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_order_of_merit_on_other_worlds(tmp_path, seed):
-    """Other scenes, other units, other annotators' words; the same order."""
+    """Other scenes, units and annotations, and the same order."""
     from milannotations.synthetic.edition import build
 
     build(tmp_path / "edition", seed)

@@ -1,4 +1,4 @@
-"""Scores against known truths, on a made-up edition whose units were planted by hand."""
+"""Scores against known truths, on a made-up edition with planted units."""
 
 import hashlib
 
@@ -94,7 +94,7 @@ def built():
 
 @pytest.fixture(scope="module")
 def plain():
-    """Return references of an edition whose units nobody planted."""
+    """Return references of an edition that is not synthetic."""
     unit_keys = tuple(Unit("net", "conv", at) for at in range(12))
     texts = tuple((f"thing {at}", f"object {at}") for at in range(12))
     return References(unit_keys, texts, ("test",) * 12, (None,) * 12, "plain", "net")
@@ -102,58 +102,60 @@ def plain():
 
 @pytest.fixture(scope="module")
 def plainly(plain):
-    """Return the score of somebody on it."""
-    said = predictions.from_texts(plain.units, [f"thing {unit.unit}" for unit in plain.units])
-    return leaderboard.score(said, plain, "rouge-l", settings=FEW)
+    """Return a score on it."""
+    described = predictions.from_texts(plain.units, [f"thing {unit.unit}" for unit in plain.units])
+    return leaderboard.score(described, plain, "rouge-l", settings=FEW)
 
 
 def units():
     return [(Unit("toy", layer, at), text) for layer in LAYERS for at, text in enumerate(TEST)]
 
 
-def say(answer, status=None):
+def describe(answer, status=None):
     """Return predictions of the test units: `answer(formula)` is a text, a list of them or None."""
-    made = []
+    result = []
     for unit, text in units():
-        said = answer(Formula.parse(text))
-        if said is None:
-            made.append(Prediction(unit, "", status=status or "abstained"))
-        for rank, one in enumerate([said] if isinstance(said, str) else said or [], start=1):
-            made.append(Prediction(unit, one, rank))
-    return Predictions(tuple(made))
+        described = answer(Formula.parse(text))
+        if described is None:
+            result.append(Prediction(unit, "", status=status or "abstained"))
+        for rank, one in enumerate(
+            [described] if isinstance(described, str) else described or [], start=1
+        ):
+            result.append(Prediction(unit, one, rank))
+    return Predictions(tuple(result))
 
 
-def told(formula):
-    """Return the truth: each sense a rank, nothing of what means nothing."""
+def true_phrases(formula):
+    """Return the truth: one rank per sense, None for units that mean nothing."""
     return [phrase(sense) for sense in formula.senses] if formula.means_something else None
 
 
-def score(said, known, names, **more):
-    return leaderboard.score(said, known, names, split="test", settings=FEW, **more)
+def score(described, known, names, **more):
+    return leaderboard.score(described, known, names, split="test", settings=FEW, **more)
 
 
 @pytest.fixture(scope="module")
 def truth(known, built):
-    return score(say(told), known, built, method="truth")
+    return score(describe(true_phrases), known, built, method="truth")
 
 
 @pytest.fixture(scope="module")
 def partly(known, built):
-    """One who names the first concept alone, and abstains on what is random and on faces."""
+    """Score a method that names the first concept only and abstains on random units and faces."""
 
     def answer(formula):
         if formula.operator == "RANDOM" or "face" in formula.concepts:
             return None
         return phrase(Formula.of("IS", formula.concepts[0])) if formula.concepts else "some dogs"
 
-    return score(say(answer), known, built, method="partly")
+    return score(describe(answer), known, built, method="partly")
 
 
 # --- metrics by hand --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("said", "formula", "f1", "exact"),
+    ("described", "formula", "f1", "exact"),
     [
         ("circles that are red in color", "AND(circle, red)", 1, 1),
         ("round things that are reddish", "AND(circle, red)", 1, 1),
@@ -167,16 +169,16 @@ def partly(known, built):
         ("nothing in common", "red", 0, 0),
     ],
 )
-def test_concept_scores_by_hand(said, formula, f1, exact):
-    assert metrics.get("concept-f1").pairs([said], [[formula]])[0, 0] == pytest.approx(f1)
-    assert metrics.get("concept-exact").pairs([said], [[formula]])[0, 0] == exact
+def test_concept_scores_by_hand(described, formula, f1, exact):
+    assert metrics.get("concept-f1").pairs([described], [[formula]])[0, 0] == pytest.approx(f1)
+    assert metrics.get("concept-exact").pairs([described], [[formula]])[0, 0] == exact
 
 
 def test_sense_recall_by_hand():
     senses = [["star", "text"]]
     pairs = metrics.get("sense-recall").pairs
-    made = pairs(["stars", "stars\nwords", "stars or words", "red stars\ndogs", "dogs"], senses)
-    assert made.ravel().tolist() == [0.5, 1, 1, 0.5, 0]
+    result = pairs(["stars", "stars\nwords", "stars or words", "red stars\ndogs", "dogs"], senses)
+    assert result.ravel().tolist() == [0.5, 1, 1, 0.5, 0]
 
 
 def test_unparsed_is_the_share_that_cannot_be_read_at_all():
@@ -208,23 +210,23 @@ def test_the_truth_scores_one(truth):
 
 
 def test_constants_have_lift_exactly_zero_for_every_unit(known, built):
-    made = score(say(lambda formula: "red circles"), known, built)
-    lifts = made.units[made.units.metric != "bleu-4"].dropna()
+    result = score(describe(lambda formula: "red circles"), known, built)
+    lifts = result.units[result.units.metric != "bleu-4"].dropna()
     assert {name.partition("@")[0] for name in lifts.metric} >= set(AGAINST_TRUTH)
     assert (lifts.lift == 0).all()
-    for name, estimates in made.record.floors.items():
-        for metric in made.record.metrics:
+    for name, estimates in result.record.floors.items():
+        for metric in result.record.metrics:
             if name.startswith("constant") and metric.startswith(("concept", "ident", "sense")):
                 assert estimates[metric].lift == 0, (name, metric)
 
 
 def test_a_constant_of_each_layer_has_lift_exactly_zero_too(known, built):
-    said = Predictions(
+    described = Predictions(
         tuple(Prediction(u, "red circles" if u.layer == "a" else "words") for u, _ in units())
     )
-    made = score(said, known, built)
-    against = [n for n, entry in made.record.metrics.items() if entry.against != "descriptions"]
-    assert (made.units[made.units.metric.isin(against)].lift.dropna() == 0).all()
+    result = score(described, known, built)
+    against = [n for n, entry in result.record.metrics.items() if entry.against != "descriptions"]
+    assert (result.units[result.units.metric.isin(against)].lift.dropna() == 0).all()
 
 
 def test_random_dead_and_polysemantic_units_are_left_out_of_agreement_and_counted(truth):
@@ -242,9 +244,9 @@ def test_random_dead_and_polysemantic_units_are_left_out_of_agreement_and_counte
 
 
 def test_units_left_out_of_agreement_need_a_row_all_the_same(known):
-    said = [p for p in say(told).rows if p.unit.unit < N_PLAIN]
+    described = [p for p in describe(true_phrases).rows if p.unit.unit < N_PLAIN]
     with pytest.raises(InputError, match="rows for 24 of 32 units"):
-        score(Predictions(tuple(said)), known, ["concept-f1"])
+        score(Predictions(tuple(described)), known, ["concept-f1"])
 
 
 def test_coverage_and_mean_all_are_over_the_units_a_metric_is_about(partly):
@@ -256,24 +258,24 @@ def test_coverage_and_mean_all_are_over_the_units_a_metric_is_about(partly):
 
 
 def test_lift_of_sense_recall_is_among_all_units_of_the_layer_that_mean_something(known):
-    said = say(lambda f: "stars or words" if f.operator == "POLY" else "stars")
-    made = score(said, known, ["sense-recall"]).units
+    described = describe(lambda f: "stars or words" if f.operator == "POLY" else "stars")
+    result = score(described, known, ["sense-recall"]).units
     formulas = [Formula.parse(text) for text in TEST[: N_PLAIN + 2]]
     metric = metrics.get("sense-recall")
     sets = [[str(sense) for sense in f.senses] for f in formulas]
-    said = ["stars or words" if f.operator == "POLY" else "stars" for f in formulas]
-    table = metric.pairs(said, sets)
+    described = ["stars or words" if f.operator == "POLY" else "stars" for f in formulas]
+    table = metric.pairs(described, sets)
     n = len(table)
     expected = [
         n / (n - 1) * (table[i, i] - table[i].mean() - table[:, i].mean() + table.mean())
         for i in (12, 13)
     ]
-    assert made[made.layer == "a"].lift.tolist() == pytest.approx(expected)
+    assert result[result.layer == "a"].lift.tolist() == pytest.approx(expected)
 
 
-def slow_identification(said, truths, own, similarity):
-    """Return (first, auc) of one answer, by a plain loop over the distinct truths."""
-    fits = {truth: similarity(said, truth) for truth in dict.fromkeys(truths)}
+def slow_identification(described, truths, own, similarity):
+    """Return (first, auc) of one description, by a plain loop over the distinct truths."""
+    fits = {truth: similarity(described, truth) for truth in dict.fromkeys(truths)}
     others = [fit for truth, fit in fits.items() if truth != own]
     near = [abs(fit - fits[own]) < 1e-9 for fit in others]
     above = [fit > fits[own] and not tie for fit, tie in zip(others, near, strict=True)]
@@ -319,21 +321,23 @@ def test_identification_is_that_of_a_plain_loop(known, partly, first, similarity
     fit = similarity(known)
     values = partly.units.assign(metric=[n.partition("@")[0] for n in partly.units.metric])
     values = values[values.layer == "a"].set_index(["metric", "unit"]).value
-    said = {p.unit: normalise(p.description) for p in partly.predictions.rows if p.status == "ok"}
+    described = {
+        p.unit: normalise(p.description) for p in partly.predictions.rows if p.status == "ok"
+    }
     for at, text in enumerate(TEST[:N_PLAIN]):
         unit = Unit("toy", "a", at)
-        if unit not in said:
+        if unit not in described:
             continue
         own = phrase(Formula.parse(text))
-        expected = slow_identification(said[unit], layer_truths(), own, fit)
+        expected = slow_identification(described[unit], layer_truths(), own, fit)
         found = values[first, at], values[f"{first}-auc", at]
-        assert found == pytest.approx(expected, abs=1e-6), (text, said[unit])
+        assert found == pytest.approx(expected, abs=1e-6), (text, described[unit])
 
 
 @pytest.mark.parametrize("name", BY_TFIDF)
-def test_units_of_one_truth_are_nobodys_distractors(known, name):
-    made = score(say(told), known, [name], allow_missing=True).units
-    twins = made[made.unit.isin([9, COPY])]
+def test_units_of_one_truth_are_no_distractors(known, name):
+    result = score(describe(true_phrases), known, [name], allow_missing=True).units
+    twins = result[result.unit.isin([9, COPY])]
     assert (twins.value == 1).all()  # found for certain, though two units have this truth
     metric = metrics.get(name)
     metric.fit(["stars", "circles", "words"])
@@ -358,37 +362,39 @@ def test_one_simulated_annotator_is_held_against_the_truth(known, truth):
     expected = {"concept-f1": [], "concept-exact": []}
     for text in TEST[:N_PLAIN]:
         for k in range(3):
-            said = simulated(Formula.parse(text), k)
+            described = simulated(Formula.parse(text), k)
             for name, values in expected.items():
-                values.append(metrics.get(name).pairs([said], [[text]])[0, 0])
-    person = truth.record.floors["one-person"]
+                values.append(metrics.get(name).pairs([described], [[text]])[0, 0])
+    annotator = truth.record.floors["one-person"]
     for name, values in expected.items():
-        assert person[name].mean == pytest.approx(np.mean(values)), name
+        assert annotator[name].mean == pytest.approx(np.mean(values)), name
         assert truth.record.versus_person[name].difference == pytest.approx(1 - np.mean(values))
-    assert person["unparsed"].mean == pytest.approx(1 / 3)  # the third always has a stock phrase
-    assert person["sense-recall"].mean == pytest.approx((1 + 0.5 + 0) / 3)
+    assert annotator["unparsed"].mean == pytest.approx(1 / 3)  # the third always has a stock phrase
+    assert annotator["sense-recall"].mean == pytest.approx((1 + 0.5 + 0) / 3)
 
 
 # --- abstention, seen and unseen --------------------------------------------------------------
 
 
 def test_abstention_is_counted_rightly_and_wrongly(partly, truth):
-    made = partly.record.abstention
-    assert (made.n_meaningless, made.n_meaningful) == (4, 28)
-    assert made.method.right == 0.5  # random units; of dead ones it says "some dogs"
-    assert made.method.wrong == pytest.approx(4 / 28)  # a face and a face or red, in each layer
-    assert made.method.balanced_accuracy == pytest.approx((0.5 + 24 / 28) / 2)
-    assert made.never.model_dump() == {"right": 0, "wrong": 0, "balanced_accuracy": 0.5}
+    result = partly.record.abstention
+    assert (result.n_meaningless, result.n_meaningful) == (4, 28)
+    assert result.method.right == 0.5  # random units; of dead ones it says "some dogs"
+    assert result.method.wrong == pytest.approx(4 / 28)  # a face and a face or red, in each layer
+    assert result.method.balanced_accuracy == pytest.approx((0.5 + 24 / 28) / 2)
+    assert result.never.model_dump() == {"right": 0, "wrong": 0, "balanced_accuracy": 0.5}
     # the first annotator says in words that a unit means nothing, the others have stock phrases
-    assert made.person.right == pytest.approx(1 / 3)
-    assert made.person.wrong == 0
+    assert result.person.right == pytest.approx(1 / 3)
+    assert result.person.wrong == 0
     assert truth.record.abstention.method.balanced_accuracy == 1
 
 
 def test_a_failure_is_no_abstention(known):
-    said = say(lambda f: "red things" if f.means_something else None, status="failed")
-    assert score(said, known, ["concept-f1"]).record.abstention.method.right == 0
-    words = say(lambda f: "red things" if f.means_something else "random parts, nothing in common")
+    described = describe(lambda f: "red things" if f.means_something else None, status="failed")
+    assert score(described, known, ["concept-f1"]).record.abstention.method.right == 0
+    words = describe(
+        lambda f: "red things" if f.means_something else "random parts, nothing in common"
+    )
     assert score(words, known, ["concept-f1"]).record.abstention.method.right == 1
 
 
@@ -396,11 +402,11 @@ def test_seen_and_unseen_are_slices_of_every_metric(partly):
     values = partly.units[partly.units.metric == "concept-f1"]
     seen = [at for at, text in enumerate(TEST[:N_PLAIN]) if text in TRAIN]
     for cut, wanted in (("seen", values.unit.isin(seen)), ("unseen", ~values.unit.isin(seen))):
-        made = partly.record.slices[cut]
-        assert set(made) == set(partly.record.scores)
-        assert made["concept-f1"].n_scored == wanted.sum()
-        assert made["concept-f1"].mean == pytest.approx(values[wanted].value.mean())
-        assert made["concept-f1"].lift == pytest.approx(values[wanted].lift.mean())
+        result = partly.record.slices[cut]
+        assert set(result) == set(partly.record.scores)
+        assert result["concept-f1"].n_scored == wanted.sum()
+        assert result["concept-f1"].mean == pytest.approx(values[wanted].value.mean())
+        assert result["concept-f1"].lift == pytest.approx(values[wanted].lift.mean())
     assert partly.record.slices["unseen"]["sense-recall"].n_units == 4
     assert partly.record.slices["seen"]["sense-recall"].model_dump(exclude_none=True) == {
         "n_scored": 0,
@@ -438,13 +444,14 @@ def test_no_set_but_its_own_has_scores_against_the_truth():
 def test_without_a_text_model_the_set_does_without_identification(known, monkeypatch):
     monkeypatch.setattr(text_models, "offline_folder", lambda: None)
     assert metrics.left_out(["synthetic"]) == ["identification", "identification-auc"]
-    made = score(say(told), known, ["synthetic"]).record
-    assert not any(name.startswith("identification") for name in made.scores)
+    result = score(describe(true_phrases), known, ["synthetic"]).record
+    assert not any(name.startswith("identification") for name in result.scores)
     assert any(
-        "so identification, identification-auc are left out" in warning for warning in made.warnings
+        "so identification, identification-auc are left out" in warning
+        for warning in result.warnings
     )
     with pytest.raises(InputError, match="needs a text model and none is available"):
-        score(say(told), known, ["identification"])
+        score(describe(true_phrases), known, ["identification"])
 
 
 def test_what_is_known_is_read_and_ordered_with_the_units(known, plain):
@@ -473,7 +480,7 @@ def test_truths_are_in_the_digest_where_there_are_any(toy, known, plain):
 def test_duplicates_of_another_truth_are_refused(toy):
     wrong = toy.map(lambda r: {"duplicate_of": "toy/a/0" if r["unit"] == 1 else None})
     with pytest.raises(InputError, match=r"toy/a/1 and toy/a/0 are duplicates with diff"):
-        score(say(told), references.from_dataset(wrong), ["concept-f1"])
+        score(describe(true_phrases), references.from_dataset(wrong), ["concept-f1"])
 
 
 def test_units_of_other_editions_have_none_of_this(plainly):
@@ -493,10 +500,10 @@ def test_units_of_other_editions_have_none_of_this(plainly):
 
 def test_a_synthetic_record_is_written_and_read_back(tmp_path, partly):
     folder = partly.save(tmp_path / "record")
-    made = score_record.load(folder)
-    assert made == partly.record
-    assert made.edition.synthetic
-    assert made.metrics["sense-recall"].reads == "all"
+    result = score_record.load(folder)
+    assert result == partly.record
+    assert result.edition.synthetic
+    assert result.metrics["sense-recall"].reads == "all"
     assert predictions.read(folder / "predictions.csv").rows == partly.predictions.rows
 
 
@@ -544,7 +551,13 @@ def test_the_board_takes_one_synthetic_edition_alone(truth, known, plainly):
     with pytest.raises(InputError, match="never stand in one table"):
         synthetic_table.render_methods([truth.record, plainly.record])
     other = leaderboard.score(
-        say(told), known, ["concept-f1"], layers=["a"], split="test", settings=FEW, method="x"
+        describe(true_phrases),
+        known,
+        ["concept-f1"],
+        layers=["a"],
+        split="test",
+        settings=FEW,
+        method="x",
     )
     with pytest.raises(InputError, match="scored on other units"):
         synthetic_table.render_methods([truth.record, other.record])
@@ -555,9 +568,9 @@ def test_the_board_takes_one_synthetic_edition_alone(truth, known, plainly):
 
 
 def test_metrics_built_once_serve_several_scores(known):
-    made = metrics.build(["concept-f1", "retrieval-tfidf-auc"])
-    one, two = (score(say(told), known, made).record for _ in range(2))
-    plain = score(say(told), known, ["concept-f1", "retrieval-tfidf-auc"]).record
+    result = metrics.build(["concept-f1", "retrieval-tfidf-auc"])
+    one, two = (score(describe(true_phrases), known, result).record for _ in range(2))
+    plain = score(describe(true_phrases), known, ["concept-f1", "retrieval-tfidf-auc"]).record
     assert one.scores == two.scores == plain.scores
     assert one.asked == plain.asked
 
@@ -567,23 +580,25 @@ def test_the_embedded_edition_is_scored_by_its_name():
     assert known.synthetic
     assert (known.edition, known.config) == ("mini", "mini")
     means = known.meaningful
-    said = predictions.from_texts(
+    described = predictions.from_texts(
         known.units, [t if m else "" for t, m in zip(known.truths, means, strict=True)]
     )
-    made = leaderboard.score(said, known, ["concept-f1", "concept-exact"], settings=FEW).record
-    assert made.scores["concept-f1"].mean == made.scores["concept-exact"].mean == 1.0
-    assert made.left_out_of_lift == []
-    assert made.floors["one-person"]["concept-f1"].lift > 0.3
+    result = leaderboard.score(
+        described, known, ["concept-f1", "concept-exact"], settings=FEW
+    ).record
+    assert result.scores["concept-f1"].mean == result.scores["concept-exact"].mean == 1.0
+    assert result.left_out_of_lift == []
+    assert result.floors["one-person"]["concept-f1"].lift > 0.3
 
 
 # --- modules of `evaluate` --------------------------------------------------------------------
 
 
 def test_evaluate_loads_concepts_with_formulas_as_references():
-    made = evaluate.load(metrics.path("concept-f1")).compute(
+    result = evaluate.load(metrics.path("concept-f1")).compute(
         predictions=["Red circles.", "a dog"], references=["AND(circle, red)", "text"]
     )
-    assert made == {
+    assert result == {
         "concept-f1": 0.5,
         "concept-exact": 0.5,
         "unparsed": 0.5,
@@ -593,7 +608,7 @@ def test_evaluate_loads_concepts_with_formulas_as_references():
 
 def test_evaluate_loads_identification_with_truths_as_references():
     module = evaluate.load(metrics.path("identification-tfidf"), "identification-tfidf")
-    made = module.compute(
+    result = module.compute(
         predictions=["red circles", "words"], references=["circles that are red", "words here"]
     )
-    assert made == {"identification-tfidf": 1.0}
+    assert result == {"identification-tfidf": 1.0}
