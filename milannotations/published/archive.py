@@ -43,7 +43,7 @@ _CHANNELS = {"masks.npy": 1, "images.npy": 3}
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class ArchiveLayer:
     """A layer of an archive: its units, and all of its exemplars but the pixels.
 
     `ids` is (unit, k), int64; `activations` (unit, k), float32, or None.
@@ -92,7 +92,7 @@ class Archive:
             and for cut-down archives of those it does.
 
     Attributes:
-        layers: name to `Layer`.
+        layers: name to `ArchiveLayer`.
         annotations: `published.Annotations`, or None where nobody wrote any.
         n_left_out: annotated units of layers that are not in the archive (`unlisted` only).
 
@@ -186,7 +186,7 @@ class Archive:
                 said = str(error).replace(str(path), name)
                 raise InputError(said if name in said else f"{name}: {said}") from None
 
-    def _read_layers(self, listed: catalog.Network | None) -> dict[str, Layer]:
+    def _read_layers(self, listed: catalog.Network | None) -> dict[str, ArchiveLayer]:
         names = {name.split("/")[0] for name in self.members.sizes if "/" in name}
         deeper = sorted(name for name in self.members.sizes if name.endswith("/masks.npy"))
         if deeper and all(name.count("/") > 1 for name in deeper):
@@ -212,7 +212,7 @@ class Archive:
         ordered = sorted(names, key=lambda name: (order.get(name, len(order)), _natural(name)))
         return {name: self._read_layer(name, listed) for name in ordered}
 
-    def _read_layer(self, name: str, listed: catalog.Network | None) -> Layer:
+    def _read_layer(self, name: str, listed: catalog.Network | None) -> ArchiveLayer:
         for file in ("masks.npy", "ids.csv"):
             if f"{name}/{file}" not in self.members.sizes:
                 raise InputError(
@@ -239,7 +239,7 @@ class Archive:
         activations = None
         if f"{name}/activations.csv" in self.members.sizes:
             activations = self._table(name, "activations.csv", (n, k), _number)
-        return Layer(
+        return ArchiveLayer(
             name,
             units,
             side,

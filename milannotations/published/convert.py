@@ -38,7 +38,7 @@ from milannotations.editions.shards import (
 from milannotations.editions.writing import check_destination
 from milannotations.errors import InputError
 from milannotations.published.annotations import split_units
-from milannotations.published.archive import Archive, Layer, unshift_dino
+from milannotations.published.archive import Archive, ArchiveLayer, unshift_dino
 from milannotations.utils.files import read_json, write_json
 
 DINO = "dino_vits8-imagenet"
@@ -56,7 +56,7 @@ _REPAIRED = (
 )
 
 
-class ImageSource(Protocol):
+class CropSource(Protocol):
     """Source of images that an archive refers to by id; `imagenet.ImageNetImages` is one."""
 
     def crops(self, ids: Sequence[int], side: int) -> Iterator[NDArray[np.uint8]]:
@@ -91,7 +91,7 @@ def prepare(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    images: ImageSource | None = None,
+    images: CropSource | None = None,
     quality: int | None = None,
     repair_dino_shift: bool = False,
     unlisted: bool = False,
@@ -156,7 +156,7 @@ def prepare(
     )
 
 
-def _cropping(images: ImageSource | None) -> str | None:
+def _cropping(images: CropSource | None) -> str | None:
     if images is None:
         return None
     return "whole picture, squashed" if getattr(images, "legacy_squash", False) else "centre crop"
@@ -166,7 +166,7 @@ def _cropping(images: ImageSource | None) -> str | None:
 
 
 def _convert(
-    archive: Archive, work: UnfinishedConfig, images: ImageSource | None, progress: bool
+    archive: Archive, work: UnfinishedConfig, images: CropSource | None, progress: bool
 ) -> None:
     from tqdm import tqdm
 
@@ -217,8 +217,8 @@ def _convert(
 
 def _rows(
     archive: Archive,
-    layer: Layer,
-    source: ImageSource | None,
+    layer: ArchiveLayer,
+    source: CropSource | None,
     pool: ThreadPoolExecutor,
     settings: dict[str, Any],
 ) -> Iterator[tuple[schema.Unit, dict[str, Any]]]:
@@ -263,7 +263,7 @@ def _check_crop(crop: NDArray[np.uint8] | None, side: int) -> NDArray[np.uint8]:
     return crop
 
 
-def _write_metadata(archive: Archive, work: UnfinishedConfig, images: ImageSource | None) -> None:
+def _write_metadata(archive: Archive, work: UnfinishedConfig, images: CropSource | None) -> None:
     """Write the three JSON files beside the shards."""
     counts = write_statistics(work.whole, work.checksums)
     has_images = {
