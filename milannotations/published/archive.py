@@ -65,7 +65,7 @@ class ArchiveLayer:
         return int(self.ids.shape[1])
 
 
-class Exemplars(NamedTuple):
+class ArchiveExemplars(NamedTuple):
     """The exemplars of one unit, strongest first.
 
     `masks` is (k, side, side), uint8, 0 or 1; `images` (k, 3, side, side), uint8, or None;
@@ -132,7 +132,7 @@ class Archive:
     def n_units(self) -> int:
         return sum(layer.n_units for layer in self.layers.values())
 
-    def units(self, layer: str) -> Iterator[Exemplars]:
+    def units(self, layer: str) -> Iterator[ArchiveExemplars]:
         """Yield the exemplars of every unit of a layer; one unit's pixels are held at a time.
 
         Raises:
@@ -153,7 +153,7 @@ class Archive:
                     f"{self.members.name(f'{layer}/masks.npy')}, unit {unit}: expected 0 and 1, "
                     f"got {mask.max()}."
                 )
-            yield Exemplars(
+            yield ArchiveExemplars(
                 unit,
                 of.ids[row].tolist(),
                 None if of.activations is None else of.activations[row].tolist(),

@@ -38,7 +38,7 @@ AGAIN = "Is it a download that stopped half-way? Fetch the archive again."
 _DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, struct.error, NotImplementedError)
 
 
-class Header(NamedTuple):
+class NpyHeader(NamedTuple):
     """What a .npy file says of itself, and at which byte its numbers begin."""
 
     shape: tuple[int, ...]
@@ -116,7 +116,7 @@ class Members:
         with self.open(member) as stream:
             return stream.read(MAX_TEXT)
 
-    def header(self, member: str) -> Header:
+    def header(self, member: str) -> NpyHeader:
         """Return the header of a .npy file; the member has the size that it promises.
 
         Raises:
@@ -167,7 +167,7 @@ class Members:
         return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
-def _header(stream: IO[bytes], name: str) -> Header:
+def _header(stream: IO[bytes], name: str) -> NpyHeader:
     try:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
@@ -176,7 +176,7 @@ def _header(stream: IO[bytes], name: str) -> Header:
     except (ValueError, SyntaxError, TypeError) as error:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{name} is not a .npy file of numbers: {said}") from None
-    return Header(shape, is_fortran, dtype, stream.tell())
+    return NpyHeader(shape, is_fortran, dtype, stream.tell())
 
 
 def _is_junk(name: str) -> bool:
