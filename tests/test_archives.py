@@ -156,8 +156,8 @@ MASKS, IMAGES, IDS = "conv1/masks.npy", "conv1/images.npy", "conv1/ids.csv"
         (change("conv1/units.npy", npy(np.array([{}]))), ["units.npy holds Python objects"]),
         (change(MASKS, b"not an array"), ["masks.npy is not a .npy file"]),
         (change(MASKS, b""), ["masks.npy is not a .npy file"]),
-        (change(MASKS, pixels(12, K, 1, SIDE, SIDE)[:-9]), ["its header promises", "got 9,335"]),
-        (change(MASKS, pixels(12, K, 1, SIDE, SIDE) + b"x"), ["its header promises"]),
+        (change(MASKS, pixels(12, K, 1, SIDE, SIDE)[:-9]), ["its header states", "got 9,335"]),
+        (change(MASKS, pixels(12, K, 1, SIDE, SIDE) + b"x"), ["its header states"]),
         (
             change(MASKS, pixels(12, K, 1, SIDE, SIDE, dtype=np.float32)),
             ["masks.npy: expected dtype |u1", "got <f4"],
@@ -185,7 +185,7 @@ MASKS, IMAGES, IDS = "conv1/masks.npy", "conv1/images.npy", "conv1/ids.csv"
         (change("conv1/units.npy", npy(np.zeros(12))), ["expected dtype <i8"]),
         (
             change("annotations.csv", b"layer,unit,summary\r\nconv1,12,red\r\n"),
-            ["describes unit 12 of layer conv1", "does not hold it"],
+            ["describes unit 12 of layer conv1", "which is not in"],
         ),
         (change("annotations.csv", b"layer,unit\r\n"), ["annotations.csv has the columns"]),
         (change("sand castle/ids.csv", b""), ["a layer is named 'sand castle'"]),

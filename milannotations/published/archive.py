@@ -1,15 +1,14 @@
-"""Open the archives that MILANNOTATIONS was published as: zips, or folders unpacked from them.
+"""Published archives of MILANNOTATIONS: zips, or folders that were unpacked from them.
 
-    annotations.csv          header layer,unit,summary; a row a description
+    annotations.csv          header layer,unit,summary; one row per annotation
     <layer>/masks.npy        (unit, k, 1, side, side), uint8, 0 or 1
-    <layer>/ids.csv          a row a unit: k whole numbers, strongest first
-    <layer>/images.npy       (unit, k, 3, side, side), uint8; absent where the pictures are not free
-    <layer>/units.npy        (unit,), ascending; absent where the units are 0, 1, ...
-    <layer>/activations.csv  as ids.csv, numbers; absent from what was published
+    <layer>/ids.csv          one row per unit: k whole numbers, strongest exemplar first
+    <layer>/images.npy       (unit, k, 3, side, side), uint8; absent if the images are not free
+    <layer>/units.npy        (unit,), ascending; absent if the units are 0, 1, ...
+    <layer>/activations.csv  like ids.csv, with numbers; absent from the published archives
 
-Nothing is unpacked: arrays are read a unit at a time, out of the zip too. What may be read at
-all is decided in `members`; here shapes, ids and units are held against each other and the
-catalog.
+Nothing is unpacked: arrays are read one unit at a time, also from a zip. `zip_members` decides
+what is safe to read; here shapes, ids and units are compared with each other and the catalog.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from milannotations.published.zip_members import Members
 from milannotations.utils.files import parse_whole_number
 
 K, SIDE = 15, 224
-"""Exemplars a unit and their side in pixels, in every published archive."""
+"""Exemplars per unit and side of an image in pixels, in every published archive."""
 
 MAX_ROW = 64 << 20
-"""Bytes that the pictures of one unit may have."""
+"""Most bytes that the images of one unit may have."""
 
 _LAYER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 _CHANNELS = {"masks.npy": 1, "images.npy": 3}
@@ -44,9 +43,15 @@ _CHANNELS = {"masks.npy": 1, "images.npy": 3}
 
 @dataclass(frozen=True, eq=False)
 class ArchiveLayer:
-    """A layer of an archive: its units, and all of its exemplars but the pixels.
+    """Layer of an archive: its units, and everything about its exemplars but the pixels.
 
-    `ids` is (unit, k), int64; `activations` (unit, k), float32, or None.
+    Attributes:
+        name: of the layer.
+        units: indices of the units, ascending.
+        side: of images and masks, in pixels.
+        ids: int64 (unit, k), ids of images, strongest first.
+        activations: float32 (unit, k), or None.
+        has_images: False if the archive holds masks alone.
     """
 
     name: str
@@ -66,10 +71,14 @@ class ArchiveLayer:
 
 
 class ArchiveExemplars(NamedTuple):
-    """The exemplars of one unit, strongest first.
+    """Exemplars of one unit, strongest first.
 
-    `masks` is (k, side, side), uint8, 0 or 1; `images` (k, 3, side, side), uint8, or None;
-    `activations` has k numbers, or is None.
+    Attributes:
+        unit: its index.
+        ids: k ids of images.
+        activations: k numbers, or None.
+        masks: uint8 (k, side, side), 0 or 1.
+        images: uint8 (k, 3, side, side), or None.
     """
 
     unit: int
@@ -80,25 +89,25 @@ class ArchiveExemplars(NamedTuple):
 
 
 class Archive:
-    """A published archive of one network, checked, with its pixels still on disk.
+    """Published archive of one network, checked, with its pixels still on disk.
 
-    Layers of a published network come in the order of the catalog, others sorted with
-    numbers as numbers. Use it in a `with` statement.
+    Layers of a published network come in the order of the catalog, other layers in natural
+    order ("layer2" before "layer10"). Use it in a `with` statement.
 
     Args:
         path: the zip, or the folder with its content.
-        network: whose archive it is; slashes are allowed.
-        unlisted: skip the comparison with the catalog, for networks that it does not know
-            and for cut-down archives of those it does.
+        network: name of the network; slashes are allowed.
+        unlisted: skip the comparison with the catalog, for networks that are not in it and for
+            reduced archives of those that are.
 
     Attributes:
-        layers: name to `ArchiveLayer`.
-        annotations: `published.Annotations`, or None where nobody wrote any.
+        layers: `ArchiveLayer` by name.
+        annotations: `published.Annotations`, or None if there are none.
         n_left_out: annotated units of layers that are not in the archive (`unlisted` only).
 
     Raises:
-        InputError: a damaged or hostile zip; files missing; other dtypes, shapes, ids,
-            layers or units than the format, the other files or the catalog have.
+        InputError: the zip is damaged or hostile; files are missing; dtypes, shapes, ids, layers
+            or units disagree with the format, the other files or the catalog.
 
     Source: the 2022 exporter wrote these; see the README.
     """
@@ -133,20 +142,20 @@ class Archive:
         return sum(layer.n_units for layer in self.layers.values())
 
     def units(self, layer: str) -> Iterator[ArchiveExemplars]:
-        """Yield the exemplars of every unit of a layer; one unit's pixels are held at a time.
+        """Yield the exemplars of every unit of a layer; memory holds one unit's pixels at a time.
 
         Raises:
-            InputError: no such layer; a member that is damaged, too short or too long; a
-                mask that holds another number than 0 and 1.
+            InputError: no such layer; a member is damaged, too short or too long; a mask holds
+                another number than 0 and 1.
         """
         if layer not in self.layers:
             raise InputError(
                 f"No layer '{layer}' in {self.path} (layers: {', '.join(self.layers)})."
             )
-        of = self.layers[layer]
+        archived = self.layers[layer]
         masks = self.members.rows(f"{layer}/masks.npy")
-        images = self.members.rows(f"{layer}/images.npy") if of.has_images else None
-        for row, unit in enumerate(of.units):
+        images = self.members.rows(f"{layer}/images.npy") if archived.has_images else None
+        for row, unit in enumerate(archived.units):
             mask = next(masks)[:, 0]
             if mask.max() > 1:
                 raise InputError(
@@ -155,16 +164,17 @@ class Archive:
                 )
             yield ArchiveExemplars(
                 unit,
-                of.ids[row].tolist(),
-                None if of.activations is None else of.activations[row].tolist(),
+                archived.ids[row].tolist(),
+                None if archived.activations is None else archived.activations[row].tolist(),
                 mask,
                 None if images is None else next(images),
             )
-        for rest in (masks, images):
-            if rest is not None:
-                next(rest, None)  # past the last row the end, and a zip's checksum, are checked
+        # asking for a row after the last one checks the end of the member, and a zip's checksum
+        for rows in (masks, images):
+            if rows is not None:
+                next(rows, None)
 
-    # ---- what is checked before anything is converted
+    # ---- checks before anything is converted
 
     def _read_annotations(self, unlisted: bool) -> published.Annotations | None:
         member = "annotations.csv"
@@ -172,7 +182,7 @@ class Archive:
             if self.network in catalog.NETWORKS and not unlisted:
                 raise InputError(
                     f"{self.path} has no annotations.csv, which every published archive has. "
-                    "(--unlisted does without.)"
+                    "(--unlisted accepts an archive without it.)"
                 )
             return None
         content = self.members.text(member)
@@ -183,16 +193,16 @@ class Archive:
                 return published.read(path, self.network, unlisted=unlisted)
             except InputError as error:
                 name = self.members.name(member)
-                said = str(error).replace(str(path), name)
-                raise InputError(said if name in said else f"{name}: {said}") from None
+                message = str(error).replace(str(path), name)
+                raise InputError(message if name in message else f"{name}: {message}") from None
 
     def _read_layers(self, listed: catalog.Network | None) -> dict[str, ArchiveLayer]:
         names = {name.split("/")[0] for name in self.members.sizes if "/" in name}
-        deeper = sorted(name for name in self.members.sizes if name.endswith("/masks.npy"))
-        if deeper and all(name.count("/") > 1 for name in deeper):
+        masks = sorted(name for name in self.members.sizes if name.endswith("/masks.npy"))
+        if masks and all(name.count("/") > 1 for name in masks):
             raise InputError(
-                f"{self.path}: the layers lie deeper than expected (first: {deeper[0]}). "
-                f"Unpack it and give the folder {deeper[0].rsplit('/', 2)[0]} in it."
+                f"{self.path}: the layers lie deeper than expected (first: {masks[0]}). "
+                f"Unpack it and give the folder {masks[0].rsplit('/', 2)[0]} in it."
             )
         if not names:
             raise InputError(
@@ -221,7 +231,9 @@ class Archive:
         n, k, _, side, _ = shape = self._shape(f"{name}/masks.npy")
         if listed:
             expected = (listed.layers[name], K, 1, SIDE, SIDE)
-            self._agree(f"{name}/masks.npy", expected, shape, f"{self.network} was published so")
+            self._agree(
+                f"{name}/masks.npy", expected, shape, f"{self.network} was published like this"
+            )
         has_images = f"{name}/images.npy" in self.members.sizes
         if has_images:
             self._agree(
@@ -231,7 +243,7 @@ class Archive:
         if listed and units != tuple(range(n)):
             raise InputError(
                 f"{self.members.name(f'{name}/units.npy')}: expected the units 0 to {n - 1} of "
-                f"{self.network}, got {some(units)}. (--unlisted takes a cut-down archive.)"
+                f"{self.network}, got {some(units)}. (--unlisted accepts a reduced archive.)"
             )
         ids = self._table(
             name, "ids.csv", (n, k), lambda cell, at: parse_whole_number(cell, at, "id")
@@ -254,7 +266,7 @@ class Archive:
         if expected != got:
             raise InputError(
                 f"{self.members.name(member)}: expected shape {expected}, got {got}."
-                + (f" ({why}; --unlisted takes a cut-down archive.)" if why else "")
+                + (f" ({why}; --unlisted accepts a reduced archive.)" if why else "")
             )
 
     def _shape(self, member: str) -> tuple[int, ...]:
@@ -292,7 +304,7 @@ class Archive:
     def _table(
         self, layer: str, file: str, shape: tuple[int, int], read: Callable[[str, str], Any]
     ) -> list[list[Any]]:
-        """Return the cells of a CSV without a header: a row a unit, a cell an exemplar."""
+        """Return the cells of a CSV without a header: one row per unit, one cell per exemplar."""
         name = self.members.name(f"{layer}/{file}")
         try:
             lines = self.members.text(f"{layer}/{file}").decode("ascii").splitlines()
@@ -300,7 +312,7 @@ class Archive:
             raise InputError(f"{name}: expected numbers and commas, got other bytes.") from None
         if len(lines) != shape[0]:
             raise InputError(
-                f"{name}: expected {shape[0]:,} lines, one a unit as in masks.npy, "
+                f"{name}: expected {shape[0]:,} lines, one per unit as in masks.npy, "
                 f"got {len(lines):,}."
             )
         rows = []
@@ -314,7 +326,12 @@ class Archive:
         return rows
 
     def _compare_units(self, unlisted: bool) -> int:
-        """Return how many annotated units are of layers that are not there; refuse others."""
+        """Return the number of annotated units whose layer is not in the archive.
+
+        Raises:
+            InputError: an annotated unit is missing from its layer; a layer is missing, unless
+                `unlisted`.
+        """
         left_out = []
         held = {name: set(layer.units) for name, layer in self.layers.items()}
         for unit in self.annotations.descriptions if self.annotations else ():
@@ -323,7 +340,7 @@ class Archive:
             elif unit.unit not in held[unit.layer]:
                 raise InputError(
                     f"{self.members.name('annotations.csv')} describes unit {unit.unit} of layer "
-                    f"{unit.layer}, and {unit.layer}/masks.npy does not hold it "
+                    f"{unit.layer}, which is not in {unit.layer}/masks.npy "
                     f"(it holds {some(self.layers[unit.layer].units)})."
                 )
         if left_out and not unlisted:
@@ -336,17 +353,17 @@ class Archive:
 
 
 def unshift_dino(masks: NDArray[np.uint8], patch: int = 8) -> NDArray[np.uint8]:
-    """Return masks of a ViT moved back by one patch, in reading order.
+    """Shift the masks of a ViT back by one patch, in reading order.
 
-    The published DINO masks were made after dropping the last token instead of the class
-    token, so that every patch shows the token before its own and the first shows the class
-    token. Here each patch takes what the next one shows. The last patch was never written:
-    it is 0. Masks are smooth enlargements, so pixels by the left and right edges, where
-    reading order jumps a row, stay approximate.
+    The published DINO masks were made after dropping the last token instead of the class token,
+    so that every patch shows the token before its own and the first one shows the class token.
+    Here each patch takes the content of the next one. That of the last patch was never written:
+    it becomes 0. Masks are smooth enlargements, so pixels by the left and right edges, where
+    reading order jumps to the next row, stay approximate.
 
     Args:
         masks: (k, side, side), uint8, 0 or 1.
-        patch: pixels of a patch's side.
+        patch: side of a patch in pixels.
 
     Raises:
         InputError: the side is not a multiple of `patch`.
@@ -361,6 +378,7 @@ def unshift_dino(masks: NDArray[np.uint8], patch: int = 8) -> NDArray[np.uint8]:
             f"Masks of {side} pixels are not made of patches of {patch}: no shift to repair."
         )
     n = side // patch
+    # (k, n, patch, n, patch) -> (k, n * n, patch, patch): a list of patches in reading order
     patches = masks.reshape(k, n, patch, n, patch).swapaxes(2, 3).reshape(k, n * n, patch, patch)
     moved = np.zeros_like(patches)
     moved[:, :-1] = patches[:, 1:]
@@ -368,6 +386,7 @@ def unshift_dino(masks: NDArray[np.uint8], patch: int = 8) -> NDArray[np.uint8]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a sorting key that compares runs of digits as numbers."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 

@@ -1,7 +1,7 @@
-"""Files of a zip or of a folder, read without unpacking and without trust.
+"""Files of a zip or a folder, read without unpacking and without trusting their content.
 
-No name in a zip is ever used as a path, npy headers are read without pickle, and what a zip
-promises is bounded before any of it is read.
+No name in a zip is ever used as a path, npy headers are read without pickle, and the sizes that a
+zip states are bounded before anything is read.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from milannotations.errors import InputError
 from milannotations.utils.files import sha256
 
 MAX_BYTES = 64 << 30
-"""What the members of a zip may come to; the largest published archive has 15 GB."""
+"""Most bytes of all members of a zip, unpacked; the largest published archive has 15 GB."""
 
 MAX_RATIO = 1100
-"""Bytes a compressed byte may become; deflate cannot exceed 1,032. Masks come near it."""
+"""Most bytes per compressed byte; deflate cannot exceed 1,032, and masks come near it."""
 
 MAX_MEMBERS, MAX_TEXT = 10_000, 64 << 20
-"""Members of a zip; bytes of a CSV."""
+"""Most members of a zip; most bytes of a CSV."""
 
-AGAIN = "Is it a download that stopped half-way? Fetch the archive again."
+AGAIN = "Is it an incomplete download? Fetch the archive again."
 _DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, struct.error, NotImplementedError)
 
 
 class NpyHeader(NamedTuple):
-    """What a .npy file says of itself, and at which byte its numbers begin."""
+    """Header of a .npy file, and the byte at which its numbers begin."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -47,24 +47,24 @@ class NpyHeader(NamedTuple):
     begin: int
 
     @property
-    def promised(self) -> int:
-        """Bytes of the whole file."""
+    def file_size(self) -> int:
+        """Size of the whole file in bytes."""
         return self.begin + math.prod(self.shape) * self.dtype.itemsize
 
 
 class Members:
-    """The files of a zip, or of a folder and the folders in it, by name (`conv1/ids.csv`).
+    """Files of a zip, or of a folder and its subfolders, by name (`conv1/ids.csv`).
 
     Args:
         path: the zip or the folder.
 
     Attributes:
-        sizes: name to bytes; a folder stands there as `name/` too. What desktops scatter
-            (`.DS_Store`, `__MACOSX`) is left out.
+        sizes: bytes by name; folders are in it as `name/`. Files that desktops leave behind
+            (`.DS_Store`, `__MACOSX`) are left out.
 
     Raises:
-        InputError: no such file; a zip that is damaged, or that has a member which points
-            out of it, is a link, is there twice, needs a password or is larger than it may be.
+        InputError: no such file; the zip is damaged, or has a member that points out of it, is a
+            link, comes twice, needs a password or is too large.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -81,32 +81,32 @@ class Members:
             self._zip.close()
 
     def name(self, member: str) -> str:
-        """Return how messages name a member."""
+        """Return the name of a member in messages."""
         return f"{self.path}: {member}"
 
     @contextmanager
     def open(self, member: str) -> Iterator[IO[bytes]]:
-        """Open a member to read; damage that shows while it is read is an InputError."""
+        """Open a member for reading; damage that shows while it is read raises InputError."""
         try:
             with self._stream(member) as stream:
                 yield stream
         except _DAMAGE as error:
-            said = str(error) or type(error).__name__
-            raise InputError(f"{self.name(member)} is damaged ({said}). {AGAIN}") from None
+            cause = str(error) or type(error).__name__
+            raise InputError(f"{self.name(member)} is damaged ({cause}). {AGAIN}") from None
 
     def _stream(self, member: str) -> IO[bytes]:
         if self._zip is None:
             return (self.path / member).open("rb")
         try:
             return self._zip.open(member)
-        except OSError as error:  # it is said to begin where nothing can
+        except OSError as error:  # the zip states an impossible offset
             raise zipfile.BadZipFile(str(error)) from None
 
     def text(self, member: str) -> bytes:
         """Return the bytes of a small file.
 
         Raises:
-            InputError: it has more than `MAX_TEXT`.
+            InputError: the file has more than `MAX_TEXT` bytes.
         """
         if self.sizes[member] > MAX_TEXT:
             raise InputError(
@@ -117,18 +117,18 @@ class Members:
             return stream.read(MAX_TEXT)
 
     def header(self, member: str) -> NpyHeader:
-        """Return the header of a .npy file; the member has the size that it promises.
+        """Return the header of a .npy file whose size is the one that the header states.
 
         Raises:
-            InputError: not a .npy file, one of objects, or of another size.
+            InputError: it is not a .npy file, holds Python objects, or has another size.
         """
         with self.open(member) as stream:
             header = _header(stream, self.name(member))
         if header.dtype.hasobject:
             raise InputError(f"{self.name(member)} holds Python objects; numbers were expected.")
-        if self.sizes[member] != header.promised:
+        if self.sizes[member] != header.file_size:
             raise InputError(
-                f"{self.name(member)}: its header promises {header.promised:,} bytes, "
+                f"{self.name(member)}: its header states {header.file_size:,} bytes, "
                 f"got {self.sizes[member]:,}. {AGAIN}"
             )
         return header
@@ -137,8 +137,8 @@ class Members:
         """Yield the rows of a .npy file along its first axis, one at a time.
 
         Raises:
-            InputError: see `header`; the file is damaged or ends early. A zip's checksum is
-                checked when the last row has been read and another is asked for.
+            InputError: see `header`; the file is damaged or ends early. The checksum in a zip is
+                compared once a row after the last one is asked for.
         """
         header = self.header(member)
         size = math.prod(header.shape[1:]) * header.dtype.itemsize
@@ -150,10 +150,10 @@ class Members:
                     raise InputError(f"{self.name(member)} ends before its last row. {AGAIN}")
                 yield np.frombuffer(content, dtype=header.dtype).reshape(header.shape[1:])
             if stream.read(1):
-                raise InputError(f"{self.name(member)} goes on after its last row. {AGAIN}")
+                raise InputError(f"{self.name(member)} continues after its last row. {AGAIN}")
 
     def source(self) -> dict[str, Any]:
-        """Return what records say of the whole: name, bytes and, of a zip, its sha256."""
+        """Return the provenance for records: name, bytes and, of a zip, its sha256."""
         if self._zip is None:
             total = sum(self.sizes.values())
             return {"name": self.path.resolve().name, "bytes": total, "sha256": None}
@@ -161,7 +161,7 @@ class Members:
         return {"name": self.path.name, "bytes": size, "sha256": sha256(self.path)}
 
     def stamp(self) -> str:
-        """Return a digest of names, sizes and times: it moves when the files do."""
+        """Return a digest of names, sizes and times, which changes if the files do."""
         files = [self.path] if self._zip else [self.path / name for name in sorted(self.sizes)]
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
@@ -174,18 +174,18 @@ def _header(stream: IO[bytes], name: str) -> NpyHeader:
             raise ValueError(f"npy version {version}; expected (1, 0)")
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except (ValueError, SyntaxError, TypeError) as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{name} is not a .npy file of numbers: {said}") from None
+        cause = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{name} is not a .npy file of numbers: {cause}") from None
     return NpyHeader(shape, is_fortran, dtype, stream.tell())
 
 
 def _is_junk(name: str) -> bool:
-    """Say whether a file is one that desktops scatter, or lies in a hidden folder."""
+    """Return True for a file that desktops leave behind, or in a hidden folder."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _folder_sizes(folder: Path) -> dict[str, int]:
-    """Return file name (or `name/` of an empty folder) to bytes, two levels deep."""
+    """Return bytes by file name, two levels deep; a folder has the name `name/` and 0 bytes."""
     sizes: dict[str, int] = {}
     for path in sorted(folder.iterdir()):
         if path.is_dir():
@@ -203,7 +203,9 @@ def _folder_sizes(folder: Path) -> dict[str, int]:
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     if not path.exists():
-        raise InputError(f"No such file: {path}. A published zip or its folder was expected.")
+        raise InputError(
+            f"No such file: {path}. Expected a published zip, or the folder with its content."
+        )
     try:
         return zipfile.ZipFile(path)
     except (*_DAMAGE, ValueError) as error:
@@ -212,38 +214,39 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _zip_sizes(archive: zipfile.ZipFile) -> dict[str, int]:
-    """Return member name to bytes; raise InputError for anything that no archive of ours has."""
+    """Return bytes by member name; raise InputError for what no published archive has."""
     members = archive.infolist()
     path = archive.filename
 
-    def refuse(what: str) -> InputError:
-        return InputError(f"{path} {what}. It is not as published; fetch it again, or unpack it.")
+    def refusal(reason: str) -> InputError:
+        return InputError(f"{path} {reason}. It is not as published; fetch it again, or unpack it.")
 
     if len(members) > MAX_MEMBERS:
-        raise refuse(f"has {len(members):,} members, more than {MAX_MEMBERS:,}")
+        raise refusal(f"has {len(members):,} members, more than {MAX_MEMBERS:,}")
     twice = [name for name, count in Counter(m.filename for m in members).items() if count > 1]
     if twice:
-        raise refuse(f"has the member {twice[0]!r} twice")
+        raise refusal(f"has the member {twice[0]!r} twice")
     for member in members:
         named = f"the member {member.filename[:100]!r}"
         name, mode = member.filename, member.external_attr >> 16
         if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-            raise refuse(f"has {named}, which points out of the archive")
+            raise refusal(f"has {named}, which points out of the archive")
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise refuse(f"has {named}, which is a link or a device")
+            raise refusal(f"has {named}, which is a link or a device")
         if member.flag_bits & 1:
-            raise refuse(f"has {named}, which needs a password")
+            raise refusal(f"has {named}, which needs a password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refuse(f"has {named}, compressed in an unusual way ({member.compress_type})")
+            raise refusal(f"has {named}, compressed in an unusual way ({member.compress_type})")
         if member.file_size > MAX_RATIO * max(member.compress_size, 1):
-            raise refuse(
+            raise refusal(
                 f"has {named}, whose {member.compress_size:,} bytes would become "
                 f"{member.file_size:,}: more than compression can do"
             )
     total = sum(member.file_size for member in members)
     if total > MAX_BYTES:
-        raise refuse(f"would become {total:,} bytes, more than {MAX_BYTES:,}")
-    held = Path(path or "").stat().st_size
-    if sum(member.compress_size for member in members) > held:
-        raise refuse(f"has members that overlap: they need more than its {held:,} bytes")
+        raise refusal(f"would become {total:,} bytes, more than {MAX_BYTES:,}")
+    # overlapping members share compressed bytes: a bomb whose parts are each within MAX_RATIO
+    size = Path(path or "").stat().st_size
+    if sum(member.compress_size for member in members) > size:
+        raise refusal(f"has members that overlap: they need more than its {size:,} bytes")
     return {m.filename: m.file_size for m in members if not _is_junk(m.filename)}
