@@ -73,6 +73,8 @@ class UnitValues:
         return float(np.where(self.scored, self.values, worst)[units].mean())
 
     def shuffled_mean_all(self, units: Mask, worst: float) -> float:
+        # shuffled descriptions score what the values are without their lifts; units without a
+        # description stay at the worst value
         lifted = units & self.lifted
         answered = float((units & self.scored).sum() / units.sum())
         floor = float((self.values - self.lifts)[lifted].mean())
@@ -123,6 +125,7 @@ class CorpusValues:
         return own - self._score(self.shuffled, chosen, weights).mean(axis=1)
 
     def mean_all(self, units: Mask, worst: float) -> float:
+        # a corpus score is not linear, so failures enter it as empty descriptions
         rows = np.where(self.scored[:, None], self.rows, self.unanswered)
         return float(self._score(rows, units & self.scorable, np.ones((1, len(units))))[0])
 
@@ -143,6 +146,7 @@ class CorpusValues:
         Returns:
             (draws,), or (draws, derangement).
         """
+        # indexing copies the weights (draws, n), so skip it when all units are used
         chosen = np.flatnonzero(units)
         drawn = weights if len(chosen) == weights.shape[1] else weights[:, chosen]
         counts = drawn.sum(axis=1)

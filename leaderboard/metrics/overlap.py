@@ -162,6 +162,7 @@ class Rouge(PairMetric):
             sets = [self._ngrams.sets(side) for side in (left, right)]
             overlap = self._ngrams.intersections(*sets)
             sizes = [np.array([len(features) for features in side], np.float64) for side in sets]
+        # two empty texts have a total of 0, and an F-measure of 0 as in rouge-score
         total = sizes[0][:, None] + sizes[1][None, :]
         return np.divide(2 * overlap, total, out=np.zeros_like(overlap), where=total > 0)
 
@@ -212,6 +213,7 @@ def precisions(correct: Floats, total: Floats) -> Floats:
         correct: clipped matches (..., n).
         total: number of n-grams (..., n).
     """
+    # orders without a match, counted from the lowest order on
     halvings = np.cumsum((correct == 0) & (total > 0), axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         smoothed = np.where(correct > 0, correct, 0.5**halvings) / total
@@ -249,6 +251,7 @@ def bleu(statistics: Floats, effective_order: bool = False) -> Floats:
         score = np.exp(np.where(total > 0, logs, 0.0).sum(axis=-1) / order)
     else:
         score = np.where((total > 0).all(axis=-1), np.exp(logs.mean(axis=-1)), 0.0)
+    # without any match at all, sacrebleu does not smooth
     return np.where((correct > 0).any(axis=-1), 100 * penalty * score, 0.0)
 
 
@@ -329,6 +332,7 @@ def _closest(lengths: Floats, table: Floats) -> Floats:
         lengths: (row,).
         table: reference lengths in ascending order (row, reference).
     """
+    # argmin takes the first of equal distances, and lengths ascend: so the shorter one
     nearest = np.abs(table - lengths[:, None]).argmin(axis=1)
     return np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
 

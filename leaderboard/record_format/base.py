@@ -190,9 +190,11 @@ def read_model(model: type[Model], path: Path, schema_version: int) -> Model:
         InputError: no such file, not strict JSON, another version, or fields that do not fit.
     """
     raw = read_json(check_is_file(path))
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != schema_version:
-        raise InputError(f"{path} has schema version {found}; this version reads {schema_version}.")
+    written = raw.get("schema_version") if isinstance(raw, dict) else None
+    if written != schema_version:
+        raise InputError(
+            f"{path} has schema version {written}; this version reads {schema_version}."
+        )
     try:
         return model.model_validate(raw)
     except ValidationError as error:
