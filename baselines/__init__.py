@@ -15,6 +15,7 @@ from baselines.framework.run import (
     shuffled_exemplars,
 )
 from baselines.shared.subject import Subject
+from milannotations import __version__
 
 __all__ = [
     "Account",
@@ -23,6 +24,7 @@ __all__ = [
     "Method",
     "MethodSpec",
     "Subject",
+    "__version__",
     "describe",
     "get",
     "make_context",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from milannotations import __version__
 
 if TYPE_CHECKING:
     from leaderboard.evaluation.comparison import compare
     from leaderboard.evaluation.scoring import Score, score
 
-__all__ = ["Score", "compare", "score"]
+__all__ = ["Score", "__version__", "compare", "score"]
 
-
-def __getattr__(name: str) -> Any:
-    # imported on first use, so that `milan --help` need not import pandas
-    if name in __all__:
-        from leaderboard.evaluation import comparison, scoring
-
-        return getattr(comparison if name == "compare" else scoring, name)
-    raise AttributeError(f"module 'leaderboard' has no attribute '{name}'")
+# Names are imported on first use, so that `milan --help` need not import pandas.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"evaluation.comparison": ["compare"], "evaluation.scoring": ["Score", "score"]},
+)

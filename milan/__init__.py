@@ -8,21 +8,23 @@ print(model.describe(images, masks).text)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from milannotations import __version__
 
 if TYPE_CHECKING:
     from milan.config import Config, Search
     from milan.model import Candidate, Descriptions, Milan
 
-_WHERE = {"config": ("Config", "Search"), "model": ("Candidate", "Descriptions", "Milan")}
+__all__ = ["Candidate", "Config", "Descriptions", "Milan", "Search", "__version__"]
 
-__all__ = ["Candidate", "Config", "Descriptions", "Milan", "Search"]
-
-
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, which commands that do not need it must not wait for
-    for module, names in _WHERE.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Names are imported on first use: torch takes seconds, and `milan --help` must not wait for it.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["Config", "Search"],
+        "model": ["Candidate", "Descriptions", "Milan"],
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from milannotations.errors import InputError
 from milannotations.schema import Unit
@@ -12,15 +13,13 @@ if TYPE_CHECKING:
     from milannotations.editions.loading import load
     from milannotations.splits import split
 
-__all__ = ["InputError", "Unit", "load", "split"]
+__all__ = ["InputError", "Unit", "__version__", "load", "split"]
 
-_LATE = {"load": "milannotations.editions.loading", "split": "milannotations.splits"}
+__version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    # resolved lazily: every start of the command line imports this package
-    if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
-    if name == "splits":
-        return importlib.import_module("milannotations.splits")
-    raise AttributeError(f"module 'milannotations' has no attribute '{name}'")
+# Names are imported on first use: every start of the command line imports this package.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submodules={"splits"},
+    submod_attrs={"editions.loading": ["load"], "splits": ["split"]},
+)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from milannotations import __version__
 from milannotations.utils.terminal import examples, expand_options, run_command
 
 NETWORK = "Your network"
@@ -87,9 +88,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"milannotations {version('milannotations')}")
+        print(f"milannotations {__version__}")
         raise typer.Exit
 
 

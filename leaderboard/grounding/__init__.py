@@ -11,15 +11,14 @@ activations there. Everything else is shared with scores against words: `leaderb
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from leaderboard.grounding.scoring import score
 
 __all__ = ["score"]
 
-
-def __getattr__(name: str) -> Any:
-    # `milan --help` imports this package and must not wait for numpy and pydantic.
-    if name in __all__:
-        from leaderboard.grounding import scoring
-
-        return getattr(scoring, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Names are imported on first use, so that `milan --help` need not import numpy and pydantic.
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"scoring": ["score"]})

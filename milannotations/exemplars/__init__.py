@@ -15,8 +15,9 @@ On the command line: `milan exemplars`. Over processes and hosts: `torchrun
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from milannotations.exemplars.engine import compute
@@ -36,26 +37,6 @@ if TYPE_CHECKING:
     from milannotations.exemplars.tallies.pooled import Pooled
     from milannotations.exemplars.tallies.quantile import Quantile
     from milannotations.exemplars.tallies.topk import TopK
-
-_WHERE = {
-    "engine": ("compute",),
-    "hooks.ablation": ("Ablator",),
-    "hooks.layers": ("Layer",),
-    "images.latents": ("Generated", "Latents"),
-    "images.sources": ("Pictures", "open_images"),
-    "networks.loaded_network": ("Loaded",),
-    "networks.loading": ("load_model",),
-    "networks.preprocessing": ("Preprocessing",),
-    "output.edition": ("write",),
-    "output.npy": ("write_npy",),
-    "results": ("LayerExemplars", "NetworkExemplars"),
-    "run_config": ("RunConfig",),
-    "tallies.base": ("Tally",),
-    "tallies.overlap": ("Overlap", "OverlapCounts"),
-    "tallies.pooled": ("Pooled",),
-    "tallies.quantile": ("Quantile",),
-    "tallies.topk": ("TopK",),
-}
 
 __all__ = [
     "Ablator",
@@ -81,10 +62,26 @@ __all__ = [
     "write_npy",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # importing torch takes seconds; a command that only lists things must not wait for it
-    for module, names in _WHERE.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Names are imported on first use: torch takes seconds, and `milan --help` must not wait for it.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "engine": ["compute"],
+        "hooks.ablation": ["Ablator"],
+        "hooks.layers": ["Layer"],
+        "images.latents": ["Generated", "Latents"],
+        "images.sources": ["Pictures", "open_images"],
+        "networks.loaded_network": ["Loaded"],
+        "networks.loading": ["load_model"],
+        "networks.preprocessing": ["Preprocessing"],
+        "output.edition": ["write"],
+        "output.npy": ["write_npy"],
+        "results": ["LayerExemplars", "NetworkExemplars"],
+        "run_config": ["RunConfig"],
+        "tallies.base": ["Tally"],
+        "tallies.overlap": ["Overlap", "OverlapCounts"],
+        "tallies.pooled": ["Pooled"],
+        "tallies.quantile": ["Quantile"],
+        "tallies.topk": ["TopK"],
+    },
+)

@@ -18,8 +18,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from milannotations.synthetic.concepts import CATEGORIES, CONCEPTS
@@ -29,19 +30,6 @@ if TYPE_CHECKING:
     from milannotations.synthetic.networks import network
     from milannotations.synthetic.scenes import Scene, World
     from milannotations.synthetic.unit_plan import NETWORKS
-
-_HOMES = {
-    "CATEGORIES": "concepts",
-    "CONCEPTS": "concepts",
-    "SceneDataset": "dataset",
-    "Formula": "formulas",
-    "parse": "grammar",
-    "phrase": "grammar",
-    "NETWORKS": "unit_plan",
-    "network": "networks",
-    "Scene": "scenes",
-    "World": "scenes",
-}
 
 __all__ = [
     "CATEGORIES",
@@ -56,9 +44,16 @@ __all__ = [
     "phrase",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # looked up late: reading a formula should not cost the import of torch
-    if name in _HOMES:
-        return getattr(import_module(f"milannotations.synthetic.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'milannotations.synthetic' has no attribute '{name}'")
+# Names are imported on first use: torch takes seconds, and reading a formula must not wait for it.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "concepts": ["CATEGORIES", "CONCEPTS"],
+        "dataset": ["SceneDataset"],
+        "formulas": ["Formula"],
+        "grammar": ["parse", "phrase"],
+        "unit_plan": ["NETWORKS"],
+        "networks": ["network"],
+        "scenes": ["Scene", "World"],
+    },
+)
