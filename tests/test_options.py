@@ -47,7 +47,7 @@ def measure(
     Args:
         name: whose.
         layers: layers to measure (default: all).
-        share: share of the units.
+        share: share of the units (default: .5).
     """
 
 
@@ -91,6 +91,7 @@ def test_help_is_the_documentation():
     assert "Cpu or cuda (default: the best available)" in text
     assert "Layers to measure (default: all)" in text
     assert "[default: 32]" in text
+    assert "Share of the units [default: 0.5]" in text, "the default stands there once"
     assert "--no-keep" not in text
     assert "--tell" not in text
 

@@ -32,7 +32,7 @@ import annotated_types
 import typer
 from docstring_parser import parse_from_object
 
-_DEFAULT = re.compile(r"\s*\(default:.*\)$", re.DOTALL)
+_DEFAULT = re.compile(r"\s*\(default:.*\)\.?$", re.DOTALL)
 
 
 @dataclass(frozen=True)
