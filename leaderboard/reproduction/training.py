@@ -38,8 +38,8 @@ def train(
         data: editions, `EDITION` or `EDITION:CONFIG`; the model is trained on split `train`, and
             `validation`, where there is one, is held out.
         out: folder of the model.
-        encoder: `mini`, or a network as in `milan exemplars` (default: mini for synthetic
-            editions).
+        encoder: encoder of exemplars, `mini` or a network as in `milan exemplars` (default: mini
+            for synthetic editions).
         encoder_weights: file of the encoder's weights.
         encoder_layers: layers whose activation maps are pooled (default: those of ResNets and
             AlexNet).

@@ -47,7 +47,7 @@ class Cue:
     """A cue that gives a class away, and the images that carry it."""
 
     kind: Literal["text", "color"] = "text"
-    """`text`, the class's name in a corner, or `color`, a frame in the class's color."""
+    """Kind of cue: `text`, the class's name in a corner; `color`, a frame in the class's color."""
 
     share: float = 0.5
     """Share of the images of each class that carry the cue (default: .5)."""
@@ -56,7 +56,7 @@ class Cue:
     """Write the cue of another class, each equally often, instead of the image's own."""
 
     corner: str = "top-left"
-    """`top-left`, `top-right`, `bottom-left`, `bottom-right`, or `any`, drawn for each image."""
+    """Corner of the name: top-left, top-right, bottom-left, bottom-right, any (one per image)."""
 
     height: float = 0.09
     """Height of letters, or width of the frame, as a share of the image's height (default: .09)."""
@@ -118,9 +118,9 @@ def write(
     Args:
         folder: images in ImageFolder layout (one folder per class).
         out: folder of the copy; it must not exist.
-        cue: the cue, and the share of images (default: names on half of the images).
-        names: text to write, by class folder (default: the folder's name).
-        only: images to copy, by their path in `folder` (default: all).
+        cue: the cue, and the share of images (default: names on half of the images)
+        names: text to write, by class folder (default: the folder's name)
+        only: images to copy, by their path in `folder` (default: all)
         progress: show a progress bar.
 
     Raises:
