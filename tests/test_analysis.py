@@ -283,6 +283,17 @@ def test_a_score_that_does_not_vary_is_a_null_result(tmp_path):
     none.save(tmp_path / "none")
 
 
+@pytest.mark.parametrize("scores", [None, ("adjectives",)])
+def test_the_legend_leaves_the_title_readable(scores):
+    config = AnalyzeConfig(step=0.05, scores=scores)
+    figure = analyze(described(), [network()], open_language("mini"), config).draw()
+    figure.draw_without_rendering()
+    (legend,), title = figure.legends, figure.texts[0]
+    assert title.get_text().startswith("Accuracy as units are ablated")
+    assert not legend.get_window_extent().overlaps(title.get_window_extent())
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_several_networks_are_replicates():
     first, second = network(), network(name="other")
     both = from_texts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leaderboard.applications.common.figures import COLORS, GREY, create_panels, draw_band, styled
@@ -54,8 +55,7 @@ def draw_curves(record: ApplicationRecord, curves: pd.DataFrame) -> Figure:
             axes.set_ylabel("accuracy")
         if index >= len(panels) - COLUMNS:
             axes.set_xlabel("units ablated (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)
+    _draw_legend(figure, panels)
     return figure
 
 
@@ -120,6 +120,14 @@ def draw_layers(record: ApplicationRecord, layers: pd.DataFrame) -> Figure:
             axes.set_xticks(x, rows.layer, rotation=0 if len(rows) < 6 else 40)
         axes.set_title(score, loc="left")
     if len(record.networks) > 1 and scores:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)
+        _draw_legend(figure, panels)
     return figure
+
+
+def _draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Draw the legend of the first panel where neither title nor footnote stands."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(panels) < COLUMNS:
+        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    else:  # wide enough for both footnote and legend in the last line
+        figure.legend(handles, labels, loc="outside lower right", ncols=3, fontsize=8)

@@ -18,6 +18,9 @@ INK, GREY, PALE = "#1c1c20", "#6b7078", "#d5d8dc"
 COLORS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#8a3f9e", "#a8871f", "#b3304a", "#2b8f9a", "#5a5f66")
 """Colors of lines in the order of drawing; they differ in lightness too."""
 
+LEAST_WIDTH = 7.0
+"""Least width of a figure in inches: a title is as wide."""
+
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
@@ -74,12 +77,11 @@ def create_panels(
     """
     from matplotlib.figure import Figure
 
-    # inches: each panel has its size, and .75 more hold title, legend and footnote
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(
-        figsize=(size[0] * columns, size[1] * rows + 0.75), layout="constrained", dpi=144
-    )
+    # .75 inches hold title, legend and footnote
+    width, height = max(LEAST_WIDTH, size[0] * columns), size[1] * rows + 0.75
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=144)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
     for spare in axes.flat[count:]:
         spare.set_visible(False)
