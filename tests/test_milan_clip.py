@@ -164,8 +164,8 @@ def test_whole_masks_give_what_the_model_itself_gives(folder, reranker, unit):
     with torch.no_grad():
         features = own.get_image_features(pixel_values=pixels).pooler_output
     features = features / features.norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(reranker.see(images), features, atol=1e-5, rtol=0)
-    whole = reranker.see(images, torch.ones(K, 1, 7, 9))
+    torch.testing.assert_close(reranker.embed_images(images), features, atol=1e-5, rtol=0)
+    whole = reranker.embed_images(images, torch.ones(K, 1, 7, 9))
     torch.testing.assert_close(whole, features, atol=1e-5, rtol=0)
 
 
@@ -183,10 +183,10 @@ def test_texts_and_pictures_go_in_as_the_processor_sends_them(folder, reranker):
     with torch.no_grad():
         out = CLIPModel.from_pretrained(folder).eval()(**inputs)
     images = torch.tensor(drawn).permute(0, 3, 1, 2)
-    torch.testing.assert_close(reranker.read(TEXTS), out.text_embeds, atol=1e-5, rtol=0)
-    seen = reranker.see(images)
+    torch.testing.assert_close(reranker.embed_texts(TEXTS), out.text_embeds, atol=1e-5, rtol=0)
+    seen = reranker.embed_images(images)
     assert (seen * out.image_embeds).sum(1).min() > 1 - 1e-5, "it rounds pictures to bytes"
-    torch.testing.assert_close(reranker.see(images / 255), seen)
+    torch.testing.assert_close(reranker.embed_images(images / 255), seen)
 
 
 def test_the_real_vocabulary(real, tmp_path, unit):
@@ -238,7 +238,7 @@ def test_of_equals_the_earlier_comes_first(reranker, unit):
     # one text to CLIP, which reads in lower case; each alone, so that no sum differs
     for texts in (["Red", "red", "RED"], ["RED", "Red", "red"]):
         for text in texts:
-            reranker.read([text])
+            reranker.embed_texts([text])
         ranked = reranker.rerank(*unit, texts)
         assert len({score for _, score in ranked}) == 1
         assert [text for text, _ in ranked] == texts
@@ -254,16 +254,18 @@ def test_lam_weighs_the_two_terms(reranker, unit):
 def test_masks_matter_where_they_are_asked_to(folder, unit):
     images, masks = unit
     none = ClipReranker.load(folder, layers=())
-    torch.testing.assert_close(none.see(images, masks), none.see(images), atol=0, rtol=0)
-    by_layer = [ClipReranker.load(folder, layers=[i]).see(images, masks) for i in range(3)]
-    for one, other in itertools.combinations([*by_layer, none.see(images)], 2):
+    torch.testing.assert_close(
+        none.embed_images(images, masks), none.embed_images(images), atol=0, rtol=0
+    )
+    by_layer = [ClipReranker.load(folder, layers=[i]).embed_images(images, masks) for i in range(3)]
+    for one, other in itertools.combinations([*by_layer, none.embed_images(images)], 2):
         assert (one - other).abs().max() > 1e-3
 
 
 def test_under_empty_masks_pictures_look_alike(reranker, unit):
     images, masks = unit
-    seen = reranker.see(images, torch.zeros_like(masks))
-    assert seen.std(0).max() < reranker.see(images).std(0).max() / 4
+    seen = reranker.embed_images(images, torch.zeros_like(masks))
+    assert seen.std(0).max() < reranker.embed_images(images).std(0).max() / 4
     assert reranker.score(images, torch.zeros_like(masks), TEXTS).isfinite().all()
 
 
@@ -271,19 +273,19 @@ def test_masks_may_be_bool_float_or_bytes(reranker, unit):
     images, masks = unit
     for kind in (torch.bool, torch.uint8):
         torch.testing.assert_close(
-            reranker.see(images, masks.to(kind)), reranker.see(images, masks)
+            reranker.embed_images(images, masks.to(kind)), reranker.embed_images(images, masks)
         )
 
 
 def test_pictures_of_another_size_are_resized(reranker, unit):
     images, masks = unit
     large = torch.nn.functional.interpolate(images, scale_factor=4)  # each pixel four times
-    small = reranker.see(large, masks)
-    assert (small * reranker.see(images, masks)).sum(1).min() > 0.99
+    small = reranker.embed_images(large, masks)
+    assert (small * reranker.embed_images(images, masks)).sum(1).min() > 0.99
     wide = torch.nn.functional.interpolate(images, (SIDE, 3 * SIDE))
     torch.testing.assert_close(
-        reranker.see(wide.repeat_interleave(3, 2), masks),
-        reranker.see(wide, masks),
+        reranker.embed_images(wide.repeat_interleave(3, 2), masks),
+        reranker.embed_images(wide, masks),
         atol=0.05,
         rtol=0,
     )
@@ -305,7 +307,7 @@ def test_a_text_is_read_once_and_a_picture_once_a_term(reranker, unit):
     assert (sum(read), sum(seen)) == (len(TEXTS), 2 * K)
     reranker.score(*unit, [TEXTS[2], "new", TEXTS[0]])
     assert (sum(read), sum(seen)) == (len(TEXTS) + 1, 4 * K)
-    reranker.forget()
+    reranker.clear_cache()
     reranker.score(*unit, TEXTS[:2])
     assert sum(read) == len(TEXTS) + 3
 
@@ -319,7 +321,7 @@ def test_a_term_without_weight_is_not_computed(reranker, unit, lam, times):
 
 def test_long_texts_are_cut_off_and_no_texts_are_allowed(reranker, unit):
     long = "the green square of a red ball"
-    read = reranker.read([long, long + " and much more", "the"])
+    read = reranker.embed_texts([long, long + " and much more", "the"])
     torch.testing.assert_close(read[0], read[1])
     assert (read[0] - read[2]).abs().max() > 1e-3
     assert reranker.rerank(*unit, []) == []
@@ -370,7 +372,7 @@ def test_numbers_and_masks_that_cannot_be(folder, reranker, unit):
         ClipReranker.load(folder, layers=[1, 3])
     with pytest.raises(InputError, match="No masks came"):
         reranker.rerank(images, None, TEXTS)
-    with pytest.raises(InputError, match="5 pictures came with 4 masks"):
+    with pytest.raises(InputError, match="5 images came with 4 masks"):
         reranker.rerank(images, masks[:4], TEXTS)
 
 
