@@ -148,7 +148,7 @@ def test_any_text_can_be_read(text):
         ("AND(red, blue)", "No pixel is both red and blue"),
         ("AND(face, red)", "have no color"),
         ("NEAR(red, circle)", "takes shapes, text and faces"),
-        ("TOP(dark_background)", "no matter of TOP"),
+        ("TOP(dark_background)", "TOP does not take backgrounds"),
         ("", "is not a formula"),
     ],
 )

@@ -1,19 +1,20 @@
-"""The mini world: scenes, units and networks whose answers are known.
+"""The mini world: scenes, units and networks with known ground truth.
 
     from milannotations.synthetic import SceneDataset, World, network
 
-| module | what it holds |
+| module | content |
 |---|---|
-| `concepts` | what a pixel of a scene can be |
-| `scenes` | the renderer: pictures, label maps, scene graphs |
+| `concepts` | the concepts that a pixel of a scene may have |
+| `scenes`, `drawing` | the renderer: images, label maps, scene graphs; masks of shapes |
 | `dataset` | scenes for torch and for `datasets` |
-| `formulas` | what a unit responds to, and where that is in a scene |
-| `grammar` | formulas in words, and descriptions read back |
-| `networks` | planted units, as modules over concept maps |
+| `formulas` | formulas that units respond to, and where they hold in a scene |
+| `grammar` | formulas in words, and descriptions parsed back |
+| `unit_plan`, `networks` | planted units, and modules that compute them over concept maps |
 | `annotators` | simulated annotators |
 | `edition` | the edition `mini`, made from all of these |
 | `encoder` | a small encoder of scenes, for methods that need features |
-| `subjects` | classifiers of scenes, trained for real, to be described and mended |
+| `subjects` | trained classifiers of scenes, to be described and edited |
+| `training` | the training loop of encoder and classifiers |
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = [
     "phrase",
 ]
 
-# Names are imported on first use: torch takes seconds, and reading a formula must not wait for it.
+# Names are imported on first use: torch takes seconds, and parsing a formula must not wait for it.
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -1,8 +1,8 @@
-"""Simulated annotators: programs with habits, in the place of people. They are no people.
+"""Simulated annotators: programs that stand in for human annotators and make similar mistakes.
 
-Three of them look at a unit and write a phrase of 4 to 9 words. Each has words it likes,
-a way of putting things, a rate of leaving something out, of taking one thing for another,
-of naming what only happens to be there, and of answering with a stock phrase.
+Each of three annotators writes a phrase of 4 to 9 words for a unit. Each has preferred words and
+phrasings, and rates of omitting a part, of confusing similar concepts, of naming something that
+only happens to be in the image, and of answering with a stock phrase.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from milannotations.synthetic.formulas import HALVES, Formula
 from milannotations.synthetic.grammar import ADJECTIVES, BACKGROUND, NOUNS, PLACES
 
 LENGTHS = (4, 9)
-"""Fewest and most words of a phrase."""
+"""Least and largest number of words of a phrase."""
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """The habits of a simulated annotator; shares of units, but for `words`.
+    """Habits of a simulated annotator. Rates are shares of units.
 
     Attributes:
-        name: always begins with `simulated`.
-        words: how far down a list of synonyms it goes: 0 always says the first.
-        first: which synonym it likes best, counted from the concept's first.
-        omits: leaves one of two parts out.
-        confuses: takes a concept for one that looks like it.
-        strays: names something else that the regions show.
-        stock: answers with a stock phrase.
-        padding: puts something before, needed or not.
-        leads, tails: what it puts before and after.
+        name: begins with `simulated`.
+        words: probability of each step down a list of synonyms; with 0 it always uses the first.
+        first: index of its preferred synonym.
+        omits: rate of omitting one of two parts.
+        confuses: rate of confusing a concept with one that looks similar.
+        strays: rate of naming something else that the regions show.
+        stock: rate of answering with a stock phrase.
+        padding: rate of an introduction where none is needed.
+        leads, tails: phrases before and after.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Annotator:
     tails: tuple[str, ...]
 
     def describe(self, formula: Formula, beside: Sequence[str], seed: Sequence[int]) -> str:
-        """Return a phrase for a unit.
+        """Write a phrase for a unit.
 
         Args:
             formula: what the unit responds to.
-            beside: other concepts that its regions show, the commonest first.
-            seed: of every choice.
+            beside: other concepts that its regions show, the most common first.
+            seed: random seed of every choice.
         """
         return _Writer(self, np.random.default_rng([*seed, len(self.name), self.first])).write(
             formula, beside
@@ -89,7 +89,7 @@ ANY_STOCK = (
     "small objects in the middle",
     "a mix of different objects",
 )
-"""What any of them says when it has no idea, or no patience."""
+"""Stock phrases of all annotators, which say nothing about a unit."""
 
 NOTHING = (
     "nothing in common that i see",
@@ -98,12 +98,15 @@ NOTHING = (
     "unclear, the areas look unrelated",
     "unrelated areas of different pictures",
 )
+"""Answers to random units."""
+
 EMPTY = (
     "nothing is highlighted in the pictures",
     "nothing, all of it is blank",
     "blank, there is nothing to see",
     "nothing shown in any picture",
 )
+"""Answers to dead units, whose masks are empty."""
 
 LOOKALIKES = {
     "circle": ("ring", "square"), "square": ("diamond", "circle"), "triangle": ("star", "diamond"),
@@ -122,23 +125,24 @@ LOOKALIKES = {
     "dark_background": ("plain_background", "gradient_background"),
     "light_background": ("plain_background", "gradient_background"),
 }  # fmt: skip
-"""What each concept is taken for."""
+"""Concepts that each concept may be confused with."""
 
 _THINGS = ("objects", "things", "shapes", "items", "areas", "figures")
 _SURFACES = ("objects", "patterns", "surfaces", "things", "textures")
 
 
 class _Writer:
-    """One phrase of one annotator."""
+    """Writer of one phrase of one annotator."""
 
     def __init__(self, habits: Annotator, generator: np.random.Generator) -> None:
         self.habits, self.generator = habits, generator
 
     def write(self, formula: Formula, beside: Sequence[str]) -> str:
+        """Return the phrase, with the annotator's mistakes."""
         if formula.operator == "DEAD":
             return self.pick(EMPTY)
         if formula.operator == "RANDOM":
-            # half of the time something is seen in the clouds
+            # half of the time the annotator sees a pattern in noise
             if self.chance(0.5) or not beside:
                 return self.pick(NOTHING)
             formula = Formula.of("IS", beside[0])
@@ -147,36 +151,43 @@ class _Writer:
         elif beside and self.chance(self.habits.strays):
             formula = Formula.of("IS", self.pick(tuple(beside[:3])))
         elif self.chance(self.habits.confuses):
-            formula = self.confused(formula)
-        return self.dress(lambda: self.say(formula))
+            formula = self.confuse(formula)
+        return self.fit_length(lambda: self.express(formula))
 
     def chance(self, share: float) -> bool:
+        """Return True with a probability."""
         return bool(self.generator.random() < share)
 
     def pick(self, choices: Sequence[str]) -> str:
+        """Return one of several choices, all equally likely."""
         return choices[int(self.generator.integers(len(choices)))]
 
     def word(self, names: Sequence[str]) -> str:
-        """Return one of several synonyms: the annotator's own first, then others more rarely."""
+        """Return one of several synonyms; the annotator's preferred one is the most likely."""
         step = 0
         while self.chance(self.habits.words) and step < len(names) - 1:
             step += 1
         return names[(self.habits.first + step) % len(names)]
 
-    def confused(self, formula: Formula) -> Formula:
-        place = int(self.generator.integers(len(formula.concepts)))
+    def confuse(self, formula: Formula) -> Formula:
+        """Return the formula with one concept replaced by a similar one."""
+        index = int(self.generator.integers(len(formula.concepts)))
         concepts = list(formula.concepts)
-        concepts[place] = self.pick(LOOKALIKES[concepts[place]])
+        concepts[index] = self.pick(LOOKALIKES[concepts[index]])
         try:
             return Formula.of(formula.operator, *concepts)
-        except InputError:  # what it took it for cannot be joined so
-            return Formula.of("IS", concepts[place])
+        except InputError:  # the operator cannot join the two
+            return Formula.of("IS", concepts[index])
 
-    def dress(self, say: Callable[[], str]) -> str:
-        """Put something before or after where the words are too few; now and then, anyway."""
+    def fit_length(self, express: Callable[[], str]) -> str:
+        """Return a phrase of a length in `LENGTHS`, padded where it is too short, or at random.
+
+        Args:
+            express: returns a phrase, which may be another one each time.
+        """
         fewest, most = LENGTHS
         for _ in range(40):
-            text = say()
+            text = express()
             more = self.chance(self.habits.padding)
             if more or len(text.split()) < fewest:
                 text = self.pick(self.habits.leads) + text
@@ -186,13 +197,13 @@ class _Writer:
                 return text
         return self.pick(ANY_STOCK)
 
-    def say(self, formula: Formula) -> str:
-        """Return the bare words for a formula, with or without all of its parts."""
+    def express(self, formula: Formula) -> str:
+        """Return words for a formula, or for a part of it."""
         operator, concepts = formula
         omitted = operator != "IS" and self.chance(self.habits.omits)
         if operator in HALVES:
-            place = "" if omitted else " " + self.word(PLACES[operator])
-            return self.thing(concepts[0]) + place
+            half = "" if omitted else " " + self.word(PLACES[operator])
+            return self.thing(concepts[0]) + half
         if omitted:
             return self.thing(self.pick(concepts))
         if operator == "IS":
@@ -204,7 +215,7 @@ class _Writer:
             return f"{self.thing(one)} {self.pick(('next to', 'beside', 'close to'))} " + (
                 self.thing(two)
             )
-        if operator == "POLY" and self.chance(0.4):  # one sense is all that it noticed
+        if operator == "POLY" and self.chance(0.4):  # notices one sense only
             return self.thing(one)
         if {CATEGORY[one], CATEGORY[two]} <= {"color", "texture"} and CATEGORY[one] == CATEGORY[
             two
@@ -214,7 +225,7 @@ class _Writer:
         return f"{self.thing(one)} or {self.thing(two)}"
 
     def both(self, one: str, two: str) -> str:
-        """Return words for something that is both."""
+        """Return words for something that has both concepts."""
         things = [concept for concept in (one, two) if concept in NOUNS]
         if "edge" in things:
             other = two if one == "edge" else one
@@ -230,10 +241,11 @@ class _Writer:
         return ways[int(self.chance(0.35))]
 
     def property(self, concept: str) -> str:
+        """Return an adjective for a concept."""
         return self.word(ADJECTIVES[concept])
 
     def thing(self, concept: str) -> str:
-        """Return words for whatever has the concept."""
+        """Return a noun phrase for a concept."""
         if concept in NOUNS:
             more = concept in ("eye", "mouth", "hair") and self.chance(0.3)
             return self.word(NOUNS[concept]) + (" of faces" if more else "")

@@ -1,8 +1,8 @@
-"""The concepts of the mini world: what a pixel of a scene can be.
+"""Concepts of the mini world, and label maps and concept maps of a scene's pixels.
 
-Concepts come in categories, as in the Broden data set (Bau et al. 2017): a pixel
-has at most one label of each category. Label maps are uint8, one a category, 0
-for none; concept maps are their one-hot form, in the order of `CONCEPTS`.
+Concepts come in categories, as in the Broden dataset (Bau et al. 2017): a pixel has at most one
+label of each category. Label maps are uint8, one per category, 0 for none; concept maps are their
+one-hot form, in the order of `CONCEPTS`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 """Labels of each category; label 0 is none, label i is the i-th from 1."""
 
 CONCEPTS: tuple[str, ...] = tuple(name for names in CATEGORIES.values() for name in names)
-"""Every concept; its place here is its channel in concept maps."""
+"""All concepts; the index of a concept is its channel in concept maps."""
 
 CATEGORY: dict[str, str] = {
     name: category for category, names in CATEGORIES.items() for name in names
@@ -37,15 +37,15 @@ CATEGORY: dict[str, str] = {
 CHANNEL: dict[str, int] = {name: i for i, name in enumerate(CONCEPTS)}
 """The channel of each concept in concept maps."""
 
-_PLACE = {category: i for i, category in enumerate(CATEGORIES)}
+_INDEX = {category: i for i, category in enumerate(CATEGORIES)}
 _LABELS = np.array(
     [i + 1 for names in CATEGORIES.values() for i in range(len(names))], dtype=np.uint8
 )
-_ROWS = np.array([_PLACE[CATEGORY[name]] for name in CONCEPTS])
+_ROWS = np.array([_INDEX[CATEGORY[name]] for name in CONCEPTS])
 
 
 def label(concept: str) -> tuple[int, int]:
-    """Return (place of the category's map, label in it) of a concept.
+    """Return a concept's label map and label: (index of its category, label in it).
 
     Example:
         >>> label("red")

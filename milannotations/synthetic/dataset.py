@@ -1,4 +1,4 @@
-"""Scenes as data sets: for torch, and as `datasets` shows them."""
+"""Scenes as a dataset of torch and of `datasets`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 
 class SceneDataset(Dataset[dict[str, Any]]):
-    """Scenes of one stream, drawn as they are asked for: always the same.
+    """Scenes of one stream, drawn on access: the same for the same arguments.
 
     Args:
         count: number of scenes.
-        seed: of the stream. 0 is the edition's pool, 1 and 2 the encoder's, 3 and 4 the subjects',
-            7 the probe data set's, 1,000 the networks'.
-        start: index of the first.
-        world: what is drawn.
+        seed: random seed of the stream. 0 is the edition's pool, 1 and 2 the encoder's, 3 and 4 the
+            subject networks', 7 the probe dataset's, 1,000 the synthetic networks'.
+        start: index of the first scene in the stream.
+        world: distribution of scenes.
+
+    Raises:
+        InputError: a negative number.
 
     Each item is a dict of `image` (uint8, 3 x 64 x 64), `concepts` (bool, concept x 64 x 64,
     in the order of `CONCEPTS`: the input of a synthetic network), `labels` (uint8,
-    category x 64 x 64, in the order of `CATEGORIES`: one label map a category, 0 for none,
-    as segmented probe data sets have them) and `source_id`.
+    category x 64 x 64, in the order of `CATEGORIES`: one label map per category, 0 for none,
+    as in segmented probe datasets) and `source_id`.
 
     Example:
         >>> item = SceneDataset(10, seed=3)[0]
@@ -42,7 +45,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if count < 0 or seed < 0 or start < 0:
             raise InputError(
-                f"count {count}, seed {seed}, start {start}: whole numbers from 0 were expected."
+                f"count {count}, seed {seed}, start {start}: expected whole numbers from 0."
             )
         self.count, self.seed, self.start, self.world = count, seed, start, world or World()
 
@@ -50,7 +53,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return self.count
 
     def scene(self, index: int) -> Scene:
-        """Return the scene itself, with its graph."""
+        """Return the scene of an item, with its graph.
+
+        Raises:
+            IndexError: no such item.
+        """
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         return self.world.scene(self.seed, self.start + index)
@@ -67,19 +74,19 @@ class SceneDataset(Dataset[dict[str, Any]]):
     def to_datasets(self) -> datasets.Dataset:
         """Return the scenes as a `datasets.Dataset`.
 
-        Columns: `source_id`, `image`, one label map a category (grey pictures whose values
+        Columns: `source_id`, `image`, one label map per category (grey images whose values
         are labels, 0 for none, i for `CATEGORIES[category][i - 1]`), `instances` (0 for the
         background, i for the i-th item of the graph) and `graph` (JSON).
         """
         import datasets
         from PIL import Image
 
-        picture = datasets.Image()
+        image_feature = datasets.Image()
         features = datasets.Features(
             {
                 "source_id": datasets.Value("string"),
-                "image": picture,
-                **dict.fromkeys((*CATEGORIES, "instances"), picture),
+                "image": image_feature,
+                **dict.fromkeys((*CATEGORIES, "instances"), image_feature),
                 "graph": datasets.Value("string"),
             }
         )
@@ -87,8 +94,8 @@ class SceneDataset(Dataset[dict[str, Any]]):
         for scene in map(self.scene, range(self.count)):
             columns["source_id"].append(scene.source_id)
             columns["image"].append(Image.fromarray(scene.image))
-            for place, category in enumerate(CATEGORIES):
-                columns[category].append(Image.fromarray(scene.labels[place]))
+            for i, category in enumerate(CATEGORIES):
+                columns[category].append(Image.fromarray(scene.labels[i]))
             columns["instances"].append(Image.fromarray(scene.instances))
             columns["graph"].append(json.dumps(scene.graph, sort_keys=True))
         return datasets.Dataset.from_dict(columns, features=features)

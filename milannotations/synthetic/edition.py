@@ -2,8 +2,8 @@
 
     milan data build mini --out OUT
 
-Scenes, activations, masks and words are the same bits wherever this runs; the bytes of
-encoded pictures move with the version of the image library.
+Scenes, activations, masks and words are the same bits on every machine; the bytes of
+encoded images change with the version of the image library.
 """
 
 from __future__ import annotations
@@ -39,24 +39,29 @@ from milannotations.synthetic.unit_plan import NETWORKS, SEED, PlantedUnit, plan
 from milannotations.utils.files import replacing, sha256
 
 N_SCENES = 1536
-"""Scenes of the pool that exemplars are drawn from: the stream of the edition's seed."""
+"""Scenes of the pool that exemplars are taken from: the stream of the edition's seed."""
 
 K = 15
-"""Exemplars of a unit (Hernandez et al. 2022, section 3)."""
+"""Exemplars per unit (Hernandez et al. 2022, section 3)."""
 
 QUANTILE = 0.99
-"""Of a unit's activations at all positions of all scenes: its threshold."""
+"""Quantile of a unit's activations, over all positions of all scenes, that is its threshold."""
 
 MARK = "<!-- the card of the edition mini -->"
+"""Line of a README by which `build` recognises an earlier edition `mini`."""
+
 TABLE_BEGINS, TABLE_ENDS = "<!-- units -->", "<!-- /units -->"
 
 
 class MiniExemplars(NamedTuple):
-    """What excites each unit of a layer most.
+    """Exemplars of the units of a layer.
 
-    `scenes` (unit, k) are places in the pool, strongest first, the earlier first where
-    two are equal; `activations` (unit, k) their largest activations; `masks` (unit, k,
-    64, 64) where the activation, upsampled bilinearly, is above `thresholds` (unit,).
+    Attributes:
+        scenes: (unit, k), indices in the pool, strongest first, the smaller first where two are
+            equal.
+        activations: (unit, k), the largest activation on each scene.
+        masks: (unit, k, 64, 64), where activations, upsampled bilinearly, are above the threshold.
+        thresholds: (unit,).
     """
 
     scenes: NDArray[np.int64]
@@ -67,32 +72,32 @@ class MiniExemplars(NamedTuple):
 
 @cache
 def pool(seed: int = SEED, count: int = N_SCENES) -> tuple[Scene, ...]:
-    """Return the scenes that exemplars are drawn from."""
+    """Return the scenes that exemplars are taken from."""
     return tuple(World().scenes(seed, count))
 
 
 def compute_exemplars(activations: Tensor, k: int = K, quantile: float = QUANTILE) -> MiniExemplars:
-    """Return the exemplars of a layer's units from their activations on every scene.
+    """Compute the exemplars of a layer's units from their activations on every scene.
 
     Args:
         activations: float32 (scene, unit, h, w).
-        k: exemplars of a unit.
+        k: exemplars per unit.
         quantile: the threshold is the smallest activation that at least this share of
             positions do not exceed.
     """
     count, units, h, w = activations.shape
     highest = activations.amax((2, 3)).numpy()
-    # a stable sort of the negatives: of equal scenes the earlier comes first
+    # a stable sort of the negatives: of equal scenes the earlier one comes first
     scenes = np.argsort(-highest, axis=0, kind="stable")[:k].T.copy()
     rank = int(np.ceil(quantile * count * h * w)) - 1
     thresholds = np.empty(units, dtype=np.float32)
     for unit in range(units):
         thresholds[unit] = np.partition(activations[:, unit].numpy().ravel(), rank)[rank]
-    own = np.arange(units)[:, None]
-    maps = activations[torch.from_numpy(scenes), torch.from_numpy(own)]
+    rows = np.arange(units)[:, None]
+    maps = activations[torch.from_numpy(scenes), torch.from_numpy(rows)]  # (unit, k, h, w)
     large = nnf.interpolate(maps, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     masks = large.numpy() > thresholds[:, None, None, None]
-    return MiniExemplars(scenes, highest[scenes, own], masks, thresholds)
+    return MiniExemplars(scenes, highest[scenes, rows], masks, thresholds)
 
 
 def rows(
@@ -100,8 +105,14 @@ def rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (split, row) of every unit, in order of network, layer and index.
 
-    `count` is the size of the pool. Pictures are the scenes' arrays (64, 64, 3) and masks
-    bool arrays (64, 64): `encode_images` makes bytes of them.
+    Args:
+        seed: random seed of the networks and of the pool's scenes.
+        networks: names of networks.
+        count: size of the pool.
+
+    Yields:
+        Images of a row are the scenes' arrays (64, 64, 3), masks are bool arrays (64, 64);
+        `encode_images` encodes them.
     """
     scenes = pool(seed, count)
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
@@ -111,33 +122,33 @@ def rows(
         for layer, module in network(name, seed).named_children():
             with torch.no_grad():
                 parts = [module(part) for part in maps.split(64)]
-            found = compute_exemplars(torch.cat(parts))
+            exemplars = compute_exemplars(torch.cat(parts))
             for planted in (u for u in units if u.unit[:2] == (name, layer)):
-                yield planted.split, _row(planted, found, scenes, maps, base, seed)
+                yield planted.split, _row(planted, exemplars, scenes, maps, base, seed)
 
 
 def _row(
     planted: PlantedUnit,
-    found: MiniExemplars,
+    exemplars: MiniExemplars,
     scenes: Sequence[Scene],
     maps: Tensor,
     base: NDArray[np.float32],
     seed: int,
 ) -> dict[str, Any]:
-    at = planted.unit.unit
-    chosen = found.scenes[at]
-    beside = _beside(planted, maps[torch.from_numpy(chosen)].numpy(), found.masks[at], base)
-    place = list(NETWORKS).index(planted.unit.network)
-    layer = list(NETWORKS[planted.unit.network]).index(planted.unit.layer)
+    unit = planted.unit.unit
+    indices = exemplars.scenes[unit]
+    beside = _beside(planted, maps[torch.from_numpy(indices)].numpy(), exemplars.masks[unit], base)
+    network_index = list(NETWORKS).index(planted.unit.network)
+    layer_index = list(NETWORKS[planted.unit.network]).index(planted.unit.layer)
     return row(
         planted.unit,
-        images=[scenes[i].image for i in chosen],
-        masks=list(found.masks[at]),
-        source_ids=[scenes[i].source_id for i in chosen],
-        activations=found.activations[at].tolist(),
-        threshold=float(found.thresholds[at]),
+        images=[scenes[i].image for i in indices],
+        masks=list(exemplars.masks[unit]),
+        source_ids=[scenes[i].source_id for i in indices],
+        activations=exemplars.activations[unit].tolist(),
+        threshold=float(exemplars.thresholds[unit]),
         descriptions=[
-            annotator.describe(planted.formula, beside, (seed, 3, place, layer, at))
+            annotator.describe(planted.formula, beside, (seed, 3, network_index, layer_index, unit))
             for annotator in ANNOTATORS
         ],
         annotator_ids=[annotator.name for annotator in ANNOTATORS],
@@ -156,7 +167,14 @@ def _beside(
     masks: NDArray[np.bool_],
     base: NDArray[np.float32],
 ) -> list[str]:
-    """Return what else a unit's regions show more than other regions do, the most first."""
+    """Return the concepts that a unit's regions show more than other regions do, most first.
+
+    Args:
+        planted: the unit; its own concepts are left out.
+        maps: concept maps of its exemplars, (k, concept, 64, 64).
+        masks: (k, 64, 64).
+        base: (concept,), the share of pixels of the pool with each concept.
+    """
     total = masks.sum()
     if not total:
         return []
@@ -171,21 +189,21 @@ def _beside(
 
 
 def encode_images(members: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with pictures as lossless WebP, each scene encoded once, and masks as PNG."""
-    known: dict[str, dict[str, Any]] = {}
-    made = []
+    """Encode the images of rows as lossless WebP, each scene once, and their masks as PNG."""
+    encoded: dict[str, dict[str, Any]] = {}
+    rows = []
     for member in members:
         for source_id, image in zip(member["source_ids"], member["images"], strict=True):
-            if source_id not in known:
-                known[source_id] = {"bytes": _webp(image), "path": f"{source_id}.webp"}
-        made.append(
+            if source_id not in encoded:
+                encoded[source_id] = {"bytes": _webp(image), "path": f"{source_id}.webp"}
+        rows.append(
             {
                 **member,
-                "images": [known[source_id] for source_id in member["source_ids"]],
+                "images": [encoded[source_id] for source_id in member["source_ids"]],
                 "masks": [{"bytes": _png(mask), "path": None} for mask in member["masks"]],
             }
         )
-    return made
+    return rows
 
 
 def _webp(image: NDArray[np.uint8]) -> bytes:
@@ -205,10 +223,10 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
 
 
 def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return `milannotations.editions.statistics.row_statistics`, and counts of what was planted.
+    """Return `milannotations.editions.statistics.row_statistics`, and counts of planted units.
 
-    `exact_by_annotator` is by the grammar: the share of an annotator's phrases that mean
-    exactly the truth, over units that mean something.
+    `exact_by_annotator` is the share of an annotator's phrases whose meaning, by the grammar, is
+    exactly the truth, over units with a meaning.
     """
     from milannotations.synthetic.formulas import Formula
 
@@ -235,7 +253,7 @@ def statistics(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, A
 def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = False) -> Path:
     """Write the edition `mini` at `out`: parquet files, statistics and the card.
 
-    Minutes on two cores. The card is the README of `milannotations/`, brought up to date.
+    It takes minutes on two cores. The card is the README of `milannotations/`, updated.
 
     Raises:
         InputError: `out` is a folder of something else.
@@ -255,25 +273,27 @@ def build(out: str | os.PathLike[str], seed: int = SEED, *, progress: bool = Fal
             write_parquet(encode_images(members), folder / f"{split}.parquet")
         text = json.dumps(counted, indent=1, sort_keys=True) + "\n"
         (folder / "statistics.json").write_text(text)
-        made = _card(folder, counted)
+        text = _card(folder, counted)
         if out.resolve() != EMBEDDED["mini"].resolve():
-            card.unlink(missing_ok=True)  # no card of other files, should this stop half-way
+            card.unlink(missing_ok=True)  # in case this stops before the new card
     with replacing(card) as temporary:
-        temporary.write_text(made, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return out
 
 
 def _check_place(out: Path) -> None:
     """Raise InputError unless the edition may be written into this folder."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; an edition is a folder. Give another --out.")
+        raise InputError(f"{out} is a file; expected a folder. Give another --out.")
     if any(character in str(out.resolve()) for character in "[]*?"):
-        raise InputError(f"{out}: 'datasets' takes [ ] * ? in a path for patterns; rename it.")
+        raise InputError(
+            f"{out} has [ ] * or ? in its path, which 'datasets' reads as patterns. Rename it."
+        )
     if not out.is_dir() or MARK in _text(out / "README.md"):
         return
-    found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
-    if any(path.parent != Path("data", "mini") for path in shown):
+    files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    visible = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    if any(path.parent != Path("data", "mini") for path in visible):
         raise InputError(f"{out} holds something else. Give another --out, a new folder.")
 
 
@@ -282,7 +302,7 @@ def _text(path: Path) -> str:
 
 
 def _card(folder: Path, counted: Mapping[str, Any]) -> str:
-    """Return the card: front matter with the files' digest, a table, the text as it is."""
+    """Return the card: front matter with the files' digest, and the text with a new table."""
     files = {split: folder / f"{split}.parquet" for split in SPLITS}
     front = yaml.safe_dump(
         {
@@ -293,7 +313,7 @@ def _card(folder: Path, counted: Mapping[str, Any]) -> str:
             "configs": [
                 {
                     "config_name": "mini",
-                    # `datasets` names its cache by what stands here (see `editions`)
+                    # `datasets` derives the name of its cache from this (see `editions`)
                     "description": f"sha256:{sha256(*files.values())}",
                     "data_files": [
                         {"split": split, "path": f"data/mini/{split}.parquet"} for split in SPLITS

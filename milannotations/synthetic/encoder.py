@@ -1,8 +1,8 @@
-"""The small encoder of the mini world: what MILAN sees its pictures through.
+"""Small image encoder of the mini world, which MILAN extracts features with.
 
-It stands where MILAN has a ResNet trained on photographs: a network that has learned the
-world's shapes, colours, textures and things, and nothing about units or descriptions.
-`python -m milannotations.synthetic.encoder --out FILE` makes the weights that ship.
+It takes the part of the ResNet trained on photographs: a network that has learned the
+world's shapes, colours, textures and objects, and nothing about units or descriptions.
+`python -m milannotations.synthetic.encoder --out FILE` trains the weights that ship.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from milannotations.synthetic.training import (
 from milannotations.utils.files import check_is_file, sha256
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "encoder.safetensors"
-"""The weights that ship."""
+"""Weights that ship with the package."""
 
 TRAINING_SCENES, HELD_OUT_SCENES = 1, 2
-"""Seeds of the scenes it learns from and is measured on. The edition's pool has seed 0."""
+"""Random seeds of training and held-out scenes. The edition's pool has seed 0."""
 
 SETTINGS = FitConfig(steps=1600, batch=32, rate=3e-3)
 CELLS = 16
-"""Side of the finest map that is trained: a cell is 4 x 4 pixels."""
+"""Side of the grid on which concepts are learned, in cells of 4 x 4 pixels."""
 
 EXCLUSIVE = {"shape": 1.5, "color": 0.4, "texture": 1.3, "background": 0.5, "light": 0.1}
-"""Categories of which a pixel has one label or none, and the weights of their losses.
+"""Categories of which a pixel has at most one label, and the weights of their losses.
 
-Cross-entropy counts only where the category is: over all cells, a network first learns
-that most cells are background, and shapes hardly at all.
+Cross-entropy is averaged over the cells with a label of the category: over all cells, a
+network first learns that most cells are background, and shapes hardly at all.
 """
 
 OTHERS = {"text": 1.0, "face": 1.0, "edge": 1.0, "hair": 1.0, "eye": 8.0, "mouth": 8.0}
-"""Concepts learned each for itself, and the weights of their presence: eyes are rare."""
+"""Concepts with a binary loss each, and the weights of its positives: eyes are rare."""
 
 COVERED = {"text": 0.5, "face": 0.5, "edge": 0.25, "hair": 0.25, "eye": 0.25, "mouth": 0.25}
-"""Share of a cell from which on it counts as the concept's in the figures; parts are small."""
+"""Least share of a cell that makes the cell positive in the figures; parts are small."""
 
 _CHANNELS = {category: [CHANNEL[name] for name in CATEGORIES[category]] for category in EXCLUSIVE}
 
@@ -68,7 +68,7 @@ def _convolution(n_in: int, n_out: int, stride: int = 1, size: int = 3) -> nn.Se
 
 
 class MiniEncoder(nn.Module):
-    """A pyramid of convolutions: four levels, and a fifth that joins them.
+    """Feature pyramid of convolutions: four levels, and a fifth that combines them.
 
     Attributes:
         widths: channels of the maps that `forward` returns; `sum(widths)` features.
@@ -94,7 +94,7 @@ class MiniEncoder(nn.Module):
         self.head = nn.Conv2d(joint, len(CONCEPTS), 1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return feature maps, (n, widths[i], side, side), to be pooled under masks.
+        """Return feature maps, (n, widths[i], side, side) each.
 
         Args:
             images: float (n, 3, 64, 64) from 0 to 1.
@@ -109,19 +109,19 @@ class MiniEncoder(nn.Module):
         return [first, second, third, fourth, nnf.relu(self.norm(joint))]
 
     def concepts(self, images: Tensor) -> Tensor:
-        """Return a logit for each concept and cell, (n, concept, 16, 16), as it was trained.
+        """Return a logit for each concept and cell, (n, concept, 16, 16).
 
-        Within a category of `EXCLUSIVE` they are those of a softmax, else of a sigmoid.
+        Logits of a category in `EXCLUSIVE` are those of a softmax, others of a sigmoid.
         """
         logits: Tensor = self.head(self(images)[-1])
         return logits
 
 
 def load(path: str | os.PathLike[str] = WEIGHTS) -> MiniEncoder:
-    """Return an encoder in evaluation mode: the one that ships, or one made by `train`.
+    """Load an encoder in evaluation mode: the one that ships, or one made by `train`.
 
     Raises:
-        InputError: no such file, or no encoder in it.
+        InputError: no such file, or it holds no encoder.
 
     Example:
         >>> load().training
@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str] = WEIGHTS) -> MiniEncoder:
     """
     try:
         state = load_file(check_is_file(path))
-        with torch.device("meta"):  # no draw from the global generator
+        with torch.device("meta"):  # without drawing weights from the global generator
             encoder = MiniEncoder()
         encoder.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
@@ -138,16 +138,16 @@ def load(path: str | os.PathLike[str] = WEIGHTS) -> MiniEncoder:
 
 
 def digest(path: str | os.PathLike[str] = WEIGHTS) -> str:
-    """Return the sha256 (hex) of an encoder's file: its name in records."""
+    """Return the sha256 (hexadecimal) of an encoder's file, which identifies it in records."""
     return sha256(check_is_file(path))
 
 
 def train(seed: int = 0, settings: FitConfig = SETTINGS) -> MiniEncoder:
-    """Return an encoder trained from nothing: the same weights every time, on one machine.
+    """Train an encoder from random weights: the same every time, on one machine.
 
     Args:
-        seed: of the initial weights.
-        settings: how long, and how fast.
+        seed: random seed of the initial weights.
+        settings: number of steps, learning rate and so on.
     """
     with reproducible(seed):
         encoder = MiniEncoder()
@@ -164,34 +164,37 @@ def train(seed: int = 0, settings: FitConfig = SETTINGS) -> MiniEncoder:
 def note(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, object]:
     """Return the note in an encoder's file: seed, settings, command and held-out figures."""
     with safe_open(check_is_file(path), "pt") as stream:
-        found: dict[str, object] = json.loads((stream.metadata() or {}).get("made", "{}"))
-    return found
+        values: dict[str, object] = json.loads((stream.metadata() or {}).get("made", "{}"))
+    return values
 
 
 def scene_batch(seed: int, start: int, count: int) -> TensorBatch:
-    """Return scenes as the encoder learns from them.
+    """Draw a batch of scenes, as inputs and targets of the encoder.
 
     Returns:
         images, float (n, 3, 64, 64) from 0 to 1, and the share of each cell that each
         concept covers, float (n, concept, 16, 16).
     """
-    drawn = list(World().scenes(seed, count, start))
-    images = torch.from_numpy(np.stack([scene.image for scene in drawn])).permute(0, 3, 1, 2)
-    maps = torch.from_numpy(one_hot(np.stack([scene.labels for scene in drawn])))
+    scenes = list(World().scenes(seed, count, start))
+    images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
+    maps = torch.from_numpy(one_hot(np.stack([scene.labels for scene in scenes])))
     side = maps.shape[-1] // CELLS
-    rows = maps.view(torch.uint8).reshape(*maps.shape[:-2], CELLS, side, CELLS, side)
-    shares = rows.sum(-1, dtype=torch.uint8).sum(-2, dtype=torch.uint8)
+    # (..., 64, 64) -> (..., cell row, row in cell, cell column, column in cell)
+    cells = maps.view(torch.uint8).reshape(*maps.shape[:-2], CELLS, side, CELLS, side)
+    shares = cells.sum(-1, dtype=torch.uint8).sum(-2, dtype=torch.uint8)
     return images.float() / 255, shares.float() / side**2
 
 
 def _loss(encoder: MiniEncoder, batch: TensorBatch) -> Tensor:
+    """Return the weighted sum of the categories' and the other concepts' cross-entropies."""
     images, shares = batch
     logits = encoder.concepts(images)
     total = torch.zeros(())
     for category, weight in EXCLUSIVE.items():
-        wanted = shares[:, _CHANNELS[category]]
-        found = logits[:, _CHANNELS[category]].log_softmax(1)
-        total = total - weight * (wanted * found).sum() / wanted.sum().clamp(min=1)
+        targets = shares[:, _CHANNELS[category]]
+        log_probabilities = logits[:, _CHANNELS[category]].log_softmax(1)
+        weighted = weight * (targets * log_probabilities).sum()
+        total = total - weighted / targets.sum().clamp(min=1)
     others = [CHANNEL[name] for name in OTHERS]
     weights = torch.tensor(list(OTHERS.values()))[:, None, None]
     return total + 4 * nnf.binary_cross_entropy_with_logits(
@@ -202,40 +205,40 @@ def _loss(encoder: MiniEncoder, batch: TensorBatch) -> Tensor:
 def evaluate(
     encoder: MiniEncoder, seed: int = HELD_OUT_SCENES, count: int = 1000
 ) -> dict[str, float]:
-    """Return how well an encoder tells the concepts of each cell, on held-out scenes.
+    """Measure how well an encoder predicts the concepts of each cell, on held-out scenes.
 
     Args:
         encoder: in evaluation mode.
-        seed: of the scenes.
-        count: number of scenes, from 1.
+        seed: random seed of the scenes.
+        count: number of scenes, at least 1.
 
     Returns:
         `<category>_accuracy` over the cells of which the category covers at least half;
         `text_iou`, `face_iou` at a probability of .5, over cells (at least half covered);
         `<part>_ap`, the average precision over cells, and `<part>_share`, the share of
-        cells that are the part's (at least a quarter covered), which is chance.
+        positive cells (at least a quarter covered), which is its chance level.
     """
     from sklearn.metrics import average_precision_score
 
     with reproducible(0), torch.no_grad():
-        blocks = []
+        batches = []
         for start in range(0, count, 100):
             images, shares = scene_batch(seed, start, min(100, count - start))
-            blocks.append((encoder.concepts(images), shares))
-    logits, shares = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+            batches.append((encoder.concepts(images), shares))
+    logits, shares = (torch.cat(parts) for parts in zip(*batches, strict=True))
     figures = {}
     for category in EXCLUSIVE:
-        wanted, found = shares[:, _CHANNELS[category]], logits[:, _CHANNELS[category]]
-        counted = wanted.sum(1) >= 0.5
-        right = wanted.argmax(1) == found.argmax(1)
-        figures[f"{category}_accuracy"] = right[counted].float().mean().item()
+        targets, scores = shares[:, _CHANNELS[category]], logits[:, _CHANNELS[category]]
+        is_counted = targets.sum(1) >= 0.5
+        is_correct = targets.argmax(1) == scores.argmax(1)
+        figures[f"{category}_accuracy"] = is_correct[is_counted].float().mean().item()
     for name, least in COVERED.items():
-        present, found = shares[:, CHANNEL[name]] >= least, logits[:, CHANNEL[name]]
+        present, scores = shares[:, CHANNEL[name]] >= least, logits[:, CHANNEL[name]]
         if CATEGORY[name] == "object":
-            both, either = (present & (found > 0)).sum(), (present | (found > 0)).sum()
+            both, either = (present & (scores > 0)).sum(), (present | (scores > 0)).sum()
             figures[f"{name}_iou"] = (both / either.clamp(min=1)).item()
         else:
-            precision = average_precision_score(present.flatten(), found.flatten())
+            precision = average_precision_score(present.flatten(), scores.flatten())
             figures[f"{name}_ap"] = float(precision)
             figures[f"{name}_share"] = present.float().mean().item()
     return figures
@@ -247,24 +250,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m milannotations.synthetic.encoder", description=main.__doc__
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write (safetensors)")
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights")
-    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="batches")
-    parser.add_argument("--held-out", type=int, default=1000, help="scenes to measure on")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the initial weights")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="number of batches")
+    parser.add_argument("--held-out", type=int, default=1000, help="number of scenes to measure on")
     options = parser.parse_args(arguments)
     settings = replace(SETTINGS, steps=options.steps)
     encoder = train(options.seed, settings)
     figures = {
         name: round(value, 4) for name, value in evaluate(encoder, count=options.held_out).items()
     }
-    made: dict[str, object] = {
+    note: dict[str, object] = {
         "command": f"{parser.prog} --seed {options.seed} --steps {options.steps} --out FILE",
         "seed": options.seed,
         "settings": asdict(settings),
         "scenes": {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES},
         "figures": figures,
     }
-    write_weights(encoder, options.out, made)
-    print(json.dumps({**made, "digest": digest(options.out)}, indent=2))
+    write_weights(encoder, options.out, note)
+    print(json.dumps({**note, "digest": digest(options.out)}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Formulas: what a planted unit responds to, and where that is in a scene.
+"""Formulas that planted units respond to, and the regions of a scene where they hold.
 
 A formula is an operator over concepts:
 
     red                  one concept
-    AND(circle, red)     pixels that are both
-    OR(red, orange)      pixels that are either, of one category
-    POLY(star, text)     the same, of unrelated concepts: the unit has two senses
+    AND(circle, red)     pixels with both
+    OR(red, orange)      pixels with either, of one category
+    POLY(star, text)     pixels with either, of unrelated concepts: the unit has two senses
     NEAR(circle, star)   either, where the other is within a few cells
-    TOP(circle)          in that half of the picture; BOTTOM, LEFT, RIGHT
-    RANDOM, DEAD         the unit means nothing; the unit never responds
+    TOP(circle)          in that half of the image; BOTTOM, LEFT, RIGHT
+    RANDOM, DEAD         the unit has no meaning; the unit never responds
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAIRS = ("AND", "OR", "POLY", "NEAR")
 MEANINGLESS = ("RANDOM", "DEAD")
 OPERATORS = ("IS", *PAIRS, *HALVES, *MEANINGLESS)
 
-BOTH = frozenset(
+COMPATIBLE = frozenset(
     frozenset(pair)
     for pair in (
         ("color", "shape"),
@@ -38,14 +38,14 @@ BOTH = frozenset(
         ("color", "part"),
     )
 )
-"""Categories of which a pixel may have one label each."""
+"""Pairs of categories of which a pixel may have a label each, and AND may join concepts."""
 
 NEAR_CELLS = 4
-"""NEAR reaches this many cells of a 16 x 16 grid, in both directions."""
+"""Reach of NEAR in cells of a 16 x 16 grid, in all directions."""
 
 
 class Formula(NamedTuple):
-    """An operator and its concepts, in the order of `CONCEPTS`: equal formulas are equal.
+    """An operator and its concepts, in the order of `CONCEPTS`, so that equal formulas are equal.
 
     Example:
         >>> print(Formula.of("AND", "red", "circle"))
@@ -59,7 +59,7 @@ class Formula(NamedTuple):
 
     @classmethod
     def of(cls, operator: str, *concepts: str) -> Formula:
-        """Return a checked formula.
+        """Return a validated formula.
 
         Raises:
             InputError: an unknown operator or concept, the wrong number of concepts, or
@@ -78,16 +78,16 @@ class Formula(NamedTuple):
                 )
         expected = 2 if operator in PAIRS else 0 if operator in MEANINGLESS else 1
         if len(set(concepts)) != expected or len(concepts) != expected:
+            noun = "concept" if expected == 1 else "concepts"
             raise InputError(
-                f"{operator} takes {expected} concept{'s' * (expected != 1)}; "
-                f"got {', '.join(concepts) or 'none'}."
+                f"{operator} takes {expected} {noun}; got {', '.join(concepts) or 'none'}."
             )
         _check_possible(operator, concepts)
         return cls(operator, tuple(sorted(concepts, key=CHANNEL.__getitem__)))
 
     @classmethod
     def parse(cls, text: str) -> Formula:
-        """Return the formula that `str` wrote.
+        """Parse a formula in the form that `str` returns.
 
         Raises:
             InputError: not a formula.
@@ -109,18 +109,19 @@ class Formula(NamedTuple):
 
     @property
     def means_something(self) -> bool:
+        """Whether the formula depends on concepts: False for RANDOM and DEAD."""
         return self.operator not in MEANINGLESS
 
     @property
     def senses(self) -> tuple[Formula, ...]:
-        """The formula itself; of a polysemantic one, each of its two senses."""
+        """The two senses of a polysemantic formula; otherwise the formula alone."""
         if self.operator != "POLY":
             return (self,)
         return tuple(Formula("IS", (concept,)) for concept in self.concepts)
 
     @property
     def kind(self) -> str:
-        """What sort of unit has this formula, for tables: such as `shape` or `color+shape`."""
+        """Kind of unit, for tables: such as `shape`, `color+shape` or `near`."""
         if self.operator == "IS":
             return CATEGORY[self.concepts[0]]
         if self.operator == "AND":
@@ -128,13 +129,13 @@ class Formula(NamedTuple):
         return "half" if self.operator in HALVES else self.operator.lower()
 
     def regions(self, maps: Tensor) -> Tensor:
-        """Return where the formula holds.
+        """Return the pixels at which the formula holds.
 
         Args:
             maps: concept maps, bool (..., concept, h, w), h and w multiples of 16.
 
         Returns:
-            bool (..., h, w); nowhere for RANDOM and DEAD, which depend on no concept.
+            bool (..., h, w); False everywhere for RANDOM and DEAD, which depend on no concept.
         """
         import torch
 
@@ -154,9 +155,9 @@ class Formula(NamedTuple):
 
 
 def _check_possible(operator: str, concepts: tuple[str, ...]) -> None:
-    """Raise InputError for what cannot be in any scene, or cannot be said."""
+    """Raise InputError for a formula that holds in no scene, or that no phrase expresses."""
     categories = [CATEGORY[concept] for concept in concepts]
-    if operator == "AND" and frozenset(categories) not in BOTH:
+    if operator == "AND" and frozenset(categories) not in COMPATIBLE:
         raise InputError(f"No pixel is both {concepts[0]} and {concepts[1]}.")
     if operator == "AND" and {"face", "hair", "eye", "mouth"} & set(concepts):
         raise InputError("Faces and their parts have no color, texture or edge.")
@@ -165,10 +166,11 @@ def _check_possible(operator: str, concepts: tuple[str, ...]) -> None:
     if operator == "NEAR" and not set(categories) <= {"shape", "object"}:
         raise InputError("NEAR takes shapes, text and faces.")
     if operator in HALVES and categories[0] in ("background", "light"):
-        raise InputError(f"A background is no matter of {operator}.")
+        raise InputError(f"{operator} does not take backgrounds.")
 
 
 def _half(operator: str, like: Tensor) -> Tensor:
+    """Return a mask, of the shape of `like`, of one half of the image."""
     import torch
 
     half = torch.zeros_like(like)
@@ -180,7 +182,7 @@ def _half(operator: str, like: Tensor) -> Tensor:
 
 
 def _around(region: Tensor) -> Tensor:
-    """Return the region grown by `NEAR_CELLS` cells of a 16 x 16 grid."""
+    """Return a region dilated by `NEAR_CELLS` cells of a 16 x 16 grid."""
     import torch.nn.functional as nnf
 
     h, w = region.shape[-2:]

@@ -1,9 +1,9 @@
-"""The language of the mini world: from formulas to phrases, and back.
+"""Grammar of the mini world: from formulas to phrases, and back.
 
-`phrase` says a formula in plain words; `parse` reads any description as far as the
-world's words go. Synonyms are known, so that the same meaning in other words is the
-same formula; a word that is not known counts as a wrong concept, because somebody who
-reads "a dog with a red collar" does not learn that the unit means red.
+`phrase` expresses a formula in plain words; `parse` reads any description as far as the
+world's vocabulary goes. Synonyms are known, so that the same meaning in other words is the
+same formula; an unknown word counts as a wrong concept, because a reader of "a dog with a
+red collar" does not learn that the unit responds to red.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "eye": ("eyes", "pairs of eyes", "eyeballs"),
     "mouth": ("mouths", "lips"),
 }
-"""Words for things; the first is the plain one."""
+"""Nouns for concepts; the first is the standard one."""
 
 ADJECTIVES: dict[str, tuple[str, ...]] = {
     "red": ("red", "reddish", "crimson"),
@@ -52,7 +52,7 @@ ADJECTIVES: dict[str, tuple[str, ...]] = {
     "dark_background": ("dark", "black", "dim"),
     "light_background": ("light", "bright", "pale"),
 }
-"""Words for properties; those of backgrounds stand before `BACKGROUND`."""
+"""Adjectives for concepts; those of backgrounds precede a word of `BACKGROUND`."""
 
 _COLOR_WORDS = [word for c in CATEGORIES["color"] for word in ADJECTIVES[c]]
 BACKGROUND = ("backgrounds", "backdrops", "scenery")
@@ -81,7 +81,7 @@ _FILLERS = frozenset(
         clearly views view mainly seems colorful different""",
     )
 )
-"""Words that say nothing about concepts: they are passed over."""
+"""Words without a concept, which `parse` ignores."""
 
 _PLACES = {
     "TOP": r"(?:upper half|upper part|top half|top part|the top|upper side)",
@@ -101,14 +101,14 @@ _FRAME = re.compile(r"\b(?:edges?|borders?|sides?) of (?:the |a )?(?:pictures?|i
 
 
 class Meaning(NamedTuple):
-    """What a description says, as far as the grammar goes.
+    """Meaning of a description, as far as the grammar goes.
 
     Attributes:
-        operator: as in `Formula`; OR for POLY, which no wording tells apart; IS for what
-            is in one half, which `places` says; "" where nothing was understood.
-        concepts: concepts named.
+        operator: as in `Formula`; OR for POLY, which has the same wording; IS for a concept in
+            one half, which is in `places`; "" where nothing was understood.
+        concepts: named concepts.
         places: TOP, BOTTOM, LEFT, RIGHT.
-        unknown: words that are neither concepts nor fillers; negations among them.
+        unknown: words that are neither concepts nor fillers, negations included.
     """
 
     operator: str
@@ -123,17 +123,17 @@ class Meaning(NamedTuple):
 
     @property
     def atoms(self) -> frozenset[str]:
-        """What concept F1 counts: concepts, relation or place, and unknown words."""
+        """Elements that concept F1 counts: concepts, relation or place, and unknown words."""
         relation = {"NEAR"} if self.operator == "NEAR" else set()
         return self.concepts | self.places | relation | {f"?{word}" for word in self.unknown}
 
     def same_as(self, other: Meaning) -> bool:
-        """Say whether both mean the same: the same atoms, put together alike."""
+        """Return whether two meanings are the same: equal atoms and operators."""
         return self.parsed and self.atoms == other.atoms and self.operator == other.operator
 
 
 def meaning(formula: Formula) -> Meaning:
-    """Return what a formula means, to be compared with what a description means.
+    """Return the meaning of a formula, to compare with that of a description.
 
     Example:
         >>> meaning(Formula.of("POLY", "text", "star")).operator
@@ -146,7 +146,7 @@ def meaning(formula: Formula) -> Meaning:
 
 
 def phrase(formula: Formula) -> str:
-    """Return the formula in plain words, 4 to 9 of them; `parse` reads it back.
+    """Express a formula in 4 to 9 plain words, which `parse` reads back.
 
     Example:
         >>> phrase(Formula.parse("AND(circle, red)"))
@@ -187,15 +187,17 @@ def phrase(formula: Formula) -> str:
 
 
 def _word(concept: str) -> str:
+    """Return the standard word for a concept."""
     return (NOUNS.get(concept) or ADJECTIVES[concept])[0]
 
 
 def _patterned(concept: str) -> str:
+    """Express a texture as a noun."""
     return f"a {_word(concept)} {'surface' if concept == 'plain' else 'pattern'}"
 
 
 def _short(concept: str) -> str:
-    """Return a concept as a thing, in one or two words."""
+    """Express a concept as a noun, in one or two words."""
     if concept in NOUNS:
         return NOUNS[concept][0]
     if CATEGORY[concept] in ("background", "light"):
@@ -204,6 +206,7 @@ def _short(concept: str) -> str:
 
 
 def _alone(concept: str) -> str:
+    """Express a single concept, in at least four words."""
     known = {
         "text": "words written in the picture",
         "face": "the face of a person",
@@ -229,14 +232,14 @@ _SHADE = re.compile(rf"\b(?:light|dark|bright|pale|deep) (?=(?:{'|'.join(_COLOR_
 
 @cache
 def _lexicon() -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return a pattern of every word of things, longest first, and the concept of each."""
+    """Return a pattern of all nouns, longest first, and the concept of each."""
     words: dict[str, str] = {}
     for concept, names in NOUNS.items():
         for name in names:
             words[name] = concept
             head, _, tail = name.rpartition(" ")
             words[" ".join(filter(None, (head, _singular(tail))))] = concept
-    # bare property words of shapes: "round", "circular"
+    # adjectives of shapes without a noun, such as "round" and "circular"; and more forms
     words |= {
         "round": "circle", "circular": "circle", "triangular": "triangle", "starry": "star",
         "rhombus": "diamond", "lip": "mouth", "person's face": "face", "faces of people": "face",
@@ -257,24 +260,24 @@ def _singular(word: str) -> str:
 
 @cache
 def _properties() -> tuple[dict[str, str], dict[str, str]]:
-    """Return the property words of objects, and those of backgrounds, each with its concept."""
+    """Return the adjectives of objects, and those of backgrounds, each with its concept."""
     objects: dict[str, str] = {}
     backgrounds: dict[str, str] = {}
     for concept, names in ADJECTIVES.items():
-        of = backgrounds if concept.endswith("_background") else objects
-        of |= dict.fromkeys(names, concept)
-    more = {
+        target = backgrounds if concept.endswith("_background") else objects
+        target |= dict.fromkeys(names, concept)
+    nouns = {
         "stripes": "striped", "lines": "striped", "dots": "dotted", "spots": "dotted",
         "checks": "checkered",
     }  # fmt: skip
-    return objects | more, backgrounds | {
+    return objects | nouns, backgrounds | {
         "stripes": "lined_background",
         "lines": "lined_background",
     }
 
 
 def parse(description: str) -> Meaning:
-    """Return what a description means in the mini world.
+    """Parse a description into its meaning in the mini world.
 
     Example:
         >>> parse("round things that are reddish") == meaning(Formula.parse("AND(circle, red)"))
@@ -284,61 +287,67 @@ def parse(description: str) -> Meaning:
         >>> parse("animals").parsed
         False
     """
+    # 1. Lower-case words without punctuation; "edges of the image" names no concept, and "light
+    # red" is red.
     text = " ".join(re.findall(r"[a-z']+", description.lower().replace("-", " ")))
     text = _SHADE.sub("", _FRAME.sub(" ", text))
     near = _NEAR.search(text) is not None
+    # 2. Places, which are removed: their words could be read as others.
     places: set[str] = set()
     for place, pattern in _PLACES.items():
-        text, found = re.subn(rf"\b{pattern}\b", " ", text)
-        places |= {place} if found else set()
+        text, count = re.subn(rf"\b{pattern}\b", " ", text)
+        if count:
+            places.add(place)
+    # 3. Concepts and unknown words of each alternative.
     named: list[str] = []
     unknown: set[str] = set()
     clauses = re.split(r"\bor\b", text)
     for clause in clauses:
-        concepts_of, strange = _clause(clause)
-        named += concepts_of
-        unknown |= strange
-    nothing = bool(unknown & _NOTHING)
+        clause_concepts, clause_unknown = _parse_clause(clause)
+        named += clause_concepts
+        unknown |= clause_unknown
+    # 4. Words such as "nothing" mean RANDOM where there is no other content.
+    is_nothing = bool(unknown & _NOTHING)
     unknown -= _NOTHING
     concepts = frozenset(named)
     if not concepts:
         return Meaning(
-            "RANDOM" if nothing and not unknown else "", concepts, unknown=frozenset(unknown)
+            "RANDOM" if is_nothing and not unknown else "", concepts, unknown=frozenset(unknown)
         )
     operator = _operator(concepts, near, len(clauses) > 1)
     return Meaning(operator, concepts, frozenset(places), frozenset(unknown))
 
 
-def _clause(clause: str) -> tuple[list[str], set[str]]:
-    """Return the concepts and the strange words of a clause."""
+def _parse_clause(clause: str) -> tuple[list[str], set[str]]:
+    """Return the concepts and the unknown words of a clause."""
     pattern, nouns = _lexicon()
     objects, backgrounds = _properties()
     named: list[str] = []
 
-    def behind(match: re.Match[str]) -> str:
-        # the properties that stand by the word are the background's, no others
+    def take_background(match: re.Match[str]) -> str:
+        # only adjectives next to the word belong to the background
         for word in re.findall(r"\w+", f"{match['before']} {match['after'] or ''}"):
             if word in backgrounds:
                 named.append(backgrounds[word])
         return " "
 
-    rest = _backgrounds().sub(behind, clause)
-    things = [nouns[found] for found in pattern.findall(rest)]
+    rest = _backgrounds().sub(take_background, clause)
+    things = [nouns[word] for word in pattern.findall(rest)]
     if set(things) & set(PARTS_OF_FACES):  # "the eyes in a face" means the eyes
         things = [thing for thing in things if thing != "face"]
     named += things
-    strange = set()
+    unknown = set()
     for word in pattern.sub(" ", rest).split():
         if word in objects:
             named.append(objects[word])
         elif word not in _FILLERS:
-            strange.add(word.removesuffix("'s"))
-    return named, strange
+            unknown.add(word.removesuffix("'s"))
+    return named, unknown
 
 
 @cache
 def _backgrounds() -> re.Pattern[str]:
-    """Return a pattern of a background with the properties before and after it."""
+    """Return a pattern of a background with the adjectives before and after it."""
     words = "|".join(sorted(map(re.escape, _properties()[1])))
     names = "|".join({*BACKGROUND, *map(_singular, BACKGROUND)})
     return re.compile(
@@ -348,6 +357,13 @@ def _backgrounds() -> re.Pattern[str]:
 
 
 def _operator(concepts: frozenset[str], near: bool, either: bool) -> str:
+    """Return the operator that joins concepts.
+
+    Args:
+        concepts: at least one.
+        near: whether the description has a word of nearness.
+        either: whether it has alternatives.
+    """
     if len(concepts) == 1:
         return "IS"
     if near:

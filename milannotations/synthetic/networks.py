@@ -1,6 +1,6 @@
 """Synthetic networks: modules whose units compute known formulas over concept maps.
 
-The input is the concept maps that `SceneDataset` yields beside each picture. A unit's
+The input is the concept maps that `SceneDataset` yields beside each image. A unit's
 activation is the share of each cell that its formula covers, made uneven, leaky, blurred
 and noisy as a network's would be, and rectified. All values are multiples of powers of
 two and every sum is exact in float32, so that an activation has the same bits whatever
@@ -25,17 +25,17 @@ from milannotations.synthetic.scenes import World
 from milannotations.synthetic.unit_plan import NETWORKS, SEED, LayerSettings, PlantedUnit, plan
 
 BANK = 1021
-"""Noise fields of a layer; which one a unit sees depends on what is in the picture. A prime, so
-that steps through them meet all."""
+"""Noise fields of a layer; which one a unit sees depends on the content of the image. A prime, so
+that steps of any size go through all of them."""
 
 
 class ConceptLayer(nn.Module):
-    """Units that compute formulas: concept maps in, activation maps out.
+    """Layer of units that compute formulas: concept maps in, activation maps out.
 
     Args:
         settings: resolution, noise, leak, blur.
         units: the layer's units, in order of their index.
-        seed: of the noise fields.
+        seed: random seed of the noise fields.
     """
 
     def __init__(self, settings: LayerSettings, units: Sequence[PlantedUnit], seed: Sequence[int]):
@@ -44,14 +44,18 @@ class ConceptLayer(nn.Module):
         self.formulas = tuple(dict.fromkeys(planted.formula for planted in units))
         generator = np.random.default_rng(seed)
         grid = settings.grid
-        self._buffer("uneven", _smooth(generator, BANK, grid, 12, 40))  # 32nds
+        # Fields (field, grid, grid): what an area is multiplied by, in 32nds; what random units
+        # respond to, in 32nds; and noise, in 512ths.
+        self._buffer("uneven", _smooth(generator, BANK, grid, 12, 40))
         self._buffer("blobs", _smooth(generator, BANK, grid, -40, 28))
         grain = generator.integers(-8, 9, (3, BANK, grid, grid)).sum(0) * settings.noise
         self._buffer("grain", grain)
+        # Hashes of image content, and the first field and step of each unit; see `_fields`.
         self._buffer("weights", generator.integers(1, 1 << 15, (len(CONCEPTS), 64)))
         draws = np.array([planted.draw for planted in units])
         self._buffer("steps", 1 + draws * 37 % (BANK - 1))
         self._buffer("starts", draws * 101 % BANK)
+        # Units with the same formula share its area: the index of each unit's formula.
         self._buffer("at", np.array([self.formulas.index(u.formula) for u in units]))
         self._buffer("reach", _reach(grid, settings.blur, seed[0]))
         self._buffer("gains", np.array([planted.gain for planted in units]))
@@ -61,17 +65,17 @@ class ConceptLayer(nn.Module):
         leaky = [
             CHANNEL[u.formula.concepts[u.leaks]] if u.formula.operator == "AND" else -1
             for u in units
-        ]
+        ]  # channel of the concept that leaks; -1 for none
         self._buffer("leaky", np.array(leaky))
 
     def _buffer(self, name: str, values: NDArray[np.generic]) -> None:
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)))
 
     def forward(self, concepts: Tensor) -> Tensor:
-        """Return activations.
+        """Return the units' activation maps.
 
         Args:
-            concepts: (n, concept, 64, 64), bool or anything that is 0 or 1.
+            concepts: (n, concept, 64, 64), bool, or 0 and 1 of any type.
 
         Returns:
             float32 (n, unit, grid, grid), multiples of 1/1024 from 0.
@@ -81,19 +85,23 @@ class ConceptLayer(nn.Module):
         """
         if concepts.dim() != 4 or concepts.shape[1] != len(CONCEPTS):
             raise InputError(
-                f"Concept maps of shape {tuple(concepts.shape)}; expected (n, {len(CONCEPTS)}, "
-                "64, 64), as SceneDataset yields them (one scene: maps[None])."
+                f"Concept maps have the shape {tuple(concepts.shape)}; expected (n, "
+                f"{len(CONCEPTS)}, 64, 64), as SceneDataset yields them (one scene: maps[None])."
             )
         maps = concepts.bool()
-        cells = _pool(maps, self.settings.grid)
+        cells = _pool(maps, self.settings.grid)  # (n, concept, grid, grid)
+        # 1. The share of each cell that each unit's formula covers, (n, unit, grid, grid).
         area = torch.stack([self._area(f, maps, cells) for f in self.formulas], dim=1)[:, self.at]
+        # 2. A conjunction also responds, weakly, to one of its concepts alone.
         if self.settings.leak:
             leak = cells[:, self.leaky.clamp(min=0)] * (self.leaky >= 0)[:, None, None]
             area = torch.maximum(area, leak * (self.settings.leak / 16))
+        # 3. Unevenness; units of RANDOM respond to blobs instead. Then blur.
         field, blob, grain = self._fields(maps)
         signal = torch.where(self.random[:, None, None], blob.clamp(min=0), area * field)
         for _ in range(self.settings.blur):
             signal = _blur(signal)
+        # 4. Noise and bias, then rectify and scale. Rounding to 1/1024 hides the order of sums.
         signal = signal + grain - self.settings.noise * self.settings.bias / 512
         signal = torch.round(signal.clamp(min=0) * (self.gains[:, None, None] / 32) * 1024) / 1024
         return signal * ~self.dead[:, None, None]
@@ -101,8 +109,8 @@ class ConceptLayer(nn.Module):
     def _area(self, formula: Formula, maps: Tensor, cells: Tensor) -> Tensor:
         """Return the share of each cell that a formula covers.
 
-        Either of two concepts counts by what it can cover at most: rings would otherwise
-        be nowhere among the exemplars of a unit of circles or rings.
+        Of two alternative concepts, each counts relative to the most it can cover: otherwise
+        rings would never be among the exemplars of a unit for circles or rings.
         """
         if formula.operator in ("OR", "POLY"):
             channels = [CHANNEL[concept] for concept in formula.concepts]
@@ -111,7 +119,11 @@ class ConceptLayer(nn.Module):
         return _pool(formula.regions(maps)[:, None], self.settings.grid)[:, 0]
 
     def _fields(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unevenness, blobs and noise, each (n, unit, grid, grid), by picture content."""
+        """Return unevenness, blobs and noise, each (n, unit, grid, grid), by image content.
+
+        An image is hashed by the weighted sum of how many pixels of each row have each concept: the
+        same image has the same noise, in any batch. From there a unit steps to a field of its own.
+        """
         keys = (maps.sum(-1) * self.weights).sum((1, 2))
         at = (keys[:, None] * self.steps + self.starts) % BANK
         return self.uneven[at] / 32, self.blobs[at] / 32, self.grain[at] / 512
@@ -119,11 +131,11 @@ class ConceptLayer(nn.Module):
 
 @cache
 def _reach(grid: int, blur: int, seed: int) -> NDArray[np.int64]:
-    """Return by how much each concept falls short of the highest activations, in 32nds.
+    """Return the factor that evens out each concept's highest activations, in 32nds.
 
-    The level that a concept's signal passes in one scene of two hundred, measured on another
-    stream: where the two senses of a unit are evened by it, each lends about half of the
-    exemplars. At most fourfold.
+    The inverse of the level that a concept's signal exceeds in one scene of two hundred, at most 4,
+    measured on another stream of scenes. With the two senses of a unit multiplied by it, each
+    accounts for about half of the exemplars.
     """
     scenes = World().scenes(seed + 1_000, 1024)
     maps = torch.from_numpy(np.stack([scene.concepts for scene in scenes]))
@@ -144,14 +156,18 @@ def _pool(maps: Tensor, grid: int) -> Tensor:
 def _smooth(
     generator: np.random.Generator, count: int, grid: int, low: int, high: int
 ) -> NDArray[np.int64]:
-    """Return fields of whole numbers that change slowly: straight lines between 5 x 5 knots.
+    """Return smooth fields of whole numbers: linear interpolation between 5 x 5 random knots.
 
     The grid begins and ends half-way between knots, so that extremes lie inside.
+
+    Returns:
+        int64 (count, grid, grid), from `low` to `high`.
     """
     knots = generator.integers(low, high + 1, (count, 5, 5))
     step = grid - 1
-    place = np.arange(grid) * 3 + step // 2  # in parts of a step between knots
-    left, part = place // step, place % step
+    # the grid spans 3 of the 4 gaps between knots: positions in units of 1 / step of a gap
+    position = np.arange(grid) * 3 + step // 2
+    left, part = position // step, position % step
 
     def between(values: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
         share = part.reshape([-1 if i == axis else 1 for i in range(3)])
@@ -172,7 +188,7 @@ def _blur(maps: Tensor) -> Tensor:
 
 
 class ConceptNetwork(nn.Module):
-    """A synthetic network: its layers read the same concept maps, its output all layers.
+    """Synthetic network: all layers read the same concept maps, the output reads all layers.
 
     Attributes:
         name: `mini-sharp`, `mini-leaky` or `mini-coarse`.
@@ -188,10 +204,11 @@ class ConceptNetwork(nn.Module):
         super().__init__()
         self.name = name
         self.units = tuple(planted for planted in plan(seed) if planted.unit.network == name)
-        for number, (layer, settings) in enumerate(NETWORKS[name].items()):
-            own = [planted for planted in self.units if planted.unit.layer == layer]
-            place = list(NETWORKS).index(name)
-            self.add_module(layer, ConceptLayer(settings, own, [seed, 2, place, number]))
+        network_index = list(NETWORKS).index(name)
+        for layer_index, (layer, settings) in enumerate(NETWORKS[name].items()):
+            units = [planted for planted in self.units if planted.unit.layer == layer]
+            layer_seed = [seed, 2, network_index, layer_index]
+            self.add_module(layer, ConceptLayer(settings, units, layer_seed))
         readers = torch.zeros(len(CONCEPTS), len(self.units), dtype=torch.float64)
         for column, planted in enumerate(self.units):
             for concept in planted.formula.concepts:
@@ -199,19 +216,19 @@ class ConceptNetwork(nn.Module):
         self.register_buffer("readers", readers)
 
     def forward(self, concepts: Tensor) -> Tensor:
-        """Return the evidence for each concept, (n, concept): a mean over units that read it.
+        """Return the evidence for each concept, (n, concept): the mean of the units that read it.
 
         Args:
             concepts: (n, concept, 64, 64), as `SceneDataset` yields them.
         """
         pooled = [layer(concepts).double().mean((-2, -1)) for layer in self.children()]
-        # sums of doubles that are exact, whatever the batch
+        # in float64 these sums are exact, whatever the batch
         evidence = torch.cat(pooled, dim=1) @ self.readers.T / self.readers.sum(1).clamp(min=1)
         return evidence.float()
 
 
 def network(name: str, seed: int = SEED) -> ConceptNetwork:
-    """Return a network of the mini world, made anew, in evaluation mode.
+    """Build a network of the mini world, in evaluation mode.
 
     Raises:
         InputError: no such network.

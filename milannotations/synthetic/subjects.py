@@ -1,6 +1,6 @@
-"""Subject networks: small classifiers, trained for real, whose units nobody planted.
+"""Subject networks: small trained classifiers, whose units nobody planted.
 
-The class of a picture is the shape of its largest object. A world may add what a network
+The class of an image is the shape of its largest object. A world may add what a network
 should not rely on: the class's name written in a corner, or faces. Methods describe the
 units of such networks; audits and edits are scored on them (Hernandez et al. 2022,
 sections 5 and 6, with photographs).
@@ -32,33 +32,36 @@ from milannotations.synthetic.training import (
 )
 
 CLASSES = SHAPES
-"""The classes, in the order of a subject's outputs."""
+"""Classes, in the order of a subject network's outputs."""
 
 TRAINING_SCENES, VALIDATION_SCENES, TEST_SCENES = 1000, 3, 4
-"""Seeds of scenes. A network trained with seed s learns from scenes of seed 1000 + s."""
+"""Random seeds of scenes. A network trained with seed s learns from scenes of seed 1000 + s."""
 
 WORD_HEIGHT = 13
-"""Rows at the top or bottom that a word in a corner may take, in pixels."""
+"""Height of a word in a corner, at the top or bottom, in pixels."""
 
 SETTINGS = FitConfig(steps=900, batch=32, rate=4e-3, decay=1e-2)
 
 
 @dataclass(frozen=True)
 class SubjectWorld:
-    """What a subject network sees. The same seed and index draw the same objects in all worlds.
+    """Distribution of a subject network's images.
+
+    The same seed and index draw the same objects in all worlds.
 
     Attributes:
-        text: share of pictures with a class's name in a corner.
-        adversarial: the name is another class's than the picture's, each as often.
-        face: share of pictures with a face, where there is room; no matter of class, unless
-            `telling_faces`.
-        blurred_faces: faces are blurred, so that eyes and mouths are gone.
-        telling_faces: faces are whole in pictures of the first four classes and blurred in the
-            others', so that a network gains by looking at them. Blurred all, they tell nothing.
-        radii: least and largest radius of the object that makes the class, in pixels.
+        text: share of images with a class's name in a corner.
+        adversarial: the name is that of another class, each equally often.
+        face: share of images with a face, where there is room; independent of the class, except
+            with `telling_faces`.
+        blurred_faces: blur faces, so that they have no eyes and mouths.
+        telling_faces: faces are sharp in images of the first four classes and blurred in the
+            others', so that a network gains by looking at them. With `blurred_faces` they carry
+            no information.
+        radii: least and largest radius of the object that decides the class, in pixels.
         distractors: most other objects.
-        distractor_radii: their least and largest radius.
-        noise: pixels move by up to this many steps of 255 more, each colour alike.
+        distractor_radii: least and largest radius of other objects.
+        noise: largest additional noise of a pixel, in steps of 255, the same for each colour.
 
     Raises:
         InputError: settings that cannot be drawn.
@@ -82,19 +85,23 @@ class SubjectWorld:
     def __post_init__(self) -> None:
         for name in ("text", "face"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is a share of pictures, from 0 to 1.")
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; expected a share of images, from 0 to 1."
+                )
         if self.distractors < 0 or self.noise < 0:
-            raise InputError("distractors and noise are counts, from 0.")
+            raise InputError(
+                f"distractors {self.distractors}, noise {self.noise}: expected counts, from 0."
+            )
         low, high = self.distractor_radii
         if not 1 <= low <= high < self.radii[0] <= self.radii[1] <= 20:
             raise InputError(
-                f"Radii {self.radii} and {self.distractor_radii}: each from least to largest was "
-                "expected, and the largest distractor smaller than the object."
+                f"Radii are {self.radii} and {self.distractor_radii}; expected least and largest "
+                "each, up to 20, and all distractors smaller than the object."
             )
 
     @property
     def name(self) -> str:
-        """Begins the scenes' ids: `subject`, and what it adds."""
+        """First part of the scenes' ids: `subject`, and the world's additions."""
         parts = ["subject"]
         if self.text:
             parts.append(f"{'wrong' if self.adversarial else 'right'}text{self.text:g}")
@@ -104,23 +111,27 @@ class SubjectWorld:
         return "-".join(parts)
 
     def scene(self, seed: int, index: int) -> tuple[Scene, int]:
-        """Return scene `index` of the stream `seed`, and its class."""
+        """Draw scene `index` of the stream `seed`.
+
+        Returns:
+            The scene and the index of its class.
+        """
         canvas = Canvas(seed, index)
         canvas.paint_background()
         label = canvas.draw(len(CLASSES))
-        radius = _between(canvas, self.radii)
-        # so far from top and bottom that a word hides a third of it at most
-        away = WORD_HEIGHT + radius * 2 // 3
-        x, y = (edge + canvas.draw(SIZE - 2 * edge) for edge in (radius, away))
+        radius = _draw_radius(canvas, self.radii)
+        # far enough from top and bottom that a word hides a third of it at most
+        margin = WORD_HEIGHT + radius * 2 // 3
+        x, y = (edge + canvas.draw(SIZE - 2 * edge) for edge in (radius, margin))
         canvas.add_shape(radius, CLASSES[label], (x, y))
-        # every choice is drawn in every world, so that worlds differ only in what they add
+        # every random number is drawn in every world, so that worlds differ in additions alone
         with_face, face_radius = canvas.draw(10_000), 9 + canvas.draw(3)
         with_text, corner, other = (canvas.draw(n) for n in (10_000, 4, len(CLASSES) - 1))
         for _ in range(canvas.draw(self.distractors + 1)):
-            canvas.add_shape(_between(canvas, self.distractor_radii))
+            canvas.add_shape(_draw_radius(canvas, self.distractor_radii))
         if with_face < round(self.face * 10_000):
-            told = self.telling_faces and label >= len(CLASSES) // 2
-            canvas.add_face(face_radius, blurred=self.blurred_faces or told)
+            is_blurred_class = self.telling_faces and label >= len(CLASSES) // 2
+            canvas.add_face(face_radius, blurred=self.blurred_faces or is_blurred_class)
         if with_text < round(self.text * 10_000):
             named = (label + 1 + other) % len(CLASSES) if self.adversarial else label
             canvas.add_text(CLASSES[named], corner=corner)
@@ -131,21 +142,25 @@ class SubjectWorld:
         return canvas.scene(f"{self.name}-{seed}-{index:06d}"), label
 
 
-def _between(canvas: Canvas, radii: tuple[int, int]) -> int:
+def _draw_radius(canvas: Canvas, radii: tuple[int, int]) -> int:
+    """Draw a radius between the least and the largest, inclusive."""
     return radii[0] + canvas.draw(radii[1] - radii[0] + 1)
 
 
 class SubjectDataset(Dataset[dict[str, Any]]):
-    """Pictures of a world for torch, drawn as they are asked for: always the same.
+    """Images of a world as a torch dataset, drawn on access: the same for the same arguments.
 
     Args:
-        world: what is drawn.
-        count: number of pictures.
-        seed: of the stream: `TRAINING_SCENES`, `VALIDATION_SCENES`, `TEST_SCENES`.
-        concepts: whether items hold concept maps too.
+        world: distribution of images.
+        count: number of images.
+        seed: random seed of the stream: `TRAINING_SCENES`, `VALIDATION_SCENES`, `TEST_SCENES`.
+        concepts: add concept maps to the items.
 
-    Each item is a dict of `image` (float, 3 x 64 x 64, from 0 to 1), `label` (place in
-    `CLASSES`), `source_id` and, if asked for, `concepts` (bool, concept x 64 x 64).
+    Each item is a dict of `image` (float, 3 x 64 x 64, from 0 to 1), `label` (index in
+    `CLASSES`), `source_id` and, if requested, `concepts` (bool, concept x 64 x 64).
+
+    Raises:
+        InputError: a negative number.
 
     Example:
         >>> item = SubjectDataset(SubjectWorld(), 10)[3]
@@ -162,7 +177,7 @@ class SubjectDataset(Dataset[dict[str, Any]]):
         concepts: bool = False,
     ) -> None:
         if count < 0 or seed < 0:
-            raise InputError(f"count {count}, seed {seed}: whole numbers from 0 were expected.")
+            raise InputError(f"count {count}, seed {seed}: expected whole numbers from 0.")
         self.world, self.count, self.seed, self.concepts = world, count, seed, concepts
 
     def __len__(self) -> int:
@@ -170,7 +185,7 @@ class SubjectDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.count:
-            raise IndexError(f"picture {index} of {self.count}")
+            raise IndexError(f"image {index} of {self.count}")
         scene, label = self.world.scene(self.seed, index)
         item = {
             "image": torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255,
@@ -183,7 +198,7 @@ class SubjectDataset(Dataset[dict[str, Any]]):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a short cut around them (He et al. 2016)."""
+    """Two convolutions with a shortcut connection (He et al. 2016)."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -201,7 +216,7 @@ class ResidualBlock(nn.Module):
 
 
 class SubjectNetwork(nn.Module):
-    """A small residual network; its units are the channels of `layer1` to `layer4`.
+    """Small residual network; its units are the channels of `layer1` to `layer4`.
 
     Attributes:
         widths: units of each layer, 240 in all.
@@ -238,18 +253,18 @@ class SubjectNetwork(nn.Module):
 
 
 def train(world: SubjectWorld, seed: int = 0, settings: FitConfig = SETTINGS) -> SubjectNetwork:
-    """Return a subject network, the same every time, on one machine; in evaluation mode.
+    """Train a subject network: the same every time, on one machine. It is in evaluation mode.
 
     Args:
-        world: what it sees.
-        seed: of the initial weights and of its pictures: another seed is another sample.
-        settings: how long, and how fast.
+        world: distribution of its training images.
+        seed: random seed of the initial weights and of the images: another seed, another sample.
+        settings: number of steps, learning rate and so on.
     """
     with reproducible(seed):
         subject = SubjectNetwork()
         fit(
             subject,
-            lambda step: _pictures(
+            lambda step: _image_batch(
                 world, TRAINING_SCENES + seed, step * settings.batch, settings.batch
             ),
             lambda batch: _loss(subject, batch),
@@ -259,13 +274,15 @@ def train(world: SubjectWorld, seed: int = 0, settings: FitConfig = SETTINGS) ->
     return subject
 
 
-def _pictures(world: SubjectWorld, seed: int, start: int, count: int) -> TensorBatch:
-    drawn = [world.scene(seed, index) for index in range(start, start + count)]
-    images = torch.from_numpy(np.stack([scene.image for scene, _ in drawn])).permute(0, 3, 1, 2)
-    return images.float() / 255, torch.tensor([label for _, label in drawn])
+def _image_batch(world: SubjectWorld, seed: int, start: int, count: int) -> TensorBatch:
+    """Draw images, float (n, 3, 64, 64) from 0 to 1, and the indices of their classes, (n,)."""
+    scenes = [world.scene(seed, index) for index in range(start, start + count)]
+    images = torch.from_numpy(np.stack([scene.image for scene, _ in scenes])).permute(0, 3, 1, 2)
+    return images.float() / 255, torch.tensor([label for _, label in scenes])
 
 
 def _loss(subject: SubjectNetwork, batch: TensorBatch) -> Tensor:
+    """Return the cross-entropy of a batch."""
     images, labels = batch
     return nnf.cross_entropy(subject(images), labels)
 
@@ -273,20 +290,20 @@ def _loss(subject: SubjectNetwork, batch: TensorBatch) -> Tensor:
 def accuracy(
     subject: nn.Module, world: SubjectWorld, count: int = 1000, seed: int = TEST_SCENES
 ) -> float:
-    """Return the share of pictures whose class a network tells.
+    """Return the share of images that a network classifies correctly.
 
     Args:
         subject: in evaluation mode.
-        world: what it is shown, of which it need not have seen anything.
-        count: number of pictures, from 1.
-        seed: of the pictures.
+        world: distribution of the images; the network may have been trained on another.
+        count: number of images, at least 1.
+        seed: random seed of the images.
     """
-    right = 0
+    correct = 0
     with reproducible(0), torch.no_grad():
         for start in range(0, count, 250):
-            images, labels = _pictures(world, seed, start, min(250, count - start))
-            right += int((subject(images).argmax(1) == labels).sum())
-    return right / count
+            images, labels = _image_batch(world, seed, start, min(250, count - start))
+            correct += int((subject(images).argmax(1) == labels).sum())
+    return correct / count
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -295,13 +312,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m milannotations.synthetic.subjects", description=main.__doc__
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write (safetensors)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures")
-    parser.add_argument("--text", type=float, default=0.0, help="share with the class's name")
-    parser.add_argument("--face", type=float, default=0.0, help="share with a face")
-    parser.add_argument("--blurred-faces", action="store_true", help="blur them")
-    parser.add_argument("--telling-faces", action="store_true", help="blur them in half of classes")
-    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="batches")
-    parser.add_argument("--held-out", type=int, default=1000, help="pictures to measure on")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of weights and images")
+    parser.add_argument(
+        "--text", type=float, default=0.0, help="share of images with the class's name"
+    )
+    parser.add_argument("--face", type=float, default=0.0, help="share of images with a face")
+    parser.add_argument("--blurred-faces", action="store_true", help="blur faces")
+    parser.add_argument(
+        "--telling-faces", action="store_true", help="blur faces in half of the classes"
+    )
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="number of batches")
+    parser.add_argument("--held-out", type=int, default=1000, help="number of images to measure on")
     options = parser.parse_args(arguments)
     world = SubjectWorld(
         options.text,
@@ -311,21 +332,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     settings = replace(SETTINGS, steps=options.steps)
     subject = train(world, options.seed, settings)
-    shown = {
+    worlds = {
         "same": world,
         "plain": replace(world, text=0.0),
         "adversarial": replace(world, text=1.0, adversarial=True),
     }
-    made = {
+    note = {
         "seed": options.seed,
         "world": asdict(world),
         "settings": asdict(settings),
         "accuracy": {
-            name: accuracy(subject, other, options.held_out) for name, other in shown.items()
+            name: accuracy(subject, other, options.held_out) for name, other in worlds.items()
         },
     }
-    write_weights(subject, options.out, made)
-    print(json.dumps(made, indent=2))
+    write_weights(subject, options.out, note)
+    print(json.dumps(note, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One loop for the networks of the mini world: seeded, deterministic, on one thread."""
+"""Training loop of the mini world's networks: seeded, deterministic, on one thread."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from tqdm import tqdm
 from milannotations.utils.files import replacing
 
 TensorBatch = tuple[Tensor, ...]
+"""Inputs and targets of a training step."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a network is trained: AdamW under a one-cycle schedule.
+    """Settings of AdamW with a one-cycle schedule.
 
     Attributes:
-        steps: number of batches, each of scenes that no earlier one had.
-        batch: scenes in a batch.
+        steps: number of batches; no scene is in two of them.
+        batch: scenes per batch.
         rate: highest learning rate.
         decay: weight decay.
     """
@@ -39,16 +40,16 @@ class FitConfig:
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Make what is computed inside depend on the seed alone, and leave no trace outside.
+    """Make computations depend on the seed alone, and restore torch's state afterwards.
 
-    Sums come out differently for another number of threads, so there is one. It is also
-    the safe number: networks this small gain little from a second thread, and where other
-    programs want the cores too, two threads that wait for one another by spinning
-    (OpenMP's default) take several times as long. `OMP_WAIT_POLICY=PASSIVE` would mend
-    that, but only if it is set before torch is imported. The second core draws scenes.
+    Sums differ with the number of threads, so there is one. It is also the fast number:
+    networks this small gain little from a second thread, and where other programs use the
+    cores too, two threads that wait for one another by spinning (OpenMP's default) take
+    several times as long. `OMP_WAIT_POLICY=PASSIVE` would avoid that, but only if it is set
+    before torch is imported. A second core draws the scenes.
 
     Args:
-        seed: of torch's global generator, from which layers are initialised.
+        seed: random seed of torch's global generator, which initialises layers.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -64,11 +65,18 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def write_weights(network: nn.Module, path: str | os.PathLike[str], note: object) -> None:
-    """Write a network's weights, with a note on how they were made, as safetensors."""
+    """Write a network's weights as safetensors.
+
+    Args:
+        network: the network.
+        path: file to write.
+        note: how they were made, as JSON; kept in the file's metadata.
+    """
     with replacing(path) as temporary:
-        # one key: the library writes several in any order, and the file's digest is its name
+        # One key: the library writes several in any order, and the digest of the file must be the
+        # same for the same weights.
         save_file(network.state_dict(), temporary, {"made": json.dumps(note, sort_keys=True)})
-        temporary.chmod(0o644)  # the library's are for the owner alone
+        temporary.chmod(0o644)  # the library's default is readable by the owner alone
 
 
 def fit(
@@ -80,14 +88,14 @@ def fit(
 ) -> None:
     """Train a network in place and leave it in evaluation mode.
 
-    Call it inside `reproducible`. Shows a progress bar where stderr is a terminal.
+    Call it inside `reproducible`. It shows a progress bar where stderr is a terminal.
 
     Args:
-        network: what is trained.
-        batch: returns the batch of a step; runs beside the training of the step before.
+        network: the network.
+        batch: returns the batch of a step; it runs in a thread while the step before trains.
         loss: returns the loss of a batch, a scalar.
-        settings: how.
-        title: of the progress bar.
+        settings: number of steps, learning rate and so on.
+        title: title of the progress bar.
     """
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
@@ -96,14 +104,14 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=settings.rate, total_steps=settings.steps
     )
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(batch, 0)
+    with ThreadPoolExecutor(1) as executor:
+        next_batch = executor.submit(batch, 0)
         bar = tqdm(range(settings.steps), title, disable=not sys.stderr.isatty(), unit="step")
         for step in bar:
-            drawn = coming.result()
+            current = next_batch.result()
             if step + 1 < settings.steps:
-                coming = ahead.submit(batch, step + 1)
-            value = loss(drawn)
+                next_batch = executor.submit(batch, step + 1)
+            value = loss(current)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

@@ -20,7 +20,7 @@ from milannotations.synthetic.concepts import CATEGORIES
 from milannotations.synthetic.formulas import HALVES, Formula
 
 SEED = 0
-"""Of the networks that the edition `mini` describes."""
+"""Random seed of the networks that the edition `mini` describes."""
 
 _C = CATEGORIES
 _KINDS: dict[str, tuple[Formula, ...]] = {
@@ -35,7 +35,7 @@ _KINDS: dict[str, tuple[Formula, ...]] = {
     "shape+texture": tuple(Formula.of("AND", a, b) for a in _C["shape"] for b in _C["texture"]),
     "color+texture": tuple(Formula.of("AND", a, b) for a in _C["color"] for b in _C["texture"]),
     "color+text": tuple(Formula.of("AND", "text", c) for c in _C["color"]),
-    # of the shapes that are large enough to have an inside
+    # shapes that are large enough to have an interior
     "edge": tuple(
         Formula.of("AND", "edge", c) for c in ("circle", "square", "triangle", "diamond")
     ),
@@ -58,35 +58,36 @@ _KINDS: dict[str, tuple[Formula, ...]] = {
     "random": (Formula.of("RANDOM"),),
     "dead": (Formula.of("DEAD"),),
 }
-"""Every formula that a unit may have, by kind."""
+"""All formulas that units may have, by kind."""
 
 _SINGLE = ("shape", "color", "texture", "background", "text", "face", "part", "random", "dead")
-"""Kinds of which nothing is held out: every network has all of their formulas."""
+"""Kinds without held-out formulas: every network has all formulas of these."""
 
 N_BASE, N_DUPLICATES = 130, 6
-"""Units of a layer with a formula of their own, and copies of some of them."""
+"""Units per layer with a formula of their own, and duplicates of some of them."""
 
 N_TEST, N_VALIDATION = 42, 14
-"""Of the units of a layer with a formula of their own."""
+"""Test and validation units among a layer's units with a formula of their own."""
 
 N_MEANINGLESS = {"test": 3, "validation": 1}
-"""Of these, units that mean nothing: random and dead ones."""
+"""Random and dead units, which have no meaning, among these, by split."""
 
 UNSEEN = {"test": 0.25, "validation": 0.07}
-"""Share of the formulas of each compositional kind that only this split has."""
+"""Share of the formulas of each compositional kind that occur in this split alone."""
 
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """What the units of a layer are like.
+    """Properties that the units of a layer share.
 
     Attributes:
         grid: side of the activation map in cells.
         noise: noise of an activation, in 64ths of a fully covered cell; three draws add up.
-        bias: what is taken off before rectifying, in 8ths of `noise`: from 24, noise alone
-            never fires; at 18, it does in one cell of a hundred.
-        leak: what leaks from one of two concepts to their conjunction, in 16ths.
-        blur: passes of the filter 1 2 1.
+        bias: subtracted before rectifying, in 8ths of `noise`: from 24 on, noise alone never
+            fires; at 18, it does in one cell of a hundred.
+        leak: share of one concept's area that a conjunction responds to without the other
+            concept, in 16ths.
+        blur: number of passes of the filter 1 2 1.
         counts: units of each kind, in proportion.
     """
 
@@ -115,7 +116,7 @@ _LATE = {
 
 
 def _mix(counts: Mapping[str, int], **times: float) -> dict[str, float]:
-    """Return counts with some kinds made more or less common (`_` for `+` in names)."""
+    """Return counts multiplied by a factor for some kinds (`_` stands for `+` in names)."""
     factors = {name.replace("_", "+"): factor for name, factor in times.items()}
     return {kind: count * factors.get(kind, 1.0) for kind, count in counts.items()}
 
@@ -127,7 +128,7 @@ NETWORKS: dict[str, dict[str, LayerSettings]] = {
         "layer2": LayerSettings(16, 3, 24, 0, 0, _mix(_MIDDLE)),
         "layer3": LayerSettings(16, 4, 24, 0, 1, _mix(_LATE)),
     },
-    # things rather than properties; conjunctions leak
+    # more things than properties; conjunctions leak
     "mini-leaky": {
         "layer1": LayerSettings(
             16, 5, 20, 3, 0, _mix(_EARLY, color_texture=0.6, edge=1.6, part=2.0)
@@ -137,7 +138,7 @@ NETWORKS: dict[str, dict[str, LayerSettings]] = {
         ),
         "layer3": LayerSettings(8, 6, 20, 5, 0, _mix(_LATE, face=2.0, text=2.0, near=1.4)),
     },
-    # coarse and noisy: properties rather than things, no edges, and at last no parts
+    # coarse and noisy: more properties than things, no edges, and no parts in the last layer
     "mini-coarse": {
         "layer1": LayerSettings(
             16, 8, 18, 2, 1, _mix(_EARLY, background=1.6, color_texture=1.4, edge=0)
@@ -148,15 +149,22 @@ NETWORKS: dict[str, dict[str, LayerSettings]] = {
         ),
     },
 }
-"""The three networks of the mini world, layer by layer."""
+"""The three networks of the mini world, by name and layer."""
 
 
 class PlantedUnit(NamedTuple):
-    """A unit whose answer is known, and what makes its activations its own.
+    """A unit with a known formula.
 
-    `split` is where it belongs; `seen` whether its formula is among the training units'
-    (None where it means nothing); `leaks` which of two concepts leaks; `draw` seeds its
-    unevenness and noise, so that a duplicate, which has the same, has the same activations.
+    Attributes:
+        unit: network, layer and index.
+        formula: what it responds to.
+        split: train, validation or test.
+        seen: whether its formula is among the training units' (None where it has no meaning).
+        duplicate_of: the unit that it repeats, if any.
+        leaks: which of the formula's two concepts leaks, 0 or 1.
+        gain: factor of its activations, in 32nds.
+        draw: selects its unevenness and noise; a duplicate has the same, and so the same
+            activations.
     """
 
     unit: Unit
@@ -176,118 +184,143 @@ def plan(seed: int = SEED) -> tuple[PlantedUnit, ...]:
     Of each compositional kind, some formulas occur in test units alone, some in
     validation units alone. Duplicates are in the split of the unit that they repeat.
     """
+    # Every step draws from one generator: their order is part of the edition `mini`.
     generator = np.random.default_rng([seed, 1])
-    pools = _pools(generator)
+    # 1. Reserve formulas for the test and validation split.
+    pools = _reserve(generator)
+    # 2. Draw the formulas of every layer, reserved ones among them.
     drawn = [
-        (network, layer, formula, side)
+        (network, layer, formula, pool)
         for network, layers in NETWORKS.items()
         for layer, settings in layers.items()
-        for formula, side in _formulas(settings, pools, generator)
+        for formula, pool in _draw_formulas(settings, pools, generator)
     ]
-    sides = _split(drawn, generator)
-    trained = {f for (_, _, f, _), side in zip(drawn, sides, strict=True) if side == "train"}
+    # 3. Assign splits: reserved formulas to theirs, others until each split has its number.
+    splits = _assign_splits(drawn, generator)
+    trained = {row[2] for row, split in zip(drawn, splits, strict=True) if split == "train"}
+    # 4. Add duplicates and shuffle the indices of each layer's units.
     planted: list[PlantedUnit] = []
     for network, layers in NETWORKS.items():
         for layer in layers:
-            own = [
-                (formula, side)
-                for (at, deep, formula, _), side in zip(drawn, sides, strict=True)
-                if (at, deep) == (network, layer)
+            members = [
+                (row[2], split)
+                for row, split in zip(drawn, splits, strict=True)
+                if row[:2] == (network, layer)
             ]
-            planted += _layer(network, layer, own, trained, generator)
+            planted += _plant_layer(network, layer, members, trained, generator)
     return tuple(planted)
 
 
-def _pools(generator: np.random.Generator) -> dict[str, dict[str, list[Formula]]]:
-    """Return the formulas of each kind that any unit, test and validation units alone may have."""
+def _reserve(generator: np.random.Generator) -> dict[str, dict[str, list[Formula]]]:
+    """Divide the formulas of each kind into pools: for one split alone, and for any.
+
+    Returns:
+        By kind, then by pool: `test`, `validation`, `any`.
+    """
     pools = {}
     for kind, formulas in _KINDS.items():
-        mixed = [formulas[i] for i in generator.permutation(len(formulas))]
-        n_test = 0 if kind in _SINGLE else max(1, round(UNSEEN["test"] * len(mixed)))
-        n_validation = 0 if kind in _SINGLE else max(1, round(UNSEEN["validation"] * len(mixed)))
+        shuffled = [formulas[i] for i in generator.permutation(len(formulas))]
+        n_test = 0 if kind in _SINGLE else max(1, round(UNSEEN["test"] * len(shuffled)))
+        n_validation = 0 if kind in _SINGLE else max(1, round(UNSEEN["validation"] * len(shuffled)))
         pools[kind] = {
-            "test": mixed[:n_test],
-            "validation": mixed[n_test : n_test + n_validation],
-            "any": mixed[n_test + n_validation :],
+            "test": shuffled[:n_test],
+            "validation": shuffled[n_test : n_test + n_validation],
+            "any": shuffled[n_test + n_validation :],
         }
     return pools
 
 
-def _formulas(
+def _draw_formulas(
     settings: LayerSettings,
     pools: Mapping[str, Mapping[str, Sequence[Formula]]],
     generator: np.random.Generator,
 ) -> list[tuple[Formula, str]]:
-    """Return the formulas of a layer's units, each with the side it is held out for, or "any"."""
+    """Return the formulas of a layer's units, each with the pool that it is from."""
     drawn = []
     for kind, count in _apportion(settings.counts, N_BASE).items():
-        held = {
-            side: 0 if not pools[kind][side] else round(count * share)
-            for side, share in UNSEEN.items()
+        reserved = {
+            pool: 0 if not pools[kind][pool] else round(count * share)
+            for pool, share in UNSEEN.items()
         }
-        for side, n in {**held, "any": count - sum(held.values())}.items():
-            members = pools[kind][side]
-            # as evenly as the number allows: every formula once before any twice
-            order = [i for _ in range(n) for i in generator.permutation(len(members))][:n]
-            drawn += [(members[i], side) for i in order]
+        for pool, n in {**reserved, "any": count - sum(reserved.values())}.items():
+            formulas = pools[kind][pool]
+            # as evenly as the number allows: every formula once before any occurs twice
+            order = [i for _ in range(n) for i in generator.permutation(len(formulas))][:n]
+            drawn += [(formulas[i], pool) for i in order]
     return drawn
 
 
 def _apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
     """Return whole numbers in proportion to `shares` that sum to `total` (largest remainders)."""
     scale = total / sum(shares.values())
-    counts = {name: int(share * scale) for name, share in shares.items()}
-    left = sorted(shares, key=lambda name: counts[name] - shares[name] * scale)
-    for name in left[: total - sum(counts.values())]:
+    counts = {name: int(share * scale) for name, share in shares.items()}  # rounded down
+    by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name] * scale)
+    for name in by_remainder[: total - sum(counts.values())]:
         counts[name] += 1
     return counts
 
 
-def _split(
+def _assign_splits(
     drawn: Sequence[tuple[str, str, Formula, str]], generator: np.random.Generator
 ) -> list[str]:
-    """Return the split of each unit: test and validation are filled up with seen formulas."""
-    sides = [side if side != "any" else "train" for *_, side in drawn]
-    left = Counter(formula for *_, formula, side in drawn if side == "any")
+    """Return the split of each unit.
+
+    Args:
+        drawn: (network, layer, formula, pool) of every unit.
+        generator: decides which units of a layer are moved to its test and validation split.
+    """
+    # Units of a reserved formula are in its split. All others start as training units.
+    splits = [pool if pool != "any" else "train" for *_, pool in drawn]
+    # A formula stays in at least one training unit: this is how many training units each has.
+    n_train = Counter(formula for *_, formula, pool in drawn if pool == "any")
     for layer in dict.fromkeys((network, layer) for network, layer, *_ in drawn):
         members = [i for i, row in enumerate(drawn) if row[:2] == layer]
-        for side, wanted in (("test", N_TEST), ("validation", N_VALIDATION)):
-            missing = wanted - sum(sides[i] == side for i in members)
-            mixed = [i for i in generator.permutation(members) if sides[i] == "train"]
-            nothing = [i for i in mixed if not drawn[i][2].means_something]
-            something = [i for i in mixed if drawn[i][2].means_something]
-            for i in (*nothing[: N_MEANINGLESS[side]], *something):
-                if missing > 0 and left[drawn[i][2]] > 1:
-                    sides[i] = side
-                    left[drawn[i][2]] -= 1
+        for split, n_units in (("test", N_TEST), ("validation", N_VALIDATION)):
+            missing = n_units - sum(splits[i] == split for i in members)
+            shuffled = [i for i in generator.permutation(members) if splits[i] == "train"]
+            meaningless = [i for i in shuffled if not drawn[i][2].means_something]
+            meaningful = [i for i in shuffled if drawn[i][2].means_something]
+            # a fixed number of random and dead units, then any others, until the split is full
+            for i in (*meaningless[: N_MEANINGLESS[split]], *meaningful):
+                if missing > 0 and n_train[drawn[i][2]] > 1:
+                    splits[i] = split
+                    n_train[drawn[i][2]] -= 1
                     missing -= 1
-    return sides
+    return splits
 
 
-def _layer(
+def _plant_layer(
     network: str,
     layer: str,
-    own: Sequence[tuple[Formula, str]],
+    members: Sequence[tuple[Formula, str]],
     trained: set[Formula],
     generator: np.random.Generator,
 ) -> list[PlantedUnit]:
-    """Return a layer's units in order of their index, duplicates among them."""
-    copied = [i for i in generator.permutation(len(own)) if own[i][0].means_something]
-    sources = [*range(len(own)), *copied[:N_DUPLICATES]]
-    index = generator.permutation(len(sources))
-    made = []
-    for at, source in enumerate(sources):
-        formula, side = own[source]
-        made.append(
+    """Return a layer's units in order of their index, with duplicates of some.
+
+    Args:
+        network, layer: their names.
+        members: (formula, split) of every unit that is no duplicate.
+        trained: formulas of training units, of any network.
+        generator: chooses the duplicates and the indices.
+    """
+    candidates = [i for i in generator.permutation(len(members)) if members[i][0].means_something]
+    sources = [*range(len(members)), *candidates[:N_DUPLICATES]]
+    index = generator.permutation(len(sources))  # of each source, in the layer
+    units = []
+    for position, source in enumerate(sources):
+        formula, split = members[source]
+        is_duplicate = position >= len(members)
+        units.append(
             PlantedUnit(
-                Unit(network, layer, int(index[at])),
+                Unit(network, layer, int(index[position])),
                 formula,
-                side,
+                split,
                 (formula in trained) if formula.means_something else None,
-                None if at < len(own) else Unit(network, layer, int(index[source])),
+                Unit(network, layer, int(index[source])) if is_duplicate else None,
                 leaks=source % 2,
                 gain=24 + (source * 7) % 17,
                 draw=source,
             )
         )
-    return sorted(made)
+    return sorted(units)
