@@ -78,7 +78,7 @@ def test_on_a_terminal_what_is_missing_is_asked_for(monkeypatch):
         "authors": ["A. One", "B. Two"],
         "cost": "A. One, B. Two",
     }
-    assert asked == ["Authors, with commas between", "What that took (time, money)"]
+    assert asked == ["Authors, separated by commas", "Cost (time, money)"]
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
     with pytest.raises(InputError, match="needs --authors, --cost"):
         submit._ask(["authors", "cost"])
@@ -88,4 +88,4 @@ def test_on_a_terminal_what_is_missing_is_asked_for(monkeypatch):
 @pytest.mark.parametrize("word", ["release", "release=", "release=/no/such/folder"])
 def test_editions_are_named_with_their_folder(word):
     with pytest.raises(InputError, match="--data release"):
-        submit._places([word])
+        submit._edition_folders([word])
