@@ -29,7 +29,7 @@ from torch.nn import functional as nnf
 
 from milan.model import Candidate, Descriptions, Milan
 from milannotations.errors import InputError, some
-from milannotations.exemplars.networks.transformers import expecting
+from milannotations.exemplars.networks.transformers import explain_load_errors
 
 BEAM = 1000
 """Default number of candidates per unit."""
@@ -132,7 +132,7 @@ class ClipReranker:
             "a folder that CLIPModel.save_pretrained and CLIPProcessor.save_pretrained both "
             f"wrote, or a name on the hub such as {DEFAULT_MODEL}"
         )
-        with expecting("CLIP", source, expected):
+        with explain_load_errors("CLIP", source, expected):
             kind = AutoConfig.from_pretrained(source).model_type
             if kind != "clip":
                 raise InputError(

@@ -24,7 +24,7 @@ from milan.config import EncoderConfig
 from milannotations import exemplars
 from milannotations.errors import InputError
 from milannotations.exemplars.hooks.layers import Layer, as_maps
-from milannotations.exemplars.hooks.reader import Taps
+from milannotations.exemplars.hooks.reader import LayerReader
 from milannotations.utils.pooling import pool
 
 MINI = "mini"
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
         self._layers = [Layer.parse(name) for name in config.layers]
-        self._taps = Taps(self.backbone, self._layers, missing=config.missing)
+        self._reader = LayerReader(self.backbone, self._layers, missing=config.missing)
         self.eval()
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -85,8 +85,8 @@ class Encoder(nn.Module):
             images = nnf.interpolate(
                 images, (side, side), mode="bilinear", align_corners=False, antialias=True
             )
-        with self._taps as taps:
-            outputs = taps.run((images - self.mean) / self.std)
+        with self._reader as reader:
+            outputs = reader.run((images - self.mean) / self.std)
         count, size, prefix = len(images), (images.shape[2], images.shape[3]), self.config.prefix
         return [
             as_maps(outputs[layer.label], layer, count, size, prefix).maps for layer in self._layers

@@ -9,9 +9,9 @@ from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
 from milannotations.exemplars import Ablator, Layer, RunConfig
-from milannotations.exemplars.hooks.accuracy import NOTHING, accuracy, accuracy_by_class
-from milannotations.exemplars.hooks.interventions import ablated
-from milannotations.exemplars.images.class_labels import labels_of
+from milannotations.exemplars.hooks.accuracy import NO_PREDICTION, accuracy, accuracy_by_class
+from milannotations.exemplars.hooks.interventions import ablate_units
+from milannotations.exemplars.images.class_labels import class_labels
 from milannotations.synthetic.subjects import SubjectNetwork
 
 RUN = RunConfig(batch_size=4, device="cpu")
@@ -96,7 +96,7 @@ def test_replayed_runs_give_what_whole_runs_give(name):
         handles = []
         for layer in layers:
             if own := units.get(layer.label):
-                calls = ablator._replay.still(None, layer.label)
+                calls = ablator._replay.remaining_calls(None, layer.label)
                 hook = by_hand(layer, own, calls)
                 handles.append(model.get_submodule(layer.name).register_forward_hook(hook))
         with torch.no_grad():
@@ -106,7 +106,7 @@ def test_replayed_runs_give_what_whole_runs_give(name):
         wanted = wanted["logits"] if isinstance(wanted, dict) else wanted
         assert np.allclose(logits, wanted, atol=1e-3 * float(wanted.abs().max())), units
     assert np.abs(found[-1] - found[0]).max() > 0
-    assert all(cut.real is not None for cut in ablator._replay.cuts.values())
+    assert all(plan.needed is not None for plan in ablator._replay.plans.values())
     assert np.array_equal(ablator.predictions(sets), found.argmax(-1))
 
 
@@ -197,16 +197,19 @@ def test_batches_do_not_change_answers():
 
 def test_ablated_lets_gradients_through():
     model = SubjectNetwork()
-    with ablated(model, {"layer4": [0]}):
+    with ablate_units(model, {"layer4": [0]}):
         model(torch.rand(2, 3, 32, 32)).sum().backward()
     assert model.head.weight.grad[:, 0].abs().max() == 0
     assert model.head.weight.grad[:, 1:].abs().max() > 0
-    with pytest.raises(InputError, match="96 units; unit 96"), ablated(model, {"layer4": [96]}):
+    with (
+        pytest.raises(InputError, match="96 units; unit 96"),
+        ablate_units(model, {"layer4": [96]}),
+    ):
         model(torch.rand(2, 3, 32, 32))
 
 
 def test_accuracies_are_counted_by_class():
-    answers = np.array([[0, 1, 1, NOTHING], [1, 1, 0, 0]])
+    answers = np.array([[0, 1, 1, NO_PREDICTION], [1, 1, 0, 0]])
     assert accuracy(answers, [0, 1, 0, 0]).tolist() == [2 / 3, 3 / 4]
     by_class = accuracy_by_class(answers, [0, 1, 0, 0], 3)
     assert by_class[:, :2].tolist() == [[1 / 2, 1], [2 / 3, 1]]
@@ -228,15 +231,15 @@ class Named2:
 
 def test_labels_are_the_folders():
     folder = Named2(["b/1.png", "a/1.png", "b/2.png"])
-    assert labels_of(folder).tolist() == [1, 0, 1]
-    assert labels_of(folder, ["b", "x", "a"]).tolist() == [0, 2, 0]
-    assert labels_of(folder, 4).tolist() == [1, 0, 1]
+    assert class_labels(folder).tolist() == [1, 0, 1]
+    assert class_labels(folder, ["b", "x", "a"]).tolist() == [0, 2, 0]
+    assert class_labels(folder, 4).tolist() == [1, 0, 1]
     with pytest.raises(InputError, match="lacks the classes b"):
-        labels_of(folder, ["a", "c"])
+        class_labels(folder, ["a", "c"])
     with pytest.raises(InputError, match="2 classes, and the network tells 1"):
-        labels_of(folder, 1)
+        class_labels(folder, 1)
     with pytest.raises(InputError, match=r"1\.png lies in no class"):
-        labels_of(Named2(["1.png"]))
+        class_labels(Named2(["1.png"]))
 
 
 @pytest.mark.parametrize(
@@ -264,5 +267,5 @@ def test_what_cannot_be_ablated_is_said():
         Ablator(nn.Sequential(nn.Conv2d(3, 4, 3)), Noise(2), ["0"], run=RUN).predictions([{}])
     with pytest.raises(InputError, match="laid over"):
         Ablator(
-            SubjectNetwork(), Noise(2), [Layer("layer1", then=lambda x: x)], run=RUN
+            SubjectNetwork(), Noise(2), [Layer("layer1", encoder=lambda x: x)], run=RUN
         ).predictions([{}])  # fmt: skip

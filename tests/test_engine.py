@@ -341,7 +341,7 @@ def test_latents_and_channels_in_the_same_pass():
     sae = nn.Sequential(nn.Linear(8, 64), nn.ReLU())
     sae[0].bias.data[10:20] = -1e9  # these never fire
     model, pictures = Exact().eval(), Pictures()
-    found = compute(model, pictures, ["conv2", Layer("conv2", then=sae)])
+    found = compute(model, pictures, ["conv2", Layer("conv2", encoder=sae)])
     assert model.images == 50
     latents = found.layers["conv2.sae"]
     assert latents.unit_kind == "sae_latent"

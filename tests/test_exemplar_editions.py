@@ -26,7 +26,7 @@ from milannotations import InputError, Unit, schema
 from milannotations.editions import hub, loading, resumable, shards, validation
 from milannotations.editions.configs import list_configs
 from milannotations.editions.contents import read_configs
-from milannotations.exemplars.images.decode import BadPicture
+from milannotations.exemplars.images.decode import UnreadableImageError
 from milannotations.exemplars.output import edition, image_buffer, npy
 from milannotations.exemplars.output.edition import write
 from milannotations.exemplars.output.npy import write_npy
@@ -53,21 +53,21 @@ class Pool:
 
     def __init__(self, count=30, size=SIZE, bad=()):
         rng = np.random.default_rng(0)
-        self.pixels = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+        self.arrays = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
         self.bad, self.read, self.asked = dict(bad), [], []
 
     def source_id(self, i):
         return f"class/{i}.png"
 
-    def picture(self, i):
+    def pixels(self, i):
         if i in self.bad:
             raise self.bad[i]
         self.read.append(i)
-        return self.pixels[i]
+        return self.arrays[i]
 
-    def pictures(self, ids):
+    def iter_pixels(self, ids):
         self.asked.append(list(ids))
-        return map(self.picture, ids)
+        return map(self.pixels, ids)
 
 
 def layer_of(label, units=10, k=3, grid=(4, 4), images=30, kind="channel", seed=0):
@@ -144,7 +144,7 @@ def test_every_row_is_what_was_computed(two, made):
         layer = two.layers[unit.layer]
         ids = layer.ids[unit.unit].tolist()
         found = np.stack([np.asarray(image) for image in row["images"]])
-        np.testing.assert_array_equal(found, pool.pixels[ids])
+        np.testing.assert_array_equal(found, pool.arrays[ids])
         assert {mask.mode for mask in row["masks"]} == {"1"}
         masks = np.stack([np.asarray(mask) for mask in row["masks"]])
         np.testing.assert_array_equal(masks, layer.masks(slice(unit.unit, unit.unit + 1), SIZE)[0])
@@ -190,7 +190,7 @@ def test_masks_and_pictures_can_be_of_another_size_and_of_2022(two, tmp_path):
     row = loading.select(tmp_path / "out", layer="conv1", unit=0)[0]
     masks = np.stack([np.asarray(mask) for mask in row["masks"]])
     np.testing.assert_array_equal(masks, layer.masks(slice(0, 1), (8, 8), "2022")[0])
-    pixels = Pool().pixels[layer.ids[0, 0]]
+    pixels = Pool().arrays[layer.ids[0, 0]]
     wanted = torch.nn.functional.interpolate(
         torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), size=(8, 8)
     )[0].permute(1, 2, 0)
@@ -394,7 +394,7 @@ def test_a_picture_that_many_units_show_costs_its_bytes_once(tmp_path):
 
 def test_row_groups_and_shards_are_bounded_in_bytes(tmp_path, monkeypatch):
     few, pool = computed_of(layer_of("conv1", 60, images=5)), Pool(5, size=(64, 64))
-    size = len(shards.encode_webp(pool.pixels[0], None))
+    size = len(shards.encode_webp(pool.arrays[0], None))
     monkeypatch.setattr(edition, "GROUP_BYTES", 30 * size)
     monkeypatch.setattr(edition, "SHARD_BYTES", 60 * size)
     write(few, pool, tmp_path / "out", "x", made_from={})
@@ -437,7 +437,8 @@ def test_encoding_holds_a_few_pictures_at_a_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [
-    BadPicture("class/7.png", "it is cut"), OSError("it is cut"), SyntaxError("it is cut"),
+    UnreadableImageError("class/7.png", "it is cut"), OSError("it is cut"),
+    SyntaxError("it is cut"),
 ])  # fmt: skip
 def test_a_picture_that_cannot_be_read_any_more_is_named(tmp_path, error):
     found = computed_of(changed(layer_of("conv1", 1), ids=torch.tensor([[9, 7, 2]])))
@@ -461,10 +462,10 @@ def test_pictures_of_several_sizes_and_other_things_are_refused(tmp_path, two):
         (np.zeros((12, 20), np.uint8), r"uint8 \(12, 20\); expected"),
         (np.zeros((12, 20, 3)), "float64 .*; expected"),
     ):
-        pool.pixels = [*Pool().pixels[:29], wrong]
+        pool.arrays = [*Pool().arrays[:29], wrong]
         with pytest.raises(InputError, match=says):
             list(image_buffer.read_images(pool, range(30)))
-    pool.pictures = lambda ids: iter(())
+    pool.iter_pixels = lambda ids: iter(())
     with pytest.raises(InputError, match="no image of class/"):
         write(two, pool, tmp_path / "out", "x", made_from={})
 
@@ -632,10 +633,10 @@ def slow(self):
     time.sleep(2)
 shards.ShardWriter._flush = slow
 class Slow(t.Pool):
-    def picture(self, i):
+    def pixels(self, i):
         if sys.argv[4] == "npy":
             time.sleep(.2)
-        return super().picture(i)
+        return super().pixels(i)
 if sys.argv[4] == "npy":
     write_npy(found, Slow(), sys.argv[3])
 else:
@@ -700,7 +701,7 @@ def test_the_folders_hold_what_was_computed(two, tmp_path):
     images, masks = (read(folder, "conv1", f"{name}.npy") for name in ("images", "masks"))
     assert (images.dtype, images.shape) == (np.uint8, (10, 3, 3, 12, 20))
     assert (masks.dtype, masks.shape) == (np.uint8, (10, 3, 1, 12, 20))
-    np.testing.assert_array_equal(images, pool.pixels[layer.ids.numpy()].transpose(0, 1, 4, 2, 3))
+    np.testing.assert_array_equal(images, pool.arrays[layer.ids.numpy()].transpose(0, 1, 4, 2, 3))
     np.testing.assert_array_equal(masks[:, :, 0].astype(bool), layer.masks(slice(None), SIZE))
     for name, array in (("images", images), ("masks", masks)):
         np.save(tmp_path / "same.npy", array)
@@ -735,7 +736,7 @@ def test_bytes_are_those_of_the_original_code_for_the_same_values(parity, tmp_pa
     )
     pixels = np.load(parity / "a3_images.npz")
     pool = Pool()
-    pool.pixels = pixels[pixels.files[0]].transpose(0, 2, 3, 1)
+    pool.arrays = pixels[pixels.files[0]].transpose(0, 2, 3, 1)
     folder = write_npy(computed_of(found), pool, tmp_path / "npy") / name
     for file in ("ids.csv", "activations.csv"):
         assert (folder / file).read_bytes() == (golden / file).read_bytes()
@@ -763,7 +764,7 @@ def test_the_projects_own_reader_reads_them(tmp_path):
             masks = layer.masks(slice(None), (16, 16), "2022").numpy()
             for row, unit in enumerate(archive.units(layer.layer)):
                 np.testing.assert_array_equal(unit.masks.astype(bool), masks[row])
-                wanted = image_buffer.resize_nearest(pool.pixels[layer.ids[row, 0]], 16)
+                wanted = image_buffer.resize_nearest(pool.arrays[layer.ids[row, 0]], 16)
                 np.testing.assert_array_equal(unit.images[0], wanted.transpose(2, 0, 1))
 
 
@@ -838,7 +839,7 @@ def test_a_network_its_exemplars_and_an_edition(tmp_path):
     assert len(rows) == 5
     ids = found.layers["0"].ids[0].tolist()
     assert rows[0]["source_ids"] == [images.source_id(i) for i in ids]
-    np.testing.assert_array_equal(np.asarray(rows[0]["images"][0]), images.picture(ids[0]))
+    np.testing.assert_array_equal(np.asarray(rows[0]["images"][0]), images.pixels(ids[0]))
     write_npy(found, images, tmp_path / "npy")
     with Archive(tmp_path / "npy", "own-val") as archive:
         assert archive.n_units == 5

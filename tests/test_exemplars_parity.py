@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from milannotations.exemplars import Generated, Layer, RunConfig, compute, write_npy
+from milannotations.exemplars import GeneratedImages, Layer, RunConfig, compute, write_npy
 
 BATCH = 64
 """Of the golden networks; 32 of the ViT."""
@@ -81,7 +81,7 @@ def test_the_folder_of_2022_is_written_to_the_byte(parity, tmp_path):
         def source_id(self, place):
             return str(place)
 
-        def pictures(self, ids):
+        def iter_pixels(self, ids):
             with np.load(parity / "a3_images.npz") as stored:
                 pixels = stored[stored.files[0]]
             yield from (pixels[i].transpose(1, 2, 0) for i in ids)
@@ -104,7 +104,7 @@ def test_the_folder_of_2022_is_written_to_the_byte(parity, tmp_path):
 def test_a_generator_shows_what_it_made(parity, tmp_path):
     model = golden.formula_weights(golden.Generator())
     latents = golden.latents(parity)
-    images = Generated(model, torch.utils.data.TensorDataset(*latents))
+    images = GeneratedImages(model, torch.utils.data.TensorDataset(*latents))
     found = compute(model, images, ["up1", "up2"], run=RunConfig(batch_size=32, read="post"))
     assert found.input_size is None
     for layer, side in (("up1", 8), ("up2", 32)):
@@ -114,5 +114,5 @@ def test_a_generator_shows_what_it_made(parity, tmp_path):
             maps = golden.activations(model, layer, *latents, batch=32)
         highest = maps.amax((2, 3)).T
         assert torch.equal(seen.ids, highest.sort(dim=1, descending=True, stable=True)[1][:, :15])
-    picture = images.picture(int(found.layers["up1"].ids[0, 0]))
+    picture = images.pixels(int(found.layers["up1"].ids[0, 0]))
     assert picture.shape == (32, 32, 3)

@@ -16,8 +16,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from milannotations import InputError
-from milannotations.exemplars.images.decode import BadPicture
-from milannotations.exemplars.images.latents import Generated, Latents
+from milannotations.exemplars.images.decode import UnreadableImageError
+from milannotations.exemplars.images.latents import GeneratedImages, Latents
 from milannotations.exemplars.images.sources import open_images
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
@@ -63,7 +63,7 @@ def test_class_folders_are_those_of_torchvision(folder):
     ]
     for i in range(len(images)):
         assert torch.equal(images[i], theirs[i][0])
-        assert np.array_equal(images.picture(i), theirs.loader(theirs.samples[i][0]))
+        assert np.array_equal(images.pixels(i), theirs.loader(theirs.samples[i][0]))
 
 
 def test_a_flat_folder_and_pictures_beside_class_folders(folder, tmp_path):
@@ -90,7 +90,7 @@ def test_links_and_names_that_are_no_text(folder, tmp_path):
     assert {"linked/a.JPEG", "one.png"} <= set(names)
     json.dumps(names).encode()
     assert images.source["name"] == "way"
-    assert images.picture(len(images) - 1).shape == (12, 10, 3)
+    assert images.pixels(len(images) - 1).shape == (12, 10, 3)
     assert "dog/\ufffd.png" in names
     images.source["sha256"].encode()
 
@@ -99,7 +99,7 @@ def test_orientation_is_passed_over(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(pixels(0)).save(tmp_path / "a.jpg", exif=exif)
-    assert open_images(tmp_path, PLAIN).picture(0).shape == (12, 10, 3)
+    assert open_images(tmp_path, PLAIN).pixels(0).shape == (12, 10, 3)
 
 
 def test_limit_spaces_evenly(folder):
@@ -167,14 +167,14 @@ def test_damaged_pictures_are_named(folder):
         if images.source_id(i) not in expected:
             assert images[i].shape[0] == 3
             continue
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(UnreadableImageError) as caught:
             images[i]
         error = caught.value
-        found[error.source_id] = error.why
+        found[error.source_id] = error.reason
         assert error.source_id in str(error)
         assert "--skip-bad" in str(error)
         again = pickle.loads(pickle.dumps(error))
-        assert (again.source_id, again.why) == (error.source_id, error.why)
+        assert (again.source_id, again.reason) == (error.source_id, error.reason)
     assert set(found) == expected
     assert "truncated" in found["dog/c.jpg"]
     assert found["dog/e.jpg"] == "it is no picture that Pillow knows"
@@ -184,7 +184,7 @@ def test_damaged_pictures_are_named(folder):
 
 def test_a_damaged_picture_in_a_worker_stays_an_input_error(folder):
     damaged(folder)
-    with pytest.raises(BadPicture, match=r"b\.png"):
+    with pytest.raises(UnreadableImageError, match=r"b\.png"):
         list(DataLoader(open_images(folder, PLAIN), batch_size=1, num_workers=1))
 
 
@@ -210,22 +210,22 @@ def test_many_pictures_at_once_are_the_same_in_order(folder):
     images = open_images(folder, Preprocessing.imagenet(16))
     ids = [7, 0, 3, 3, 5] * 4
     for workers in (1, 3):
-        for i, picture in zip(ids, images.pictures(ids, workers), strict=True):
-            assert np.array_equal(picture, images.picture(i))
-    assert list(images.pictures([])) == []
+        for i, picture in zip(ids, images.iter_pixels(ids, workers), strict=True):
+            assert np.array_equal(picture, images.pixels(i))
+    assert list(images.iter_pixels([])) == []
     expected = damaged(folder)
     images = open_images(folder, PLAIN)
     bad = next(i for i in range(len(images)) if images.source_id(i) in expected)
-    made = images.pictures([0, 1, bad, 0], 2)
+    made = images.iter_pixels([0, 1, bad, 0], 2)
     assert next(made) is not None
     assert next(made) is not None
-    with pytest.raises(BadPicture):
+    with pytest.raises(UnreadableImageError):
         next(made)
 
 
 def test_any_callable_will_do_as_preprocessing(folder):
     images = open_images(folder, transforms.Compose([transforms.ToTensor()]))
-    assert images.prepare.mean == (0, 0, 0)
+    assert images.transform.mean == (0, 0, 0)
     assert images.preprocessing["std"] == [1, 1, 1]
 
 
@@ -255,8 +255,8 @@ def table():
 
 def check(images):
     assert len(images) == 3
-    assert images.picture(0).shape == (12, 10, 3)  # orientation is passed over
-    assert np.array_equal(images.picture(1), pixels(1))
+    assert images.pixels(0).shape == (12, 10, 3)  # orientation is passed over
+    assert np.array_equal(images.pixels(1), pixels(1))
     assert images.source_id(2) == "2"
     said = images.source
     assert (said["kind"], said["column"]) == ("dataset", "image")
@@ -271,7 +271,7 @@ def test_a_saved_data_set(table, tmp_path):
     assert len(said["sha256"]) == 64
     images = open_images(str(tmp_path / "saved"), PLAIN, limit=2)
     assert [images.source_id(i) for i in range(2)] == ["0", "1"]
-    assert np.array_equal(pickle.loads(pickle.dumps(images)).picture(1), images.picture(1))
+    assert np.array_equal(pickle.loads(pickle.dumps(images)).pixels(1), images.pixels(1))
 
 
 def test_parquet(table, tmp_path):
@@ -326,7 +326,7 @@ def test_damaged_rows_are_named():
     rows = {"image": [{"bytes": b"nothing", "path": "x.png"}, None]}
     images = open_images(datasets.Dataset.from_dict(rows, features=features), PLAIN)
     for i in range(2):
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(UnreadableImageError) as caught:
             images[i]
         assert caught.value.source_id == str(i)
 
@@ -371,11 +371,11 @@ def test_python_data_sets_of_pictures():
     ]
     images = open_images(Listed(items), Preprocessing.imagenet(None))
     for i in range(len(items)):
-        assert np.array_equal(images.picture(i), shown), i
-        assert torch.equal(images[i], images.prepare(picture))
+        assert np.array_equal(images.pixels(i), shown), i
+        assert torch.equal(images[i], images.transform(picture))
     assert images.source == {"name": "Listed", "kind": "python", "images": 7, "sha256": None}
     grey = open_images([picture.convert("L"), shown[:, :, :1]], PLAIN)
-    assert [grey.picture(i).shape for i in range(2)] == [(12, 10, 3)] * 2
+    assert [grey.pixels(i).shape for i in range(2)] == [(12, 10, 3)] * 2
 
 
 def test_python_data_sets_of_what_the_network_sees():
@@ -383,11 +383,11 @@ def test_python_data_sets_of_what_the_network_sees():
     seen = prepared(Image.fromarray(pixels(0)))
     images = open_images(TensorDataset(seen[None]), prepared)
     assert torch.equal(images[0], seen)
-    assert np.array_equal(images.picture(0), pixels(0))
+    assert np.array_equal(images.pixels(0), pixels(0))
     plain = open_images(Listed([PLAIN(Image.fromarray(pixels(0))), seen]))
-    assert np.array_equal(plain.picture(0), pixels(0))
+    assert np.array_equal(plain.pixels(0), pixels(0))
     with pytest.raises(InputError, match=r"values from -2.* Say the preprocessing"):
-        plain.picture(1)
+        plain.pixels(1)
     assert plain.preprocessing == {"transform": "none: tensors as given"}
 
 
@@ -414,7 +414,7 @@ def test_items_that_are_no_pictures(item, said):
     with pytest.raises(InputError) as caught:
         open_images([item], PLAIN)[0]
     assert said in str(caught.value)
-    assert not isinstance(caught.value, BadPicture)
+    assert not isinstance(caught.value, UnreadableImageError)
 
 
 def test_faults_of_python_data_sets():
@@ -423,7 +423,7 @@ def test_faults_of_python_data_sets():
             raise [OSError("image file is truncated"), KeyError("a bug")][i]
 
     images = open_images(Faulty([0, 1]), PLAIN)
-    with pytest.raises(BadPicture, match="0 cannot be read: image file is truncated"):
+    with pytest.raises(UnreadableImageError, match="0 cannot be read: image file is truncated"):
         images[0]
     with pytest.raises(KeyError):
         images[1]
@@ -512,11 +512,11 @@ def latents():
 
 def test_generated_pictures(latents):
     model = Small()
-    made = Generated(model, latents, batch_size=8)
+    made = GeneratedImages(model, latents, batch_size=8)
     assert len(made) == 50
     assert made.source_id(7) == "7"
     ids = [3, 40, 3, 11, 0, *range(20, 30)]
-    shown = list(made.pictures(ids))
+    shown = list(made.iter_pixels(ids))
     assert model.batches == [8, 8]  # 14 of them, each made once, batches filled up
     assert model.training
     with torch.no_grad():
@@ -525,12 +525,12 @@ def test_generated_pictures(latents):
     for i, picture in zip(ids, shown, strict=True):
         assert picture.dtype == np.uint8
         assert np.abs(picture.astype(int) - expected[i]).max() <= 1
-        assert np.array_equal(made.picture(i), picture)
-    assert list(made.pictures([])) == []
+        assert np.array_equal(made.pixels(i), picture)
+    assert list(made.iter_pixels([])) == []
 
 
 def test_a_generator_is_its_own_data_set(latents):
-    made = Generated(Small(), latents)
+    made = GeneratedImages(Small(), latents)
     z, y = made.arguments(made[4])
     assert torch.equal(z, latents[4][0])
     assert torch.equal(y, latents[4][1])
@@ -544,14 +544,14 @@ def test_outputs_are_made_pictures(latents):
             return {"sample": super().forward(z, y) * 0.5 + 0.5}
 
     with pytest.raises(InputError, match="gives dict for 32 latents; expected pictures"):
-        Generated(Pair(), latents).picture(0)
-    made = Generated(Pair(), latents, lambda out: out["sample"], low=0, high=1)
-    assert np.array_equal(made.picture(0), Generated(Small(), latents).picture(0))
+        GeneratedImages(Pair(), latents).pixels(0)
+    made = GeneratedImages(Pair(), latents, lambda out: out["sample"], low=0, high=1)
+    assert np.array_equal(made.pixels(0), GeneratedImages(Small(), latents).pixels(0))
     assert "0x" not in json.dumps(made.preprocessing)
     with pytest.raises(InputError, match="no numbers"):
-        Generated(Pair(), latents, lambda out: out["sample"] * float("nan")).picture(0)
+        GeneratedImages(Pair(), latents, lambda out: out["sample"] * float("nan")).pixels(0)
     with pytest.raises(InputError, match="rising"):
-        Generated(Small(), latents, low=1, high=0)
+        GeneratedImages(Small(), latents, low=1, high=0)
 
 
 class Golden(nn.Module):
@@ -595,15 +595,15 @@ def test_the_kits_generator(parity, tmp_path):
     torch.save((torch.from_numpy(stored["z"]), torch.from_numpy(stored["y"])), tmp_path / "zs.pth")
     latents, model = Latents(tmp_path), formula(Golden())
     assert len(latents) == 300
-    made = Generated(model, latents)
-    shown = np.stack(list(made.pictures(range(300))))
+    made = GeneratedImages(model, latents)
+    shown = np.stack(list(made.iter_pixels(range(300))))
     assert shown.shape == (300, 32, 32, 3)
     with torch.no_grad():
         theirs = model(latents.tensors[0], latents.tensors[1])
     # 2022 cut the fraction off; here bytes are rounded
     cut = ((theirs * 0.5 + 0.5) * 255).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     assert np.abs(shown.astype(int) - cut).max() <= 1
-    assert np.array_equal(next(made.pictures([299])), shown[299])
+    assert np.array_equal(next(made.iter_pixels([299])), shown[299])
 
 
 # --- real ones

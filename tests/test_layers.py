@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from milannotations.errors import InputError
-from milannotations.exemplars.hooks.layers import Layer, as_maps, modules_of, pick
-from milannotations.exemplars.hooks.reader import Taps
+from milannotations.exemplars.hooks.layers import Layer, as_maps, find_modules, select_tensor
+from milannotations.exemplars.hooks.reader import LayerReader
 
 
 class Counting(nn.Module):
@@ -42,8 +42,11 @@ X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def read(network, *names, **options):
-    with Taps(network, [Layer.parse(name) for name in names], **options) as taps, torch.no_grad():
-        runs = [taps.run(X) for _ in range(3)]
+    with (
+        LayerReader(network, [Layer.parse(name) for name in names], **options) as reader,
+        torch.no_grad(),
+    ):
+        runs = [reader.run(X) for _ in range(3)]
     for later in runs[1:]:
         assert {k: v.tolist() for k, v in later.items()} == {
             k: v.tolist() for k, v in runs[0].items()
@@ -53,13 +56,13 @@ def read(network, *names, **options):
 
 def test_a_name_that_is_not_there_is_answered_with_one_that_is(network):
     with pytest.raises(InputError, match=r"No layer 'conv9'.*Did you mean 'conv.'.*--list-layers"):
-        modules_of(network, [Layer("conv9")])
+        find_modules(network, [Layer("conv9")])
     with pytest.raises(InputError, match=r"Did you mean 'conv3.inner'"):
-        modules_of(network, [Layer("inner")])
+        find_modules(network, [Layer("inner")])
     with pytest.raises(InputError, match="twice"):
-        modules_of(network, [Layer("conv1"), Layer("conv1")])
+        find_modules(network, [Layer("conv1"), Layer("conv1")])
     with pytest.raises(InputError, match="No layer is asked for"):
-        modules_of(network, [])
+        find_modules(network, [])
 
 
 def test_pre_is_what_the_layer_returned_and_post_what_in_place_operations_left(network):
@@ -117,16 +120,16 @@ def test_residual_sums_write_over_the_branch(network):
     network = torchvision.models.resnet18().eval()
     x = torch.randn(1, 3, 64, 64)
     layers = [Layer("layer1.0.bn2"), Layer("layer1.0"), Layer("conv1")]
-    with Taps(network, layers) as taps, torch.no_grad():
+    with LayerReader(network, layers) as reader, torch.no_grad():
         for _ in range(2):
-            seen = taps.run(x)
+            seen = reader.run(x)
         raw = network.conv1(x)
-    assert taps.read == "post", "torchvision's ResNet is of 2022"
+    assert reader.read == "post", "torchvision's ResNet is of 2022"
     assert torch.equal(seen["layer1.0.bn2"], seen["layer1.0"])
     assert torch.equal(seen["conv1"], raw)
-    with Taps(network, layers, read="pre") as taps, torch.no_grad():
+    with LayerReader(network, layers, read="pre") as reader, torch.no_grad():
         for _ in range(2):
-            seen = taps.run(x)
+            seen = reader.run(x)
     assert not torch.equal(seen["layer1.0.bn2"], seen["layer1.0"])
 
 
@@ -153,25 +156,25 @@ def test_hooks_are_gone_afterwards(network):
 
 def test_layers_that_need_missing_weights_are_refused(network):
     layers, missing = [Layer("conv2")], ["conv3.inner.weight"]
-    with Taps(network, layers, missing=missing) as taps, torch.no_grad():
-        taps.run(X)
+    with LayerReader(network, layers, missing=missing) as reader, torch.no_grad():
+        reader.run(X)
     with (
-        Taps(network, [Layer("conv3")], missing=missing) as taps,
+        LayerReader(network, [Layer("conv3")], missing=missing) as reader,
         torch.no_grad(),
         pytest.raises(InputError, match=r"lack conv3.inner.weight"),
     ):
-        taps.run(X)
+        reader.run(X)
 
 
 def test_a_module_that_forward_does_not_call_is_named(network):
     network.unused = nn.Linear(2, 2)
     network.forward = lambda x: network.conv1(x)
     with (
-        Taps(network, [Layer("unused")]) as taps,
+        LayerReader(network, [Layer("unused")]) as reader,
         torch.no_grad(),
         pytest.raises(InputError, match="without reaching unused"),
     ):
-        taps.run(X)
+        reader.run(X)
 
 
 # ---- what layers give out
@@ -180,18 +183,18 @@ def test_a_module_that_forward_does_not_call_is_named(network):
 def test_a_tensor_is_picked_out_of_what_a_module_gives():
     a, b = torch.zeros(1, 2), torch.ones(1, 2)
     pair = namedtuple("Pair", "h ys")
-    assert pick(a, Layer("x")) is a
-    assert pick((a, None), Layer("x")) is a
-    assert pick((a, b), Layer("x", key=1)) is b
-    assert pick({"h": a, "ys": b}, Layer("x", key="ys")) is b
-    assert pick(pair(a, b), Layer("x", key="h")) is a
+    assert select_tensor(a, Layer("x")) is a
+    assert select_tensor((a, None), Layer("x")) is a
+    assert select_tensor((a, b), Layer("x", key=1)) is b
+    assert select_tensor({"h": a, "ys": b}, Layer("x", key="ys")) is b
+    assert select_tensor(pair(a, b), Layer("x", key="h")) is a
     assert Layer.parse("layer0:h").label == "layer0.h"
     with pytest.raises(InputError, match=r"gives a tuple; say which tensor: x:0, x:1"):
-        pick((a, b), Layer("x"))
+        select_tensor((a, b), Layer("x"))
     with pytest.raises(InputError, match=r"without 'z'; say which tensor: x:h, x:ys"):
-        pick({"h": a, "ys": b}, Layer("x", key="z"))
+        select_tensor({"h": a, "ys": b}, Layer("x", key="z"))
     with pytest.raises(InputError, match="there is none"):
-        pick(None, Layer("x"))
+        select_tensor(None, Layer("x"))
 
 
 def tokens(count, n=2, units=3):
@@ -262,12 +265,12 @@ def test_latents_laid_over_a_layer_are_those_of_each_position():
     torch.manual_seed(0)
     sae = nn.Sequential(nn.Linear(3, 7), nn.ReLU())
     maps = torch.randn(2, 3, 4, 5)
-    layer = Layer("layer3", then=sae)
+    layer = Layer("layer3", encoder=sae)
     seen = as_maps(maps, layer, 2)
     assert layer.label == "layer3.sae"
     assert seen.unit_kind == "sae_latent"
     assert torch.allclose(seen.maps[1, :, 2, 3], sae(maps[1, :, 2, 3]), atol=1e-6)
     with pytest.raises(InputError, match=r"gives a tuple.*encoder"):
-        as_maps(maps, Layer("x", then=lambda x: (x, x)), 2)
+        as_maps(maps, Layer("x", encoder=lambda x: (x, x)), 2)
     with pytest.raises(InputError, match=r"expected latents \(position, latent\)"):
-        as_maps(maps, Layer("x", then=lambda x: x[:, 0]), 2)
+        as_maps(maps, Layer("x", encoder=lambda x: x[:, 0]), 2)

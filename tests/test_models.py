@@ -21,14 +21,14 @@ from torchvision.transforms import v2
 from milannotations import InputError, catalog
 from milannotations.exemplars.networks.loaded_network import prefix_tokens
 from milannotations.exemplars.networks.loading import (
+    build_module,
+    declared_preprocessing,
     load_model,
-    load_module,
     parse_preprocessing,
-    preprocessing_of,
 )
-from milannotations.exemplars.networks.names import default_name
+from milannotations.exemplars.networks.names import default_config_name
 from milannotations.exemplars.networks.preprocessing import MEAN, STD, Preprocessing
-from milannotations.exemplars.networks.weights import put, read, renamed
+from milannotations.exemplars.networks.weights import load_into, match_names, read
 from milannotations.utils import python_file
 
 SQUEEZE = "torchvision:squeezenet1_1"
@@ -81,7 +81,7 @@ def noise(side=64, seed=0):
 def test_every_byte_comes_back(mean, std):
     pixels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    made = Preprocessing.of_transform(steps)
+    made = Preprocessing.from_transform(steps)
     assert (made.mean, made.std) == (tuple(map(float, mean)), tuple(map(float, std)))
     assert np.array_equal(made.undo(made(Image.fromarray(pixels))), pixels)
 
@@ -118,21 +118,21 @@ def test_normalise_is_found_however_it_is_nested():
         v2.Compose([v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]), normalise]),
         transforms.Compose([transforms.ToTensor(), nn.Sequential(normalise)]),
     ):
-        made = Preprocessing.of_transform(steps)
+        made = Preprocessing.from_transform(steps)
         assert (made.mean, made.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 def test_mean_and_std_are_measured_where_nothing_declares_them():
     to_tensor = transforms.ToTensor()
-    made = Preprocessing.of_transform(lambda picture: to_tensor(picture) * 2 - 1)
+    made = Preprocessing.from_transform(lambda picture: to_tensor(picture) * 2 - 1)
     assert (made.mean, made.std) == ((0.5,) * 3, (0.5,) * 3)
-    made = Preprocessing.of_transform(to_tensor)
+    made = Preprocessing.from_transform(to_tensor)
     assert (made.mean, made.std) == ((0.0,) * 3, (1.0,) * 3)
     # two in a row: neither alone undoes them
     twice = transforms.Compose(
         [to_tensor, transforms.Normalize(MEAN, STD), transforms.Normalize((1, 1, 1), (2, 2, 2))]
     )
-    made, picture = Preprocessing.of_transform(twice), noise(224)
+    made, picture = Preprocessing.from_transform(twice), noise(224)
     assert np.array_equal(made.undo(made(picture)), np.asarray(picture))
 
 
@@ -150,7 +150,7 @@ def test_mean_and_std_are_measured_where_nothing_declares_them():
 )
 def test_preprocessing_that_is_none(transform, said):
     with pytest.raises(InputError) as caught:
-        Preprocessing.of_transform(transform)
+        Preprocessing.from_transform(transform)
     assert said.replace("\\", "") in str(caught.value)
 
 
@@ -164,8 +164,8 @@ def test_preprocessing_given_by_hand_is_believed():
 def test_preprocessing_is_described_without_addresses():
     for each in (
         Preprocessing.imagenet(),
-        Preprocessing.of_transform(lambda p: transforms.ToTensor()(p)),
-        preprocessing_of("torchvision:resnet18"),
+        Preprocessing.from_transform(lambda p: transforms.ToTensor()(p)),
+        declared_preprocessing("torchvision:resnet18"),
     ):
         said = json.dumps(each.describe())
         assert "0x" not in said
@@ -327,14 +327,14 @@ def test_weights_for_other_classes_make_a_network_of_as_many(tmp_path):
 def test_counters_never_count_as_missing(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
     state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
-    assert put(network, state, "x") == ()
-    assert put(network, {**state, "2.num_batches_tracked": torch.tensor(1)}, "x") == ()
+    assert load_into(network, state, "x") == ()
+    assert load_into(network, {**state, "2.num_batches_tracked": torch.tensor(1)}, "x") == ()
 
 
 def test_a_tied_entry_is_not_missing():
     network = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
     network["b"].weight = network["a"].weight
-    assert put(network, {"a.weight": torch.zeros(2, 2)}, "x") == ()
+    assert load_into(network, {"a.weight": torch.zeros(2, 2)}, "x") == ()
 
 
 @pytest.mark.parametrize(
@@ -349,18 +349,18 @@ def test_a_tied_entry_is_not_missing():
 def test_weights_that_do_not_fit(change, said):
     network = nn.Sequential(nn.Linear(3, 2))
     with pytest.raises(InputError) as caught:
-        put(network, change(network.state_dict()), "mine.pth")
+        load_into(network, change(network.state_dict()), "mine.pth")
     assert said in str(caught.value)
     assert "mine.pth" in str(caught.value)
 
 
 def test_a_beginning_is_put_off_or_on():
     own = ["net.a.w", "net.b.w"]
-    assert sorted(renamed({"a.w": 1, "b.w": 2}, own)) == own
-    assert sorted(renamed({"module.model.a.w": 1, "module.model.b.w": 2}, own)) == own
-    assert renamed({"c.w": 1}, own) == {"c.w": 1}
+    assert sorted(match_names({"a.w": 1, "b.w": 2}, own)) == own
+    assert sorted(match_names({"module.model.a.w": 1, "module.model.b.w": 2}, own)) == own
+    assert match_names({"c.w": 1}, own) == {"c.w": 1}
     # one entry alone has no common beginning to lose but its own
-    assert renamed({"net.a.w": 1}, own) == {"net.a.w": 1}
+    assert match_names({"net.a.w": 1}, own) == {"net.a.w": 1}
 
 
 class Odd:
@@ -442,12 +442,12 @@ def test_a_factory(own):
     assert made.source["file"]["name"] == "my_net.py"
     assert str(path.parent) not in json.dumps(made.source)
     assert same(made.model, load_model(f"{path}:build").model)
-    assert isinstance(load_module(f"{path}:build"), nn.Sequential)
+    assert isinstance(build_module(f"{path}:build"), nn.Sequential)
 
 
 def test_a_factory_with_weights(own, tmp_path):
     path = own(SMALL)
-    state = {f"module.{k}": v + 1 for k, v in load_module(f"{path}:build").state_dict().items()}
+    state = {f"module.{k}": v + 1 for k, v in build_module(f"{path}:build").state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     made = load_model(f"{path}:build", weights=tmp_path / "w.pth")
     assert made.missing == ()
@@ -484,13 +484,13 @@ def test_neighbours_of_one_name_are_kept_apart(own):
             "net.py",
             folder,
         )
-        assert load_module(f"{path}:build").in_features == size
+        assert build_module(f"{path}:build").in_features == size
 
 
 def test_a_file_that_changed_is_read_anew(own):
     text = "from torch import nn\ndef build():\n    return nn.Linear({}, 1)\n"
     for size in (1, 2):
-        assert load_module(f"{own(text.format(size))}:build").in_features == size
+        assert build_module(f"{own(text.format(size))}:build").in_features == size
 
 
 @pytest.mark.parametrize(
@@ -566,16 +566,16 @@ def test_preprocessing_of_a_file_reaches_another_process(own, tmp_path):
     ],
 )
 def test_default_names(spec, images, name):
-    assert default_name(spec, images) == name
+    assert default_config_name(spec, images) == name
 
 
 def test_default_names_are_names_of_configs():
     for spec, images in (("x.py:not", "alexnet-imagenet"), ("not.py:not", "alexnet-imagenet")):
-        assert default_name(spec, images) not in catalog.GROUPS
-    long = default_name("torchvision:resnet18", "a" * 300)
+        assert default_config_name(spec, images) not in catalog.GROUPS
+    long = default_config_name("torchvision:resnet18", "a" * 300)
     assert len(long) <= 100
-    assert long != default_name("torchvision:resnet18", "a" * 301)
-    assert default_name("x.py:y", "notes.md") == "x-y-notes-md"
+    assert long != default_config_name("torchvision:resnet18", "a" * 301)
+    assert default_config_name("x.py:y", "notes.md") == "x-y-notes-md"
 
 
 # --- transformers
@@ -683,12 +683,12 @@ def test_hf_processors_that_scale_in_other_ways():
         (t.ViTImageProcessor(size=side, do_rescale=False, image_mean=[127.5] * 3), 0.5),
         (t.EfficientNetImageProcessor(size=side, rescale_offset=True), None),
     ):
-        made = Preprocessing.of_hf(processor)
+        made = Preprocessing.from_hf(processor)
         assert made.undo(made(grey))[4, 4].tolist() == [10, 100, 200]
         assert mean is None or made.mean == (mean,) * 3
     bytes_as_they_are = t.ViTImageProcessor(size=side, do_rescale=False, do_normalize=False)
     with pytest.raises(InputError, match="float32"):
-        Preprocessing.of_hf(bytes_as_they_are)
+        Preprocessing.from_hf(bytes_as_they_are)
 
 
 def test_hf_random_and_half_precision(hf, tmp_path):
@@ -783,7 +783,7 @@ def test_timm_weights(timm, tmp_path):
     settings = timm.data.resolve_model_data_config(network)
     theirs = timm.data.create_transform(**settings, is_training=False)
     assert torch.equal(made.preprocessing(noise(200)), theirs(noise(200)))
-    tagged = preprocessing_of("timm:test_resnet.r160_in1k").describe()
+    tagged = declared_preprocessing("timm:test_resnet.r160_in1k").describe()
     assert tagged == made.preprocessing.describe()
 
 

@@ -780,7 +780,7 @@ def test_overlap_needs_planes_that_fit():
 def test_concepts_come_through_loading():
     def stacked(*concepts):
         items = [{"image": torch.zeros(3, 2, 2), "concepts": each} for each in concepts]
-        (batch,) = loading.batches(items, [0], len(items), 0, None)
+        (batch,) = loading.load_batches(items, [0], len(items), 0, None)
         return batch.concepts
 
     planes = as_planes(2)

@@ -111,14 +111,14 @@ class ClipModel:
         import transformers
 
         from milannotations.exemplars.device import best_device
-        from milannotations.exemplars.networks.transformers import expecting
+        from milannotations.exemplars.networks.transformers import explain_load_errors
 
         where = str(name)
         expected = (
             "a folder that save_pretrained of a CLIP or SigLIP and of its processor both wrote, or "
             f"a name on the hub such as {EXAMPLE_MODEL}"
         )
-        with expecting("text-image model", where, expected):
+        with explain_load_errors("text-image model", where, expected):
             kind = transformers.AutoConfig.from_pretrained(where).model_type
             if kind not in KINDS:
                 raise InputError(

@@ -182,14 +182,14 @@ def _edit_network(
     from leaderboard.applications.edit import real_networks, task
     from leaderboard.evaluation import predictions as prediction_files
     from milannotations.exemplars import load_model
-    from milannotations.exemplars.networks.names import default_name
+    from milannotations.exemplars.networks.names import default_config_name
 
     if not layers:
         raise InputError(
             f"No layers: add --layer NAME (milan exemplars {model} --list-layers shows them)."
         )
     predictions = prediction_files.read(*files, network=network) if files else None
-    name = network or default_name(model, Path(images).resolve().name)
+    name = network or default_config_name(model, Path(images).resolve().name)
     if predictions is not None:
         networks = list(dict.fromkeys(unit.network for unit in predictions.units))
         if len(networks) != 1:

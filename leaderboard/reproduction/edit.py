@@ -37,7 +37,7 @@ from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
     from leaderboard.applications.common.ablated_accuracy import AblatedNetwork
-    from milannotations.exemplars import Loaded
+    from milannotations.exemplars import LoadedNetwork
 
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 METHOD = "milan"
@@ -145,7 +145,7 @@ def reproduce_edit(
 
 
 def _describe_network(
-    loaded: Loaded,
+    loaded: LoadedNetwork,
     name: str,
     layers: Sequence[str],
     roles: ImageRoles,
@@ -180,7 +180,7 @@ def _load_or_train(
     seed: int,
     training: ClassifierConfig,
     tell: Callable[[str], Any],
-) -> Loaded:
+) -> LoadedNetwork:
     """Return a network trained on the images of role `train`, from its file if it exists."""
     import json
 
@@ -188,7 +188,7 @@ def _load_or_train(
     from safetensors.torch import load_file
 
     from leaderboard.reproduction import train_classifier
-    from milannotations.exemplars import Loaded, Preprocessing
+    from milannotations.exemplars import LoadedNetwork, Preprocessing
 
     preprocessing = Preprocessing.imagenet()
     if not path.is_file():
@@ -206,4 +206,4 @@ def _load_or_train(
     model.load_state_dict(load_file(path))
     with safe_open(path, "pt") as file:
         source = json.loads(file.metadata()["made"])
-    return Loaded(model.eval(), preprocessing, path.stem, source=source)
+    return LoadedNetwork(model.eval(), preprocessing, path.stem, source=source)

@@ -26,7 +26,7 @@ from milan.model import Milan
 from milan.pretrained import CONFIG, WEIGHTS
 from milannotations import exemplars
 from milannotations.errors import InputError, some
-from milannotations.exemplars.networks.weights import COUNTER
+from milannotations.exemplars.networks.weights import BATCH_COUNTER
 from milannotations.published.download import MODELS, address, fetch
 from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import check_is_file, replacing, sha256
@@ -395,7 +395,7 @@ def _name_of_2022(name: str, names: Mapping[str, str]) -> str:
 
 def _check_fits(state: State, expected: State, path: Path) -> None:
     """Raise InputError unless a state has the expected entries, shapes and types."""
-    missing = [name for name in expected if name not in state and not name.endswith(COUNTER)]
+    missing = [name for name in expected if name not in state and not name.endswith(BATCH_COUNTER)]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
         parts = [f"missing {_names(missing)}"] if missing else []

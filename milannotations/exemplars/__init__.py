@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from milannotations.exemplars.engine import compute
     from milannotations.exemplars.hooks.ablation import Ablator
     from milannotations.exemplars.hooks.layers import Layer
-    from milannotations.exemplars.images.latents import Generated, Latents
-    from milannotations.exemplars.images.sources import Pictures, open_images
-    from milannotations.exemplars.networks.loaded_network import Loaded
+    from milannotations.exemplars.images.latents import GeneratedImages, Latents
+    from milannotations.exemplars.images.sources import ImageDataset, open_images
+    from milannotations.exemplars.networks.loaded_network import LoadedNetwork
     from milannotations.exemplars.networks.loading import load_model
     from milannotations.exemplars.networks.preprocessing import Preprocessing
     from milannotations.exemplars.output.edition import write
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ablator",
-    "Generated",
+    "GeneratedImages",
+    "ImageDataset",
     "Latents",
     "Layer",
     "LayerExemplars",
-    "Loaded",
+    "LoadedNetwork",
     "NetworkExemplars",
     "Overlap",
     "OverlapCounts",
-    "Pictures",
     "Pooled",
     "Preprocessing",
     "Quantile",
@@ -69,9 +69,9 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "engine": ["compute"],
         "hooks.ablation": ["Ablator"],
         "hooks.layers": ["Layer"],
-        "images.latents": ["Generated", "Latents"],
-        "images.sources": ["Pictures", "open_images"],
-        "networks.loaded_network": ["Loaded"],
+        "images.latents": ["GeneratedImages", "Latents"],
+        "images.sources": ["ImageDataset", "open_images"],
+        "networks.loaded_network": ["LoadedNetwork"],
         "networks.loading": ["load_model"],
         "networks.preprocessing": ["Preprocessing"],
         "output.edition": ["write"],

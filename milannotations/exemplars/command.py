@@ -110,8 +110,8 @@ def exemplars(
     # here, because torch takes seconds to import and --help must answer at once
     from milannotations.exemplars import dry_run as planning
     from milannotations.exemplars.hooks.layers import Layer
-    from milannotations.exemplars.images.batches import batches
-    from milannotations.exemplars.images.latents import Generated, Latents
+    from milannotations.exemplars.images.batches import load_batches
+    from milannotations.exemplars.images.latents import GeneratedImages, Latents
     from milannotations.exemplars.images.sources import open_images
     from milannotations.exemplars.networks import loading, names
     from milannotations.exemplars.networks.preprocessing import Preprocessing
@@ -127,12 +127,12 @@ def exemplars(
                 "and normalised as for ImageNet. Another: --preprocess",
                 file=sys.stderr,
             )
-    autoencoder = loading.load_module(sae) if sae else None
+    autoencoder = loading.build_module(sae) if sae else None
     layers = [
         Layer.parse(
             text,
             units=_units(units),
-            then=autoencoder,
+            encoder=autoencoder,
             layout="maps-last" if channels_last else "auto",
             prefix=prefix_tokens,
         )
@@ -140,13 +140,13 @@ def exemplars(
     ]
     data: Any = None
     if latents:
-        data = Generated(loaded.model, Latents(latents, limit=source.limit))
+        data = GeneratedImages(loaded.model, Latents(latents, limit=source.limit))
     elif images:
         data = open_images(images, preprocessing, **asdict(source))
     if list_layers:
         sample: Any = (preprocessing.blank()[None],)
         if data is not None:
-            sample = next(batches(data, [0], 1, 0, None)).arguments
+            sample = next(load_batches(data, [0], 1, 0, None)).arguments
         _print_layers(planning.list_layers(loaded.model, sample), as_json)
         return
     if data is None or (out is None and not dry_run):
@@ -163,7 +163,7 @@ def exemplars(
         _print_plan(plan, as_json)
         return
     assert out is not None
-    name = name or names.default_name(model, Path(images or latents or "").resolve().name)
+    name = name or names.default_config_name(model, Path(images or latents or "").resolve().name)
     computed = make_edition(
         loaded,
         data,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from milannotations.editions.shards import encode_webp
 from milannotations.errors import InputError
 from milannotations.exemplars.hooks.layers import Layer, as_maps
-from milannotations.exemplars.hooks.reader import Taps
-from milannotations.exemplars.images.batches import batches
+from milannotations.exemplars.hooks.reader import LayerReader
+from milannotations.exemplars.images.batches import load_batches
 from milannotations.exemplars.tallies.quantile import Quantile
 from milannotations.exemplars.tallies.topk import TopK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars.networks.loaded_network import Loaded
+    from milannotations.exemplars.networks.loaded_network import LoadedNetwork
     from milannotations.exemplars.run_config import RunConfig
 
 
@@ -135,7 +135,7 @@ class Plan:
 
 
 def plan(
-    loaded: Loaded,
+    loaded: LoadedNetwork,
     images: Any,
     layers: Sequence[Layer],
     k: int,
@@ -157,15 +157,15 @@ def plan(
 
     if len(images) == 0:
         raise InputError("There is no image; expected at least one.")
-    batch = next(batches(images, [0], 1, 0, None))
-    if batch.bad:
-        raise InputError(f"{images.source_id(0)} cannot be read: {batch.bad[0][1]}")
+    batch = next(load_batches(images, [0], 1, 0, None))
+    if batch.unreadable:
+        raise InputError(f"{images.source_id(0)} cannot be read: {batch.unreadable[0][1]}")
     size = None
     if batch.arguments[0].ndim == 4:
         size = (int(batch.arguments[0].shape[2]), int(batch.arguments[0].shape[3]))
     model = loaded.model.eval()
-    with Taps(model, layers, run.read, run.missing) as taps, torch.no_grad():
-        outputs = taps.run(*batch.arguments)
+    with LayerReader(model, layers, run.read, run.missing) as reader, torch.no_grad():
+        outputs = reader.run(*batch.arguments)
     planned, memory, exemplars = [], 0, 0
     for layer in layers:
         activations = as_maps(outputs[layer.label], layer, 1, size, run.prefix)
@@ -174,7 +174,7 @@ def plan(
         memory += TopK(k).estimate(units, h, w)
         memory += Quantile(quantile, images=len(images)).estimate(units, h, w)
         exemplars += units * min(k, len(images))
-    image_bytes = len(encode_webp(images.picture(0), quality))
+    image_bytes = len(encode_webp(images.pixels(0), quality))
     # two checkpoints, one of which replaces the other; every exemplar in the edition, and every
     # image once in the buffer
     disk = 2 * memory + (exemplars + min(exemplars, len(images))) * image_bytes

@@ -20,8 +20,8 @@ from milannotations.exemplars import distributed
 from milannotations.exemplars.checkpoint import Checkpoint
 from milannotations.exemplars.device import best_device, is_out_of_memory, open_device
 from milannotations.exemplars.hooks.layers import Layer, as_maps
-from milannotations.exemplars.hooks.reader import Taps
-from milannotations.exemplars.images.batches import Batch, batches
+from milannotations.exemplars.hooks.reader import LayerReader
+from milannotations.exemplars.images.batches import Batch, load_batches
 from milannotations.exemplars.networks.digest import network_digest
 from milannotations.exemplars.results import LayerExemplars, NetworkExemplars, SkippedImage
 from milannotations.exemplars.run_config import RunConfig
@@ -93,7 +93,7 @@ def compute(
     model.eval().to(device)
     work = Pass(model, dataset, parsed, k, quantile, tallies or {}, run, device, arguments)
     try:
-        with work.taps, torch.no_grad():
+        with work.reader, torch.no_grad():
             work.run_all(group)
     finally:
         model.train(was_training)
@@ -122,13 +122,13 @@ class Pass:
     ) -> None:
         self.model, self.dataset, self.layers, self.run = model, dataset, layers, run
         self.device, self.arguments = device, arguments
-        self.taps = Taps(model, layers, run.read, run.missing)
+        self.reader = LayerReader(model, layers, run.read, run.missing)
         self.settings = {
             "k": k,
             "quantile": quantile,
             "batch_size": run.batch_size,
             "dtype": run.dtype,
-            "read": self.taps.read,
+            "read": self.reader.read,
             "seed": run.seed,
             "layers": {layer.label: layer.name for layer in layers},
         }
@@ -179,12 +179,12 @@ class Pass:
         ) as bar:
             for number, batch in zip(
                 share,
-                batches(self.dataset, share, size, self.run.workers, self.arguments),
+                load_batches(self.dataset, share, size, self.run.workers, self.arguments),
                 strict=True,
             ):
                 self._update(batch)
                 # the other processes are about as far as this one
-                bar.update(group.world * (len(batch.ids) + len(batch.bad)))
+                bar.update(group.world * (len(batch.ids) + len(batch.unreadable)))
                 checkpoint.record(number)
                 if distributed.is_stopping():
                     checkpoint.close()
@@ -204,7 +204,7 @@ class Pass:
     def _update(self, batch: Batch) -> None:
         """Run a batch through the network and give its activations to the tallies."""
         name = getattr(self.dataset, "source_id", str)
-        bad = [SkippedImage(index, str(name(index)), why) for index, why in batch.bad]
+        bad = [SkippedImage(index, str(name(index)), why) for index, why in batch.unreadable]
         if bad and not self.run.skip_bad:
             raise InputError(
                 f"{bad[0].source_id} cannot be read: {bad[0].why}. Repair or remove it, or leave "
@@ -242,7 +242,7 @@ class Pass:
             dtype=getattr(torch, self.run.dtype),
             enabled=self.run.dtype != "float32",
         ):
-            return self.taps.run(*inputs)
+            return self.reader.run(*inputs)
 
     def _tally(self, layer: Layer, ids: Tensor, output: Tensor, concepts: Tensor | None) -> None:
         """Update a layer's tallies, and name the layer in their errors."""
@@ -324,9 +324,9 @@ class Pass:
             "tallies": sorted(self.makers),
             "model": network_digest(self.model),
             "over": {
-                layer.label: network_digest(layer.then)
+                layer.label: network_digest(layer.encoder)
                 for layer in self.layers
-                if layer.then is not None
+                if layer.encoder is not None
             },
             "images": len(self.dataset),
             "source": source if isinstance(source, dict) else None,

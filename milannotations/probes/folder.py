@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milannotations.exemplars.images.folder import Folder
+from milannotations.exemplars.images.folder import FolderSource
 from milannotations.probes.base import Concept, Labels
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ImageFolderProbe:
     """
 
     def __init__(self, path: Path) -> None:
-        self._images = Folder(path)
+        self._images = FolderSource(path)
         self.name = f"images:{self._images.name}"
         classes = [Path(path).parts[:-1][:1] for path in self._images.paths]  # () for loose images
         names = sorted({parts[0] for parts in classes if parts})

@@ -50,8 +50,8 @@ class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
         """Return a scene's name."""
         return self.scenes[index].source_id
 
-    def pictures(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Any]:
-        """Yield images, uint8 (64, 64, 3); see `exemplars.Pictures`."""
+    def iter_pixels(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Any]:
+        """Yield images, uint8 (64, 64, 3); see `exemplars.ImageDataset`."""
         return (self.scenes[int(i)].image for i in ids)
 
     @property

@@ -52,7 +52,7 @@ def open_network(
             classes than the network's outputs.
     """
     from milannotations.exemplars import Preprocessing, RunConfig, load_model, open_images
-    from milannotations.exemplars.images.class_labels import labels_of
+    from milannotations.exemplars.images.class_labels import class_labels
 
     names = list(dict.fromkeys(unit.network for unit in predictions.units))
     if len(names) != 1:
@@ -80,7 +80,7 @@ def open_network(
                 f"--classes names {len(class_names):,} classes, and the network has {outputs:,} "
                 "output classes."
             )
-    labels = labels_of(dataset, class_names if classes is not None else outputs)
+    labels = class_labels(dataset, class_names if classes is not None else outputs)
     source = {**dataset.source, "preprocessing": dataset.preprocessing}
     return AblatedNetwork(
         names[0],

@@ -54,11 +54,11 @@ class ImageRoles:
     def load(self, role: str, preprocessing: Preprocessing) -> LabelledImages:
         """Return the labelled images of a role, preprocessed for a network."""
         from milannotations.exemplars import open_images
-        from milannotations.exemplars.images.class_labels import labels_of
+        from milannotations.exemplars.images.class_labels import class_labels
 
         images = open_images(self.folder / role, without_resizing(preprocessing))
         source = {**images.source, "cue": asdict(self.role_cue(role))}
-        return LabelledImages(images, labels_of(images, self.classes), source)
+        return LabelledImages(images, class_labels(images, self.classes), source)
 
     def role_cue(self, role: str) -> Cue:
         """Return the cue of the images of a role."""
@@ -96,9 +96,9 @@ def write_roles(
         InputError: see `spurious_cues.write`; a class that the network lacks; roles of other
             images in `work`; too few images for the parts.
     """
-    from milannotations.exemplars.images.folder import Folder
+    from milannotations.exemplars.images.folder import FolderSource
 
-    cue, work, source = cue or Cue(), Path(work), Folder(images)
+    cue, work, source = cue or Cue(), Path(work), FolderSource(images)
     paths = sorted(path for path in source.paths if "/" in path)
     folders = sorted({path.split("/")[0] for path in paths})
     if not paths:

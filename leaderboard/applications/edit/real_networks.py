@@ -17,11 +17,17 @@ from milannotations.schema import Unit
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from milannotations.exemplars import Layer, Loaded, NetworkExemplars, Preprocessing, RunConfig
+    from milannotations.exemplars import (
+        Layer,
+        LoadedNetwork,
+        NetworkExemplars,
+        Preprocessing,
+        RunConfig,
+    )
 
 
 def prepare_network(
-    loaded: Loaded,
+    loaded: LoadedNetwork,
     name: str,
     layers: Sequence[str | Layer],
     roles: ImageRoles,
@@ -85,7 +91,7 @@ def prepare_network(
 
 
 def write_exemplars(
-    loaded: Loaded,
+    loaded: LoadedNetwork,
     name: str,
     layers: Sequence[str | Layer],
     roles: ImageRoles,
@@ -179,14 +185,14 @@ def measure_mask_shares(
     return shares
 
 
-def preprocessing_of(loaded: Loaded) -> Preprocessing:
+def preprocessing_of(loaded: LoadedNetwork) -> Preprocessing:
     """Return a network's own preprocessing, or that of ImageNet."""
     from milannotations.exemplars import Preprocessing
 
     return loaded.preprocessing or Preprocessing.imagenet()
 
 
-def _count_outputs(loaded: Loaded, labelled: LabelledImages) -> int:
+def _count_outputs(loaded: LoadedNetwork, labelled: LabelledImages) -> int:
     """Return the number of the network's output classes, from one image."""
     from milannotations.exemplars import Ablator
 

@@ -127,10 +127,10 @@ def write(
         InputError: images without classes; one class where a wrong one is wanted; an image that
             cannot be read; `out` exists.
     """
-    from milannotations.exemplars.images.decode import naming
-    from milannotations.exemplars.images.folder import Folder
+    from milannotations.exemplars.images.decode import explain_read_errors
+    from milannotations.exemplars.images.folder import FolderSource
 
-    cue, out, source = cue or Cue(), Path(out), Folder(folder)
+    cue, out, source = cue or Cue(), Path(out), FolderSource(folder)
     if out.exists():
         raise InputError(f"{out} exists already; give another folder.")
     paths = sorted(source.paths) if only is None else sorted(set(only))
@@ -155,7 +155,7 @@ def write(
         for path, cue_class, corner in progress_bar(
             plan, description=cue.kind, enabled=progress, unit="img"
         ):
-            with naming(path):
+            with explain_read_errors(path):
                 image = resize_and_crop(source.load(indices[path]), cue.side)
             box: tuple[int, ...] | tuple[str, ...] = NO_BOX
             if cue_class is not None and cue.kind == "text":

@@ -27,21 +27,28 @@ from numpy.typing import NDArray
 
 from milannotations.errors import InputError, did_you_mean, some
 from milannotations.exemplars.device import best_device
-from milannotations.exemplars.hooks.accuracy import NOTHING
-from milannotations.exemplars.hooks.interventions import Units, fill
-from milannotations.exemplars.hooks.layers import OUTPUTS, Layer, modules_of, pick, put, unit_axis
-from milannotations.exemplars.hooks.reader import Taps
+from milannotations.exemplars.hooks.accuracy import NO_PREDICTION
+from milannotations.exemplars.hooks.interventions import UnitSet, overwrite_units
+from milannotations.exemplars.hooks.layers import (
+    OUTPUTS,
+    Layer,
+    find_modules,
+    replace_tensor,
+    select_tensor,
+    unit_axis,
+)
+from milannotations.exemplars.hooks.reader import LayerReader
 from milannotations.exemplars.hooks.replay import Replay
-from milannotations.exemplars.images.batches import batches
+from milannotations.exemplars.images.batches import load_batches
 from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Answers = NDArray[np.int32]
+ClassPredictions = NDArray[np.int32]
 
-HOW = ("zero", "mean", "resample")
+ABLATION_VALUES = ("zero", "mean", "resample")
 
 TILE_BYTES = 48_000_000
 """Copies of a batch, each with other units ablated, go through together up to this size."""
@@ -58,7 +65,8 @@ class Ablator:
             mode and moved to the device.
         dataset: pictures, as of `exemplars.compute`.
         layers: whose units may be ablated: dotted names, or `Layer`s.
-        how: `zero`; `mean`, of the unit over all positions of all pictures, as `Taps` reads it;
+        how: `zero`; `mean`, of the unit over all positions of all pictures, as
+            `LayerReader` reads it;
             `resample`, what the unit does on another picture, drawn at random.
         run: batches, device, dtype and seed; of a batch of one nothing can be resampled.
         arguments: see `exemplars.compute`.
@@ -81,12 +89,14 @@ class Ablator:
         arguments: Callable[[Any], tuple[Any, ...]] | None = None,
         given: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if how not in HOW:
-            raise InputError(f"Units cannot be ablated by '{how}' (ways: {', '.join(HOW)}).")
+        if how not in ABLATION_VALUES:
+            raise InputError(
+                f"Units cannot be ablated by '{how}' (ways: {', '.join(ABLATION_VALUES)})."
+            )
         if len(dataset) < (2 if how == "resample" else 1):
             raise InputError(f"{len(dataset)} pictures are too few to ablate units on by '{how}'.")
         wanted = [Layer.parse(each) if isinstance(each, str) else each for each in layers]
-        named = modules_of(model, wanted)
+        named = find_modules(model, wanted)
         self.model, self.dataset, self.how = model, dataset, how
         self.run = run or RunConfig()
         self.layers = {layer.label: layer for layer in wanted}
@@ -109,7 +119,7 @@ class Ablator:
         while how == "resample" and self._size > 2 and len(dataset) % self._size == 1:
             self._size -= 1
 
-    def predictions(self, sets: Sequence[Units]) -> Answers:
+    def predictions(self, sets: Sequence[UnitSet]) -> ClassPredictions:
         """Return the class with the highest score, int32 (set, image), without each set of units.
 
         Args:
@@ -124,7 +134,7 @@ class Ablator:
         """
         return self._each(sets, (), np.int32, lambda logits: logits.argmax(1))
 
-    def logits(self, sets: Sequence[Units]) -> NDArray[np.float32]:
+    def logits(self, sets: Sequence[UnitSet]) -> NDArray[np.float32]:
         """Return class scores, float32 (set, image, class); else as `predictions`."""
         classes = (self._classes(),)
         return self._each(sets, classes, np.float32, lambda logits: logits.float())
@@ -133,7 +143,7 @@ class Ablator:
 
     def _each(
         self,
-        sets: Sequence[Units],
+        sets: Sequence[UnitSet],
         shape: tuple[int, ...],
         dtype: Any,
         of: Callable[[Tensor], Tensor],
@@ -143,7 +153,7 @@ class Ablator:
 
         asked = [_key(each) for each in sets]
         distinct = list(dict.fromkeys(asked))
-        found = np.full((len(distinct), len(self.dataset), *shape), NOTHING, dtype)
+        found = np.full((len(distinct), len(self.dataset), *shape), NO_PREDICTION, dtype)
         size = self._size
         with (
             self._running(),
@@ -156,7 +166,7 @@ class Ablator:
         ):
             for batch in self._batches(range(-(-len(self.dataset) // size))):
                 arguments = self._moved(batch.arguments)
-                if not self._replay.cuts:
+                if not self._replay.plans:
                     self._learn(arguments)
                 self._check(distinct)
                 places = (
@@ -174,44 +184,44 @@ class Ablator:
     ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
         """Yield rows of `sets`, as a column, and class scores (row * image, class)."""
         whole = self._replay.run(arguments)
-        by_cut: dict[str, list[int]] = {}
+        by_plan: dict[str, list[int]] = {}
         for place, units in enumerate(sets):
             if not units:
                 yield np.array([[place]]), self._scores(whole.output)
             else:
                 first = min((label for label, _ in units), key=self._replay.ends.__getitem__)
-                by_cut.setdefault(first, []).append(place)
+                by_plan.setdefault(first, []).append(place)
         # what comes last in the network first: what it needs is let go before more is made
-        for label, places in by_cut.items():
-            cut = self._replay.cuts[label]
-            if cut.real is None:
+        for label, places in by_plan.items():
+            plan = self._replay.plans[label]
+            if plan.needed is None:
                 for place in places:
                     with self._ablated([sets[place]], None):
                         yield np.array([[place]]), self._scores(self.model(*arguments))
                 continue
-            times = self._copies(label, whole) if cut.tiles else 1
+            times = self._copies(label, whole) if plan.tiles else 1
             for start in range(0, len(places), times):
                 part = places[start : start + times]
                 with self._ablated([sets[place] for place in part], label):
-                    output = self._replay.again(label, whole, len(part))
+                    output = self._replay.run_from(label, whole, len(part))
                 yield np.array(part)[:, None], self._scores(output)
 
     def _copies(self, label: str, whole: Any) -> int:
-        kept = whole.kept[self._replay.cuts[label].skipped[-1]]
-        tensor = pick(kept, self.layers[label])
+        kept = whole.kept[self._replay.plans[label].skipped[-1]]
+        tensor = select_tensor(kept, self.layers[label])
         return max(1, TILE_BYTES // (tensor.numel() * tensor.element_size()))
 
     @contextmanager
-    def _ablated(self, sets: Sequence[_Key], cut: str | None) -> Iterator[None]:
-        """Ablate set i in the i-th copy of a batch, in a run from `cut` on (None: whole)."""
+    def _ablated(self, sets: Sequence[_Key], plan: str | None) -> Iterator[None]:
+        """Ablate set i in the i-th copy of a batch, in a run from `plan` on (None: whole)."""
         of_layer: dict[str, list[tuple[int, Sequence[int]]]] = {}
         for place, units in enumerate(sets):
             for label, indices in units:
                 of_layer.setdefault(label, []).append((place, indices))
         handles = []
         for label, parts in of_layer.items():
-            left = self._replay.still(cut, label)
-            hook = self._hook(self.layers[label], parts, len(sets), left, label == cut)
+            left = self._replay.remaining_calls(plan, label)
+            hook = self._hook(self.layers[label], parts, len(sets), left, label == plan)
             handles.append(self._replay.modules[label].register_forward_hook(hook))
         try:
             yield
@@ -235,15 +245,17 @@ class Ablator:
             left -= 1
             if left:
                 return None
-            tensor = pick(output, layer)
-            # at the cut it is a copy already
+            tensor = select_tensor(output, layer)
+            # at the first ablated layer it is a copy already
             changed = tensor if is_ours and tensor is output else tensor.clone()
             count = tensor.shape[0] // copies
             for place, units in parts:
                 own = changed[place * count : (place + 1) * count]
                 before = tensor[place * count : (place + 1) * count]
-                fill(own, before, unit_axis(tensor, layer), units, *self._values(layer.label))
-            return put(output, layer, changed)
+                overwrite_units(
+                    own, before, unit_axis(tensor, layer), units, *self._values(layer.label)
+                )
+            return replace_tensor(output, layer, changed)
 
         return hook
 
@@ -258,9 +270,9 @@ class Ablator:
         sums: dict[str, Any] = {}
         counts: Counter[str] = Counter()
         layers = list(self.layers.values())
-        with Taps(self.model, layers, self.run.read, self.run.missing) as taps:
+        with LayerReader(self.model, layers, self.run.read, self.run.missing) as reader:
             for batch in self._batches(range(-(-len(self.dataset) // self._size))):
-                for label, output in taps.run(*self._moved(batch.arguments)).items():
+                for label, output in reader.run(*self._moved(batch.arguments)).items():
                     axis = unit_axis(output, self.layers[label])
                     values = output.float().movedim(axis, 0).flatten(1)
                     sums[label] = sums.get(label, 0) + values.sum(1).cpu().double()
@@ -299,9 +311,9 @@ class Ablator:
         dataset = self.dataset
         if self._order is not None:
             dataset = Subset(dataset, self._order.tolist())
-        for batch in batches(dataset, numbers, self._size, self.run.workers, self._arguments):
-            if batch.bad and not self.run.skip_bad:
-                place, why = batch.bad[0]
+        for batch in load_batches(dataset, numbers, self._size, self.run.workers, self._arguments):
+            if batch.unreadable and not self.run.skip_bad:
+                place, why = batch.unreadable[0]
                 place = place if self._order is None else int(self._order[place])
                 name = getattr(self.dataset, "source_id", str)
                 raise InputError(
@@ -319,7 +331,7 @@ class Ablator:
 
         def widths(label: str) -> Callable[..., None]:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
-                tensor = pick(output, layers[label])
+                tensor = select_tensor(output, layers[label])
                 self.widths[label] = tensor.shape[unit_axis(tensor, layers[label])]
 
             return hook
@@ -329,8 +341,8 @@ class Ablator:
             for label, module in self._replay.modules.items()
         ]
         try:
-            with Taps(self.model, list(layers.values()), "pre", self.run.missing) as taps:
-                taps.run(*arguments)  # says what is wrong with layers that are not reached
+            with LayerReader(self.model, list(layers.values()), "pre", self.run.missing) as reader:
+                reader.run(*arguments)  # says what is wrong with layers that are not reached
         finally:
             for handle in handles:
                 handle.remove()
@@ -343,7 +355,7 @@ class Ablator:
 
     def _scores(self, output: Any) -> Tensor:
         found = getattr(output, "logits", None)
-        tensor: Tensor = pick(output, Layer(OUTPUTS)) if found is None else found
+        tensor: Tensor = select_tensor(output, Layer(OUTPUTS)) if found is None else found
         if tensor.ndim != 2:
             raise InputError(
                 f"The network gives a tensor of {tuple(tensor.shape)}; class scores "
@@ -369,7 +381,7 @@ class Ablator:
 _Key = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def _key(units: Units) -> _Key:
+def _key(units: UnitSet) -> _Key:
     """Return a set of units as a value: layers that have any, and their units, ascending."""
     return tuple(
         (label, tuple(sorted({int(unit) for unit in own})))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from milannotations.errors import InputError
 
-NOTHING = -1
+NO_PREDICTION = -1
 """The answer to a picture that could not be read."""
 
 
@@ -48,5 +48,5 @@ def _right(answers: Any, labels: Any) -> tuple[NDArray[np.bool_], NDArray[np.boo
     labels = np.asarray(labels)
     if labels.shape != answers.shape[1:]:
         raise InputError(f"{len(labels):,} labels for {answers.shape[1]:,} pictures were given.")
-    seen = answers != NOTHING
+    seen = answers != NO_PREDICTION
     return (answers == labels) & seen, seen

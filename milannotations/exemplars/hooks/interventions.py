@@ -7,16 +7,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
-from milannotations.exemplars.hooks.layers import Layer, modules_of, pick, put, unit_axis
+from milannotations.exemplars.hooks.layers import (
+    Layer,
+    find_modules,
+    replace_tensor,
+    select_tensor,
+    unit_axis,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Units = Mapping[str, Sequence[int]]
+UnitSet = Mapping[str, Sequence[int]]
 """A set of units: indices, by the label of their layer."""
 
 
-def fill(
+def overwrite_units(
     changed: Tensor,
     before: Tensor,
     axis: int,
@@ -59,7 +65,7 @@ def fill(
 
 
 @contextmanager
-def ablated(model: nn.Module, units: Units) -> Iterator[None]:
+def ablate_units(model: nn.Module, units: UnitSet) -> Iterator[None]:
     """Set units to zero in whatever the network does inside, training too.
 
     Where a module is called several times in a run, at every call.
@@ -72,13 +78,13 @@ def ablated(model: nn.Module, units: Units) -> Iterator[None]:
         InputError: a layer or, once it is run, a unit that the network does not have.
     """
     layers = [Layer.parse(label) for label in units]
-    modules = modules_of(model, layers) if layers else {}
+    modules = find_modules(model, layers) if layers else {}
 
     def hook_of(layer: Layer, own: Sequence[int]) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             import torch
 
-            tensor = pick(output, layer)
+            tensor = select_tensor(output, layer)
             axis = unit_axis(tensor, layer)
             if own and not 0 <= min(own) <= max(own) < tensor.shape[axis]:
                 raise InputError(
@@ -86,7 +92,7 @@ def ablated(model: nn.Module, units: Units) -> Iterator[None]:
                     "was to be ablated."
                 )
             index = torch.as_tensor(list(own), device=tensor.device, dtype=torch.int64)
-            return put(output, layer, tensor.index_fill(axis, index, 0))
+            return replace_tensor(output, layer, tensor.index_fill(axis, index, 0))
 
         return hook
 

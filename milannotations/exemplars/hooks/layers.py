@@ -22,7 +22,7 @@ LAYOUTS = ("auto", "maps", "maps-last", "tokens", "pooled")
 OUTPUTS = "outputs"
 """The name of what the whole network gives out, as the 2022 code called it."""
 
-MAX_PREFIX = 16
+MAX_PREFIX_TOKENS = 16
 """Class and register tokens that are looked for before the tokens of patches."""
 
 
@@ -34,7 +34,7 @@ class Layer:
         name: dotted name of a module; `outputs` is the network itself.
         key: which tensor, of a module that gives a tuple, a dict or an object: place or name.
         units: only these units, ascending; None takes all.
-        then: laid over the layer, a sparse autoencoder's encoder for instance: takes
+        encoder: laid over the layer, a sparse autoencoder's encoder for instance: takes
             vectors (position, unit), gives latents (position, latent).
         label: how editions call it; by default `name`, with `.key` and with `.sae` where
             something is laid over it.
@@ -48,7 +48,7 @@ class Layer:
     name: str
     key: str | int | None = None
     units: tuple[int, ...] | None = None
-    then: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
+    encoder: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
     label: str = ""
     layout: str = "auto"
     prefix: int | None = None
@@ -63,7 +63,7 @@ class Layer:
             raise InputError(f"No unit of {self.name} is asked for; expected indices from 0.")
         if not self.label:
             key = "" if self.key is None else f".{self.key}"
-            over = "" if self.then is None else ".sae"
+            over = "" if self.encoder is None else ".sae"
             object.__setattr__(self, "label", f"{self.name}{key}{over}")
         if "/" in self.label or self.label.startswith("."):
             raise InputError(f"A layer cannot be called '{self.label}': it names a file.")
@@ -82,7 +82,7 @@ class Layer:
         return cls(name, (int(key) if key.isdigit() else key) if colon else None, **options)
 
 
-def modules_of(model: nn.Module, layers: Sequence[Layer]) -> dict[str, nn.Module]:
+def find_modules(model: nn.Module, layers: Sequence[Layer]) -> dict[str, nn.Module]:
     """Return the modules of `layers`, by name.
 
     Raises:
@@ -113,7 +113,7 @@ def modules_of(model: nn.Module, layers: Sequence[Layer]) -> dict[str, nn.Module
     return found
 
 
-def pick(output: Any, layer: Layer) -> Tensor:
+def select_tensor(output: Any, layer: Layer) -> Tensor:
     """Return the tensor of a layer out of what its module gave.
 
     Without a key: the tensor itself, or the only tensor among several values.
@@ -144,13 +144,13 @@ def pick(output: Any, layer: Layer) -> Tensor:
     return found
 
 
-def put(output: Any, layer: Layer, tensor: Tensor) -> Any:
-    """Return what a layer's module gave, with another tensor where `pick` finds the layer's.
+def replace_tensor(output: Any, layer: Layer, tensor: Tensor) -> Any:
+    """Replace the tensor of a layer in what its module returned.
 
     Raises:
-        InputError: see `pick`.
+        InputError: see `select_tensor`.
     """
-    old = pick(output, layer)
+    old = select_tensor(output, layer)
     if output is old:
         return tensor
     if isinstance(output, tuple):
@@ -188,7 +188,7 @@ def _at(output: Any, key: str | int) -> Any:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActivationMaps:
     """What a layer gave for some images: `maps` float32 (image, unit, h, w), and their kind."""
 
     maps: Tensor
@@ -201,7 +201,7 @@ def unit_axis(output: Tensor, layer: Layer) -> int:
     Raises:
         InputError: something is laid over the layer; axes that are not a layout's.
     """
-    if layer.then is not None:
+    if layer.encoder is not None:
         raise InputError(
             f"Something is laid over '{layer.name}'; the units of the layer itself can be ablated."
         )
@@ -224,7 +224,7 @@ def as_maps(
     count: int,
     size: tuple[int, int] | None = None,
     prefix: int | None = None,
-) -> Seen:
+) -> ActivationMaps:
     """Return a layer's tensor as maps.
 
     Args:
@@ -259,7 +259,7 @@ def as_maps(
     elif layout == "pooled":
         output = output[:, :, None, None]
     kind = "token" if layout == "tokens" else "channel"
-    if layer.then is not None:
+    if layer.encoder is not None:
         output, kind = _laid_over(output, layer), "sae_latent"
     if layer.units is not None:
         if layer.units[-1] >= output.shape[1]:
@@ -268,15 +268,15 @@ def as_maps(
                 "was asked for."
             )
         output = output[:, torch.tensor(layer.units, device=output.device)]
-    return Seen(output.float(), kind)
+    return ActivationMaps(output.float(), kind)
 
 
 def _laid_over(maps: Tensor, layer: Layer) -> Tensor:
     import torch
 
-    assert layer.then is not None
+    assert layer.encoder is not None
     count, units, h, w = maps.shape
-    latents = layer.then(maps.permute(0, 2, 3, 1).reshape(-1, units))
+    latents = layer.encoder(maps.permute(0, 2, 3, 1).reshape(-1, units))
     if not isinstance(latents, torch.Tensor) or latents.ndim != 2:
         gave = (
             f"a tensor of {tuple(latents.shape)}"
@@ -286,7 +286,7 @@ def _laid_over(maps: Tensor, layer: Layer) -> Tensor:
         raise InputError(
             f"What is laid over '{layer.name}' gives {gave} for vectors of "
             f"{(count * h * w, units)}; expected latents (position, latent). Give its encoder "
-            "alone: then=sae.encode."
+            "alone: encoder=sae.encode."
         )
     if latents.shape[0] != count * h * w:
         raise InputError(
@@ -311,7 +311,7 @@ def _grid(
             )
         return found, (h, w)
     height, width = size or (1, 1)
-    for before in range(MAX_PREFIX + 1) if first is None else (first,):
+    for before in range(MAX_PREFIX_TOKENS + 1) if first is None else (first,):
         patches = tokens - before
         if patches <= 0:
             break
@@ -326,7 +326,7 @@ def _grid(
         + (
             f"without {first} prefix tokens they fit no grid"
             if first is not None
-            else f"without 0 to {MAX_PREFIX} prefix tokens they fit no grid"
+            else f"without 0 to {MAX_PREFIX_TOKENS} prefix tokens they fit no grid"
         )
         + ". Say the number of class and register tokens: --prefix-tokens N (or Layer(grid=...))."
     )

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from milannotations.errors import InputError, some
-from milannotations.exemplars.hooks.layers import Layer, modules_of, pick
+from milannotations.exemplars.hooks.layers import Layer, find_modules, select_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-KNOWN = (
+FAMILIES_2022 = (
     "alexnet",
     "densenet",
     "mobilenetv2",
@@ -21,22 +21,22 @@ KNOWN = (
     "squeezenet",
     "vgg",
 )
-"""Families of torchvision whose exemplars the 2022 code made; see `Taps`."""
+"""Families of torchvision whose exemplars the 2022 code made; see `LayerReader`."""
 
-READS = ("auto", "pre", "post")
+READ_MODES = ("auto", "pre", "post")
 
 
-class _EnoughError(Exception):
+class _StopForwardError(Exception):
     """Ends a forward pass once everything that is wanted has been seen."""
 
 
-def is_known(model: nn.Module) -> bool:
+def is_2022_family(model: nn.Module) -> bool:
     """Say whether a network is of a family that the 2022 code made exemplars of."""
     module = type(model).__module__
-    return module.startswith("torchvision.models.") and module.rsplit(".", 1)[-1] in KNOWN
+    return module.startswith("torchvision.models.") and module.rsplit(".", 1)[-1] in FAMILIES_2022
 
 
-class Taps:
+class LayerReader:
     """Runs a network and returns what some of its layers gave.
 
     Some operations write their result over their input. A ReLU that does turns the output of
@@ -60,7 +60,7 @@ class Taps:
             depends on one is refused.
 
     Raises:
-        InputError: see `modules_of`.
+        InputError: see `find_modules`.
     """
 
     def __init__(
@@ -70,11 +70,13 @@ class Taps:
         read: str = "auto",
         missing: Sequence[str] = (),
     ) -> None:
-        if read not in READS:
-            raise InputError(f"read='{read}' was asked for; expected one of {', '.join(READS)}.")
-        modules = modules_of(model, layers)
+        if read not in READ_MODES:
+            raise InputError(
+                f"read='{read}' was asked for; expected one of {', '.join(READ_MODES)}."
+            )
+        modules = find_modules(model, layers)
         self.model, self.layers = model, tuple(layers)
-        self.read = ("post" if is_known(model) else "pre") if read == "auto" else read
+        self.read = ("post" if is_2022_family(model) else "pre") if read == "auto" else read
         self._wanted: dict[int, list[Layer]] = {}
         for layer in layers:
             self._wanted.setdefault(id(modules[layer.name]), []).append(layer)
@@ -110,7 +112,7 @@ class Taps:
         self._seen, self._events = {}, 0
         if self._learning:  # an earlier attempt may have failed half-way
             self._tapped, self._finished, self._final, self._overwritten = {}, [], 0, set()
-        with suppress(_EnoughError):
+        with suppress(_StopForwardError):
             self.model(*arguments, **named)
         seen, self._seen = self._seen, {}
         unreached = [layer.label for layer in self.layers if layer.label not in seen]
@@ -129,7 +131,7 @@ class Taps:
             self._finished.append(self._names[id(module)])
             self._look_for_changes()
         for layer in self._wanted.get(id(module), ()):
-            tensor = pick(output, layer)
+            tensor = select_tensor(output, layer)
             # until it is known which tensors are written over, all of them are copied
             if self.read == "pre" and (self._learning or layer.label in self._overwritten):
                 self._seen[layer.label] = tensor.clone()
@@ -139,7 +141,7 @@ class Taps:
                 self._tapped[layer.label] = (tensor, tensor._version)
                 self._final = self._events
         if self._events == self._enough:
-            raise _EnoughError
+            raise _StopForwardError
 
     def _look_for_changes(self) -> bool:
         changed = [

@@ -28,26 +28,26 @@ TOLERANCE = 1e-4
 
 
 @dataclass
-class Cut:
+class ReplayPlan:
     """What running from a layer on takes.
 
     Attributes:
         skipped: calls whose results are handed out, in the order in which they finished.
         queues: of every module, its calls that still happen, in order.
-        real: how many of `skipped`, the latest, need their values; None: it cannot be done.
+        needed: how many of `skipped`, the latest, need their values; None: it cannot be done.
         arguments: whether the network's own input needs its values.
         tiles: whether several copies of a batch can go through together.
     """
 
     skipped: list[Call]
     queues: dict[int, list[int]]
-    real: int | None = None
+    needed: int | None = None
     arguments: bool = False
     tiles: bool = False
 
 
 @dataclass
-class _Noted:
+class _CallRecord:
     """One call as the first run saw it: when it ended, and within which other."""
 
     call: Call
@@ -56,7 +56,7 @@ class _Noted:
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """What a whole run left: its output, its arguments, and what modules gave, by call."""
 
     output: Any
@@ -77,7 +77,7 @@ class Replay:
 
     def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
         self.model, self.modules = model, dict(modules)
-        self.cuts: dict[str, Cut] = {}
+        self.plans: dict[str, ReplayPlan] = {}
         self.ends: dict[str, int] = {}
         self.calls: dict[int, int] = {}
         self._by_id = {id(module): module for module in model.modules()}
@@ -96,37 +96,37 @@ class Replay:
         self.calls = numbers
         for label, module in self.modules.items():
             own = [each for each in noted if each.call[0] == id(module)]
-            if own:  # at its last call, where `Taps` reads it
+            if own:  # at its last call, where `LayerReader` reads it
                 self.ends[label] = own[-1].end
-                self.cuts[label] = self._cut(noted, own[-1].end)
+                self.plans[label] = self._make_plan(noted, own[-1].end)
         whole = self.run(arguments, everything=True)
         wanted = logits(whole.output)
-        for label, cut in self.cuts.items():
-            count = len(cut.skipped)
+        for label, plan in self.plans.items():
+            count = len(plan.skipped)
             for real in range(1, count + 2):  # at the very last, the network's input too
-                cut.real, cut.arguments = min(real, count), real > count
+                plan.needed, plan.arguments = min(real, count), real > count
                 if self._gives(label, whole, wanted, 1, logits):
-                    cut.tiles = self._gives(label, whole, wanted, 2, logits)
+                    plan.tiles = self._gives(label, whole, wanted, 2, logits)
                     break
             else:
-                cut.real = None
+                plan.needed = None
 
-    def run(self, arguments: tuple[Any, ...], everything: bool = False) -> Run:
+    def run(self, arguments: tuple[Any, ...], everything: bool = False) -> RecordedRun:
         """Run the network whole, and keep what running from the layers on needs.
 
         Args:
             arguments: of the network.
-            everything: keep all that any cut hands out, with values.
+            everything: keep all that any plan hands out, with values.
         """
         from torch.utils._pytree import tree_map
 
-        made, counts = Run(None, arguments), dict.fromkeys(self._by_id, 0)
+        made, counts = RecordedRun(None, arguments), dict.fromkeys(self._by_id, 0)
         with_values: dict[Call, bool] = {}
-        for cut in self.cuts.values():
-            if cut.real is None and not everything:
+        for plan in self.plans.values():
+            if plan.needed is None and not everything:
                 continue
-            first = 0 if everything else len(cut.skipped) - (cut.real or 0)
-            for place, call in enumerate(cut.skipped):
+            first = 0 if everything else len(plan.skipped) - (plan.needed or 0)
+            for place, call in enumerate(plan.skipped):
                 with_values[call] = with_values.get(call, False) or place >= first
 
         def keep(module: nn.Module, _: Any, output: Any) -> None:
@@ -145,7 +145,7 @@ class Replay:
                 handle.remove()
         return made
 
-    def again(self, label: str, whole: Run, times: int = 1) -> Any:
+    def run_from(self, label: str, whole: RecordedRun, times: int = 1) -> Any:
         """Run from a layer on, and return what the network gives.
 
         Args:
@@ -156,9 +156,9 @@ class Replay:
         """
         from torch.utils._pytree import tree_map
 
-        cut, count = self.cuts[label], _count(whole.arguments)
-        assert cut.real is not None
-        first = len(cut.skipped) - cut.real
+        plan, count = self.plans[label], _count(whole.arguments)
+        assert plan.needed is not None
+        first = len(plan.skipped) - plan.needed
         values = {
             call: tree_map(
                 lambda leaf, real=place >= first: _tiled(
@@ -166,25 +166,25 @@ class Replay:
                 ),
                 whole.kept[call],
             )
-            for place, call in enumerate(cut.skipped)
+            for place, call in enumerate(plan.skipped)
         }
         arguments = tuple(
-            _tiled(each if cut.arguments else _hollow(each), count, times)
+            _tiled(each if plan.arguments else _hollow(each), count, times)
             for each in whole.arguments
         )
-        with self._handing_out(values, cut.queues):
+        with self._handing_out(values, plan.queues):
             return self.model(*arguments)
 
-    def still(self, label: str | None, other: str) -> int:
+    def remaining_calls(self, label: str | None, other: str) -> int:
         """Return how often a layer's module is called in a run from `label` on (None: whole)."""
         module = id(self.modules[other])
-        return self.calls[module] if label is None else len(self.cuts[label].queues[module])
+        return self.calls[module] if label is None else len(self.plans[label].queues[module])
 
     # ---- the first batch
 
-    def _note(self, arguments: tuple[Any, ...]) -> list[_Noted]:
+    def _note(self, arguments: tuple[Any, ...]) -> list[_CallRecord]:
         """Return every call of a run, in the order in which they began."""
-        noted: list[_Noted] = []
+        noted: list[_CallRecord] = []
         inside: list[int] = []
         counts = dict.fromkeys(self._by_id, 0)
         ended = 0
@@ -192,7 +192,7 @@ class Replay:
         def begins(module: nn.Module, _: Any) -> None:
             parent = inside[-1] if inside else None
             inside.append(len(noted))
-            noted.append(_Noted((id(module), counts[id(module)]), parent))
+            noted.append(_CallRecord((id(module), counts[id(module)]), parent))
             counts[id(module)] += 1
 
         def ends(*_: Any) -> None:
@@ -211,7 +211,7 @@ class Replay:
                 handle.remove()
         return noted
 
-    def _cut(self, noted: list[_Noted], end: int) -> Cut:
+    def _make_plan(self, noted: list[_CallRecord], end: int) -> ReplayPlan:
         """Return what is skipped when all that ended up to `end` is known."""
         done = [each.end <= end for each in noted]
         below = [False] * len(noted)  # whether a call is part of one that is skipped
@@ -222,12 +222,14 @@ class Replay:
         for place, each in enumerate(noted):
             if not below[place]:
                 queues[each.call[0]].append(each.call[1])
-        return Cut([each.call for each in sorted(skipped, key=lambda each: each.end)], queues)
+        return ReplayPlan(
+            [each.call for each in sorted(skipped, key=lambda each: each.end)], queues
+        )
 
     def _gives(
         self,
         label: str,
-        whole: Run,
+        whole: RecordedRun,
         wanted: Tensor,
         times: int,
         logits: Callable[[Any], Tensor],
@@ -236,7 +238,7 @@ class Replay:
         import torch
 
         try:
-            found = logits(self.again(label, whole, times))
+            found = logits(self.run_from(label, whole, times))
             if found.is_meta or found.shape[0] != times * wanted.shape[0]:
                 return False
             near = TOLERANCE * max(1e-6, float(wanted.abs().max()))

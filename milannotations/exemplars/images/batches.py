@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
-from milannotations.exemplars.images.decode import BadPicture
+from milannotations.exemplars.images.decode import UnreadableImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ Arguments = Callable[[Any], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: int64 `ids`, the network's `arguments`, and `bad` ones with the reason.
+    """Some images: int64 `ids`, the network's `arguments`, and `unreadable` ones with the reason.
 
     `concepts` are bool (image, concept, H, W) or label planes, int32 (image, plane, H, W).
     """
@@ -25,10 +25,10 @@ class Batch:
     ids: Tensor
     arguments: tuple[Tensor, ...]
     concepts: Tensor | None
-    bad: tuple[tuple[int, str], ...]
+    unreadable: tuple[tuple[int, str], ...]
 
 
-def first(item: Any) -> tuple[Any, ...]:
+def select_image(item: Any) -> tuple[Any, ...]:
     """Return the network's arguments of a data set's item: its picture, the first of a tuple.
 
     Raises:
@@ -51,7 +51,7 @@ def first(item: Any) -> tuple[Any, ...]:
     return (found,)
 
 
-def batches(
+def load_batches(
     dataset: Any, numbers: Sequence[int], size: int, workers: int, arguments: Arguments | None
 ) -> Iterator[Batch]:
     """Yield the batches of these numbers: batch n holds the images from n * size.
@@ -63,7 +63,7 @@ def batches(
 
     count = len(dataset)
     loader = DataLoader(
-        _Items(dataset, arguments or getattr(dataset, "arguments", None) or first),
+        _Items(dataset, arguments or getattr(dataset, "arguments", None) or select_image),
         batch_sampler=[range(n * size, min((n + 1) * size, count)) for n in numbers],
         num_workers=workers,
         collate_fn=_collate,
@@ -88,8 +88,12 @@ class _Items:
     def __getitem__(self, place: int) -> tuple[int, tuple[Any, ...] | str, Any]:
         try:
             item = self.dataset[place]
-        except (BadPicture, OSError, SyntaxError) as error:  # PIL's readers raise all three
-            why = error.why if isinstance(error, BadPicture) else str(error)
+        except (
+            UnreadableImageError,
+            OSError,
+            SyntaxError,
+        ) as error:  # PIL's readers raise all three
+            why = error.reason if isinstance(error, UnreadableImageError) else str(error)
             return place, why.splitlines()[0] if why else type(error).__name__, None
         concepts = item.get("concepts") if isinstance(item, Mapping) else None
         return place, self.arguments(item), concepts

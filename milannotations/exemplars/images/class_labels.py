@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from milannotations.errors import InputError, some
 
 
-def labels_of(pictures: Any, classes: Sequence[str] | int | None = None) -> NDArray[np.int64]:
+def class_labels(pictures: Any, classes: Sequence[str] | int | None = None) -> NDArray[np.int64]:
     """Return the class of each picture of a folder with a folder a class.
 
     Args:

@@ -15,20 +15,20 @@ from milannotations.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
-KEYS = ("image", "pixel_values", "img", "picture")
+IMAGE_KEYS = ("image", "pixel_values", "img", "picture")
 """Under what a data set's item, if it is a dict, may hold its picture."""
 
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the system says when it is the program, not a file, that is in trouble."""
 
 
-class BadPicture(InputError):  # noqa: N818  # what it is, not what happened
+class UnreadableImageError(InputError):
     """Says that a picture cannot be read: `source_id` is which, `why` the reason."""
 
     def __init__(self, source_id: str, why: str = "") -> None:
-        self.source_id, self.why = source_id, why
+        self.source_id, self.reason = source_id, why
         super().__init__(
             f"{source_id} cannot be read: {why}. Put a good copy in its place, or leave such "
             "pictures out with --skip-bad."
@@ -37,10 +37,10 @@ class BadPicture(InputError):  # noqa: N818  # what it is, not what happened
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BadPicture, (self.source_id, self.why)
+        return UnreadableImageError, (self.source_id, self.reason)
 
 
-def decoded(stream: IO[bytes]) -> Image.Image:
+def decode_rgb(stream: IO[bytes]) -> Image.Image:
     """Return a picture in RGB, as torchvision's `ImageFolder` reads it: every pixel decoded."""
     from PIL import Image
 
@@ -48,8 +48,10 @@ def decoded(stream: IO[bytes]) -> Image.Image:
 
 
 @contextmanager
-def naming(source_id: str, errors: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
-    """Turn what Pillow and the system raise over a file into `BadPicture`."""
+def explain_read_errors(
+    source_id: str, errors: tuple[type[Exception], ...] = (Exception,)
+) -> Iterator[None]:
+    """Turn what Pillow and the system raise over a file into `UnreadableImageError`."""
     try:
         yield
     except (InputError, MemoryError):
@@ -62,4 +64,4 @@ def naming(source_id: str, errors: tuple[type[Exception], ...] = (Exception,)) -
             why = "it is gone since the folder was read"
         elif "cannot identify image" in why:  # Pillow goes on with the stream's address
             why = "it is no picture that Pillow knows"
-        raise BadPicture(source_id, why) from error
+        raise UnreadableImageError(source_id, why) from error

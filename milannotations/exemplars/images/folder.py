@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, some
-from milannotations.exemplars.images.decode import decoded, naming
+from milannotations.exemplars.images.decode import decode_rgb, explain_read_errors
 from milannotations.published.imagenet import EXTENSIONS, list_images
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class Folder:
+class FolderSource:
     """The pictures of a folder.
 
     Raises:
@@ -45,8 +45,11 @@ class Folder:
         return len(self.paths)
 
     def load(self, place: int) -> Image.Image:
-        with naming(self.source_id(place)), open(self.folder / self.paths[place], "rb") as stream:
-            return decoded(stream)
+        with (
+            explain_read_errors(self.source_id(place)),
+            open(self.folder / self.paths[place], "rb") as stream,
+        ):
+            return decode_rgb(stream)
 
     def source_id(self, place: int) -> str:
         return _plain(self.paths[place])
@@ -55,11 +58,11 @@ class Folder:
         return {
             "name": self.name,
             "kind": "folder",
-            "sha256": digest(self.folder, (self.paths[i] for i in places)),
+            "sha256": listing_digest(self.folder, (self.paths[i] for i in places)),
         }
 
 
-def digest(folder: Path, paths: Iterable[str]) -> str:
+def listing_digest(folder: Path, paths: Iterable[str]) -> str:
     """Return the sha256 of the paths in a folder and the files' sizes, sorted; no byte is read."""
     lines = sorted(
         (_plain(path), os.stat(folder / path).st_size if (folder / path).exists() else -1)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.exemplars.images.decode import KEYS, decoded, naming
-from milannotations.exemplars.images.folder import digest
+from milannotations.exemplars.images.decode import IMAGE_KEYS, decode_rgb, explain_read_errors
+from milannotations.exemplars.images.folder import listing_digest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ENDS = (".parquet", ".arrow")
+SUFFIXES = (".parquet", ".arrow")
 
 
-class Table:
+class HfDatasetSource:
     """The pictures of one column of a `datasets.Dataset`.
 
     They are decoded here: `datasets` would turn those with an orientation tag.
@@ -49,13 +49,13 @@ class Table:
 
     def load(self, place: int) -> Image.Image:
         value = self.rows[place][self.column]
-        with naming(self.source_id(place)):
+        with explain_read_errors(self.source_id(place)):
             if value is None:
                 raise ValueError("there is no picture in this row")
             if value["bytes"] is not None:
-                return decoded(io.BytesIO(value["bytes"]))
+                return decode_rgb(io.BytesIO(value["bytes"]))
             with open(value["path"], "rb") as stream:
-                return decoded(stream)
+                return decode_rgb(stream)
 
     def source_id(self, place: int) -> str:
         return str(place)
@@ -64,7 +64,7 @@ class Table:
         return dict(self.said)
 
 
-def is_table(folder: Path) -> bool:
+def is_dataset_folder(folder: Path) -> bool:
     """Say whether a folder is a data set of `datasets` rather than one of pictures."""
     names = set(os.listdir(folder))
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names:
@@ -73,18 +73,20 @@ def is_table(folder: Path) -> bool:
     for _ in range(3):
         # a class folder may hold a million pictures: the first few say what it is
         seen = [each for at in level for each in islice(os.scandir(at), first)]
-        if any(each.name.endswith(ENDS) and Path(each).stem != "metadata" for each in seen):
+        if any(each.name.endswith(SUFFIXES) and Path(each).stem != "metadata" for each in seen):
             return True
         level, first = [Path(each) for each in seen if each.is_dir()], 20
     return False
 
 
-def is_loaded(source: Any) -> bool:
+def is_dataset_object(source: Any) -> bool:
     """Say whether an object is a data set that `datasets` opened."""
     return type(source).__module__.partition(".")[0] == "datasets"
 
 
-def opened(name: str, *, split: str | None, column: str | None, config: str | None) -> Table:
+def open_dataset(
+    name: str, *, split: str | None, column: str | None, config: str | None
+) -> HfDatasetSource:
     """Return the pictures of a folder of `save_to_disk` or parquet, a file, or a name on the hub.
 
     Raises:
@@ -94,7 +96,7 @@ def opened(name: str, *, split: str | None, column: str | None, config: str | No
     local = path.exists()
     if not local and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise InputError(f"No such folder of pictures: {name}")
-    if path.is_file() and path.suffix not in ENDS:
+    if path.is_file() and path.suffix not in SUFFIXES:
         raise InputError(f"{name} is a file; expected a folder of pictures, or a parquet file.")
     import datasets
 
@@ -116,15 +118,15 @@ def opened(name: str, *, split: str | None, column: str | None, config: str | No
     said: dict[str, Any] = {"name": name, "kind": "dataset", "sha256": None}
     if local:
         said["name"] = os.path.basename(os.path.abspath(path))
-        said["sha256"] = digest(*_files(path))
+        said["sha256"] = listing_digest(*_files(path))
     if config:
         said["config"] = config
-    return of_loaded(found, split=split, column=column, said=said)
+    return from_dataset(found, split=split, column=column, said=said)
 
 
-def of_loaded(
+def from_dataset(
     found: Any, *, split: str | None, column: str | None, said: Mapping[str, Any] | None = None
-) -> Table:
+) -> HfDatasetSource:
     """Return the pictures of a `Dataset`, or of one split, or several (`a+b`), of a `DatasetDict`.
 
     Raises:
@@ -157,7 +159,7 @@ def of_loaded(
             f"A {type(found).__name__} was given; expected a datasets.Dataset, whose items can be "
             "had by place."
         )
-    return Table(found, column, said)
+    return HfDatasetSource(found, column, said)
 
 
 def _column(features: Mapping[str, Any], column: str | None) -> str:
@@ -175,9 +177,9 @@ def _column(features: Mapping[str, Any], column: str | None) -> str:
         raise InputError(
             f"Column '{column}' holds no pictures (columns that do: {', '.join(fits) or 'none'})."
         )
-    usual = [name for name in fits if len(fits) == 1 or name in KEYS]
+    usual = [name for name in fits if len(fits) == 1 or name in IMAGE_KEYS]
     if usual:
-        return min(usual, key=lambda name: KEYS.index(name) if name in KEYS else 0)
+        return min(usual, key=lambda name: IMAGE_KEYS.index(name) if name in IMAGE_KEYS else 0)
     if fits:
         raise InputError(
             f"Several columns hold pictures: {', '.join(fits)}. Say which: open_images(..., "
@@ -202,6 +204,6 @@ def _files(path: Path) -> tuple[Path, list[str]]:
         os.path.relpath(os.path.join(at, file), path)
         for at, _, files in os.walk(path, followlinks=True)
         for file in files
-        if file.endswith(ENDS)
+        if file.endswith(SUFFIXES)
     ]
     return path, found

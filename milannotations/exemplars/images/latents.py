@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from milannotations.errors import InputError, some
-from milannotations.exemplars.images.decode import Picture
-from milannotations.exemplars.networks.preprocessing import words
+from milannotations.exemplars.images.decode import Pixels
+from milannotations.exemplars.networks.preprocessing import describe_transform
 from milannotations.exemplars.networks.weights import load_tensors
 from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ENDS = (".pth", ".pt")
-BATCH = 32
+SUFFIXES = (".pth", ".pt")
+BATCH_SIZE = 32
 """Pictures that are made together: as many as in 2022."""
 
 
@@ -92,7 +92,7 @@ class Latents(Dataset[Any]):
         return made if len(self) == whole else {**made, "of": whole}
 
 
-class Generated(Dataset[Any]):
+class GeneratedImages(Dataset[Any]):
     """The pictures that a generator makes of latents, made again when they are wanted.
 
     Items are the generator's arguments, so that it can be passed to `compute` itself; pictures
@@ -110,8 +110,8 @@ class Generated(Dataset[Any]):
     Example:
         >>> import torch
         >>> grey = torch.nn.Unflatten(1, (3, 1, 1))
-        >>> made = Generated(grey, [(torch.tensor([-1.0, 0.0, 1.0]),)])
-        >>> made.picture(0).tolist()
+        >>> made = GeneratedImages(grey, [(torch.tensor([-1.0, 0.0, 1.0]),)])
+        >>> made.pixels(0).tolist()
         [[[0, 128, 255]]]
     """
 
@@ -121,7 +121,7 @@ class Generated(Dataset[Any]):
         latents: Any,
         transform_outputs: Callable[[Any], Tensor] | None = None,
         *,
-        batch_size: int = BATCH,
+        batch_size: int = BATCH_SIZE,
         low: float = -1.0,
         high: float = 1.0,
     ) -> None:
@@ -148,11 +148,11 @@ class Generated(Dataset[Any]):
         name = getattr(self.latents, "source_id", str)
         return str(name(i))
 
-    def picture(self, i: int) -> Picture:
+    def pixels(self, i: int) -> Pixels:
         """Return a picture: uint8 (height, width, 3)."""
-        return next(self.pictures([i]))
+        return next(self.iter_pixels([i]))
 
-    def pictures(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Picture]:
+    def iter_pixels(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Pixels]:
         """Yield some pictures in order, each made once.
 
         Batches are made of the ids in ascending order, whatever the order asked. Ascending ids
@@ -168,7 +168,7 @@ class Generated(Dataset[Any]):
         Raises:
             InputError: the model does not give pictures.
         """
-        waiting: dict[int, Picture] = {}
+        waiting: dict[int, Pixels] = {}
         wanted = [int(i) for i in ids]
         left = {i: wanted.count(i) for i in set(wanted)} if len(set(wanted)) < len(wanted) else {}
         ordered, size, begin = sorted(set(wanted)), self.batch_size, 0
@@ -216,7 +216,7 @@ class Generated(Dataset[Any]):
         raise InputError(
             f"The generator gives {what} for {self.batch_size} latents; expected pictures "
             f"({self.batch_size}, 3, height, width). Say what makes them of it: "
-            "Generated(model, latents, transform_outputs=...)."
+            "GeneratedImages(model, latents, transform_outputs=...)."
         )
 
     @property
@@ -236,7 +236,9 @@ class Generated(Dataset[Any]):
         return {
             "outputs": [self.low, self.high],
             "batch_size": self.batch_size,
-            "transform": words(self.transform_outputs) if self.transform_outputs else "none",
+            "transform": describe_transform(self.transform_outputs)
+            if self.transform_outputs
+            else "none",
         }
 
 
@@ -246,7 +248,7 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"No such file or folder of latents: {path}")
     for folder in (path, *(each for each in sorted(path.iterdir()) if each.is_dir())):
-        found = sorted(each for each in folder.iterdir() if each.suffix in ENDS)
+        found = sorted(each for each in folder.iterdir() if each.suffix in SUFFIXES)
         if found:
             return found
     raise InputError(

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from milannotations.errors import InputError
 from milannotations.exemplars.images import hf_datasets
-from milannotations.exemplars.images.decode import KEYS, Picture, naming
-from milannotations.exemplars.images.folder import Folder
+from milannotations.exemplars.images.decode import IMAGE_KEYS, Pixels, explain_read_errors
+from milannotations.exemplars.images.folder import FolderSource
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Source(Protocol):
+class DatasetSource(Protocol):
     """Where pictures come from: `load(place)` gives one in RGB, or a network's input."""
 
     def __len__(self) -> int: ...
@@ -33,7 +33,7 @@ class Source(Protocol):
     def describe(self, places: Sequence[int]) -> dict[str, Any]: ...
 
 
-class Pictures(Dataset[Any]):
+class ImageDataset(Dataset[Any]):
     """Some pictures, each as a network wants it and as the network saw it.
 
     Made by `open_images`. Pickles, so that processes may load from it.
@@ -48,13 +48,13 @@ class Pictures(Dataset[Any]):
 
     def __init__(
         self,
-        source: Source,
-        prepare: Preprocessing | None,
+        source: DatasetSource,
+        transform: Preprocessing | None,
         places: Sequence[int],
         *,
         threads: bool = True,
     ) -> None:
-        self.origin, self.prepare, self.places, self.threads = source, prepare, places, threads
+        self.origin, self.transform, self.places, self.threads = source, transform, places, threads
 
     def __len__(self) -> int:
         return len(self.places)
@@ -63,7 +63,7 @@ class Pictures(Dataset[Any]):
         """Return a picture as the network wants it: float32 (3, height, width).
 
         Raises:
-            BadPicture: it cannot be read.
+            UnreadableImageError: it cannot be read.
             InputError: the preprocessing gives something else, or there is none and this is a
                 picture rather than a tensor.
         """
@@ -72,27 +72,27 @@ class Pictures(Dataset[Any]):
         found = self.origin.load(self.places[i])
         if isinstance(found, torch.Tensor):
             return found
-        if self.prepare is None:
+        if self.transform is None:
             raise InputError(
                 "The data set gives pictures, and no preprocessing was said. Say it: "
                 "open_images(dataset, Preprocessing.imagenet()), or --preprocess imagenet."
             )
-        return self.prepare(found)
+        return self.transform(found)
 
     def source_id(self, i: int) -> str:
         """Return where a picture came from: its path in the folder, with /, or its place."""
         return self.origin.source_id(self.places[i])
 
-    def picture(self, i: int) -> Picture:
+    def pixels(self, i: int) -> Pixels:
         """Return what the network saw of a picture: uint8 (height, width, 3).
 
         Raises:
-            BadPicture: see above.
+            UnreadableImageError: see above.
             InputError: tensors beyond 0 to 1, and no preprocessing said.
         """
         seen = self[i]
-        if self.prepare is not None:
-            return self.prepare.undo(seen)
+        if self.transform is not None:
+            return self.transform.undo(seen)
         low, high = float(seen.min()), float(seen.max())
         if low < -1e-5 or high > 1 + 1e-5:
             raise InputError(
@@ -101,7 +101,7 @@ class Pictures(Dataset[Any]):
             )
         return Preprocessing(_nothing, (0, 0, 0), (1, 1, 1)).undo(seen)
 
-    def pictures(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Picture]:
+    def iter_pixels(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Pixels]:
         """Yield what the network saw of some pictures, in order, each read once.
 
         Args:
@@ -112,17 +112,17 @@ class Pictures(Dataset[Any]):
             (height, width, 3), uint8.
 
         Raises:
-            BadPicture: when a picture that cannot be read is reached.
+            UnreadableImageError: when a picture that cannot be read is reached.
         """
         workers = (workers or os.cpu_count() or 1) if self.threads else 1
         if workers == 1:
-            yield from (self.picture(int(i)) for i in ids)
+            yield from (self.pixels(int(i)) for i in ids)
             return
-        ahead: deque[Future[Picture]] = deque()
+        ahead: deque[Future[Pixels]] = deque()
         pool = ThreadPoolExecutor(workers)
         try:
             for i in ids:
-                ahead.append(pool.submit(self.picture, int(i)))
+                ahead.append(pool.submit(self.pixels, int(i)))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -139,7 +139,9 @@ class Pictures(Dataset[Any]):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What was done to the pictures, for a record."""
-        return self.prepare.describe() if self.prepare else {"transform": "none: tensors as given"}
+        return (
+            self.transform.describe() if self.transform else {"transform": "none: tensors as given"}
+        )
 
 
 def open_images(
@@ -150,7 +152,7 @@ def open_images(
     split: str | None = None,
     column: str | None = None,
     config: str | None = None,
-) -> Pictures:
+) -> ImageDataset:
     """Return pictures, each as a network wants it.
 
     - A folder: pictures in class folders come first, as torchvision's `ImageFolder` orders them
@@ -178,23 +180,25 @@ def open_images(
         >>> folder = tempfile.mkdtemp()
         >>> Image.new("RGB", (40, 30), "red").save(f"{folder}/a.png")
         >>> images = open_images(folder, Preprocessing.imagenet(16))
-        >>> images.source_id(0), tuple(images[0].shape), images.picture(0)[0, 0].tolist()
+        >>> images.source_id(0), tuple(images[0].shape), images.pixels(0)[0, 0].tolist()
         ('a.png', (3, 16, 16), [255, 0, 0])
     """
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        preprocessing = Preprocessing.of_transform(preprocessing)
-    origin: Source
+        preprocessing = Preprocessing.from_transform(preprocessing)
+    origin: DatasetSource
     if isinstance(source, (str, os.PathLike)):
         path = Path(source).expanduser()
-        if path.is_dir() and not hf_datasets.is_table(path):
-            origin = Folder(path)
+        if path.is_dir() and not hf_datasets.is_dataset_folder(path):
+            origin = FolderSource(path)
         else:
-            origin = hf_datasets.opened(str(source), split=split, column=column, config=config)
-    elif hf_datasets.is_loaded(source):
-        origin = hf_datasets.of_loaded(source, split=split, column=column)
+            origin = hf_datasets.open_dataset(
+                str(source), split=split, column=column, config=config
+            )
+    elif hf_datasets.is_dataset_object(source):
+        origin = hf_datasets.from_dataset(source, split=split, column=column)
     else:
-        origin = Items(source)
-    if preprocessing is None and not isinstance(origin, Items):
+        origin = SequenceSource(source)
+    if preprocessing is None and not isinstance(origin, SequenceSource):
         raise InputError(
             f"How are the pictures of {source} to be prepared for the network? Say so: "
             "open_images(folder, Preprocessing.imagenet()), or --preprocess imagenet."
@@ -205,10 +209,12 @@ def open_images(
     places: Sequence[int] = range(count)
     if limit is not None and limit < count:
         places = [i * count // limit for i in range(limit)]
-    return Pictures(origin, preprocessing, places, threads=not isinstance(origin, Items))
+    return ImageDataset(
+        origin, preprocessing, places, threads=not isinstance(origin, SequenceSource)
+    )
 
 
-class Items:
+class SequenceSource:
     """The pictures of a Python object with a length and items by place."""
 
     def __init__(self, items: Any) -> None:
@@ -230,14 +236,14 @@ class Items:
 
         # what else a data set raises is a bug in it
         name, damaged = self.source_id(place), (OSError, SyntaxError, Image.DecompressionBombError)
-        with naming(name, damaged):
+        with explain_read_errors(name, damaged):
             found = item = self.items[place]
             if isinstance(item, Mapping):
-                found = next((item[key] for key in KEYS if key in item), None)
+                found = next((item[key] for key in IMAGE_KEYS if key in item), None)
             elif isinstance(item, (tuple, list)) and item:
                 found = item[0]
         if isinstance(found, Image.Image):
-            with naming(name):
+            with explain_read_errors(name):
                 return found.convert("RGB")
         if isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim == 3:
             return found.float()
@@ -253,7 +259,7 @@ class Items:
             f"Item {place} of the data set is a {type(item).__name__}"
             + (f" with a {type(found).__name__}" if found is not item else "")
             + f"{shape}; expected a PIL picture, uint8 pixels or a float tensor (3, height, "
-            f"width): alone, first in a tuple, or in a dict as one of {', '.join(KEYS)}."
+            f"width): alone, first in a tuple, or in a dict as one of {', '.join(IMAGE_KEYS)}."
         )
 
     def source_id(self, place: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.exemplars.networks import weights
-from milannotations.exemplars.networks.names import model_name
+from milannotations.exemplars.networks.names import network_name
 from milannotations.utils.files import sha256
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _PREFIXES = re.compile(
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetwork:
     """A network, ready to be looked into.
 
     Attributes:
@@ -75,7 +75,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def filled(
+def build_with_weights(
     build: Callable[..., nn.Module], path: str | Path | None, *, resize: bool
 ) -> tuple[nn.Module, tuple[str, ...], dict[str, Any] | None]:
     """Return a network with the weights of a file, what they lack, and a record of them.
@@ -87,7 +87,7 @@ def filled(
             is all in which they do not fit.
 
     Raises:
-        InputError: see `weights.read` and `weights.put`.
+        InputError: see `weights.read` and `weights.load_into`.
     """
     if path is None:
         with seeded():
@@ -95,10 +95,10 @@ def filled(
     state = weights.read(path)
     with seeded():
         network = build()
-        number = weights.classes(network, state) if resize else None
+        number = weights.infer_class_count(network, state) if resize else None
         if number is not None:
             network = build(num_classes=number)
-    missing = weights.put(network, state, path)
+    missing = weights.load_into(network, state, path)
     return network, missing, {"file": Path(path).name, "sha256": sha256(path)}
 
 
@@ -113,14 +113,14 @@ def record(
     missing: tuple[str, ...] = (),
     prefix: int | None = None,
     **more: Any,
-) -> Loaded:
+) -> LoadedNetwork:
     """Return a network with the record of what it was made of.
 
     Args:
         spec: without folders.
         library: what knows the network, besides torch, or "".
         used: which weights; None for random ones, and those that a factory gave.
-        random, missing, prefix: see `load_model` and `Loaded`.
+        random, missing, prefix: see `load_model` and `LoadedNetwork`.
         more: further entries of the record.
     """
     import torch
@@ -136,4 +136,6 @@ def record(
         "missing": len(missing),
         "versions": versions,
     }
-    return Loaded(network.float().eval(), preprocessing, model_name(spec), missing, prefix, source)
+    return LoadedNetwork(
+        network.float().eval(), preprocessing, network_name(spec), missing, prefix, source
+    )

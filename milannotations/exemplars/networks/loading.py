@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean
 from milannotations.exemplars.networks import user_file
-from milannotations.exemplars.networks.loaded_network import Loaded
+from milannotations.exemplars.networks.loaded_network import LoadedNetwork
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils import python_file
 
@@ -34,7 +34,7 @@ def load_model(
     weights: str | Path | None = None,
     random: bool = False,
     preprocess: str | None = None,
-) -> Loaded:
+) -> LoadedNetwork:
     """Return a network by name.
 
     - `torchvision:NAME@WEIGHTS`: weights by torchvision's name for them, or `DEFAULT`; fetched
@@ -91,16 +91,16 @@ def _parts(spec: str) -> tuple[Any, str, str]:
     return library, name, variant
 
 
-def load_module(spec: str) -> nn.Module:
+def build_module(spec: str) -> nn.Module:
     """Return the module of `path/to/file.py:factory`, such as an SAE to lay over a layer.
 
     Raises:
         InputError: see `load_model`.
     """
-    return user_file.load_factory(spec)[0]
+    return user_file.call_factory(spec)[0]
 
 
-def preprocessing_of(spec: str) -> Preprocessing:
+def declared_preprocessing(spec: str) -> Preprocessing:
     """Return the preprocessing of a network of a library, without making the network.
 
     Args:
@@ -132,12 +132,12 @@ def parse_preprocessing(text: str) -> Preprocessing:
         (3, 64, 64)
     """
     if python_file.parse_spec(text):
-        return Preprocessing.of_transform(python_file.load_object(text, "preprocessing"))
+        return Preprocessing.from_transform(python_file.load_object(text, "preprocessing"))
     kind, colon, rest = text.partition(":")
     if kind == "imagenet" and (not colon or rest == "as-is" or rest.isdecimal()):
         return Preprocessing.imagenet(None if rest == "as-is" else int(rest or 224))
     if kind in LIBRARIES and rest:
-        return preprocessing_of(text)
+        return declared_preprocessing(text)
     kinds = ("imagenet", *LIBRARIES)
     raise InputError(
         f"No preprocessing '{text}'.{did_you_mean(kind, kinds)} Expected {PREPROCESSING_FORMS}."

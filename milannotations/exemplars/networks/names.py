@@ -11,7 +11,7 @@ from milannotations import catalog
 from milannotations.utils import python_file
 
 
-def default_name(spec: str, images_name: str) -> str:
+def default_config_name(spec: str, images_name: str) -> str:
     """Return the name of exemplars of a network on some images: config and network of an edition.
 
     Args:
@@ -24,7 +24,7 @@ def default_name(spec: str, images_name: str) -> str:
         >>> default_name("nets/Small_CNN.py:build", "val")
         'small-cnn-build-val'
     """
-    made = f"{model_name(spec)}-{_slug(images_name) or 'images'}"
+    made = f"{network_name(spec)}-{_slug(images_name) or 'images'}"
     if made in catalog.GROUPS:
         made += "-own"
     if len(made) > 100:
@@ -32,7 +32,7 @@ def default_name(spec: str, images_name: str) -> str:
     return catalog.canonical(made)
 
 
-def model_name(spec: str) -> str:
+def network_name(spec: str) -> str:
     """Return a network's name in file names: without library, folder and `@WEIGHTS`.
 
     Example:

@@ -15,7 +15,7 @@ Scale = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the three channels."""
 
 
-def steps(transform: Any) -> Iterator[Any]:
+def iter_steps(transform: Any) -> Iterator[Any]:
     """Yield the steps of a transform: those in a `Compose` or `Sequential`, nested too."""
     inside = getattr(transform, "transforms", None)
     if inside is None and type(transform).__name__ == "Sequential":
@@ -26,13 +26,13 @@ def steps(transform: Any) -> Iterator[Any]:
         yield transform
         return
     for step in inner:
-        yield from steps(step)
+        yield from iter_steps(step)
 
 
-def declared(transform: Any) -> Scale | None:
+def read_declared_scale(transform: Any) -> Scale | None:
     """Return the mean and std that the one `Normalize` of a transform declares."""
     found = []
-    for step in steps(transform):
+    for step in iter_steps(transform):
         mean, std = getattr(step, "mean", None), getattr(step, "std", None)
         try:
             values = [
@@ -45,7 +45,7 @@ def declared(transform: Any) -> Scale | None:
     return found[0] if len(found) == 1 else None
 
 
-def measured(plain: Callable[[Image.Image], Tensor]) -> Scale:
+def measure_scale(plain: Callable[[Image.Image], Tensor]) -> Scale:
     """Return mean and std, found with grey pictures of 0, 100 and 255."""
     from PIL import Image
 

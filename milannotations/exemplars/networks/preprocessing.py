@@ -114,12 +114,16 @@ class Preprocessing:
             >>> Preprocessing.imagenet().describe()["mean"]
             [0.485, 0.456, 0.406]
         """
-        return {"mean": [*self.mean], "std": [*self.std], "transform": words(self.transform)}
+        return {
+            "mean": [*self.mean],
+            "std": [*self.std],
+            "transform": describe_transform(self.transform),
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a process that loads pictures first imports the user's files that the transform is of
         state = pickle.dumps((self.transform, self.mean, self.std))
-        return _revived, (python_file.loaded_files(), state)
+        return _unpickle, (python_file.loaded_files(), state)
 
     # ---- where preprocessing comes from
 
@@ -143,7 +147,7 @@ class Preprocessing:
         return cls(transforms.Compose(whole), MEAN, STD)
 
     @classmethod
-    def of_transform(
+    def from_transform(
         cls,
         transform: Callable[[Image.Image], Tensor],
         mean: Sequence[float] | None = None,
@@ -170,7 +174,7 @@ class Preprocessing:
                 f"A preprocessing of {type(transform).__name__} was given; expected a callable: "
                 "PIL picture -> tensor (3, height, width)."
             )
-        for step in normalization.steps(transform):
+        for step in normalization.iter_steps(transform):
             if _RANDOM.fullmatch(type(step).__name__):
                 raise InputError(
                     f"The preprocessing draws at random ({type(step).__name__}): it is that of "
@@ -178,19 +182,19 @@ class Preprocessing:
                 )
         if mean is not None and std is not None:
             return cls(transform, tuple(mean), tuple(std))
-        measured = normalization.measured(cls(transform, (0, 0, 0), (1, 1, 1)))
-        declared = normalization.declared(transform)
+        measured = normalization.measure_scale(cls(transform, (0, 0, 0), (1, 1, 1)))
+        declared = normalization.read_declared_scale(transform)
         if declared is not None and np.allclose(declared, measured, rtol=1e-3, atol=1e-3):
             return cls(transform, *declared)
         return cls(transform, *measured)
 
     @classmethod
-    def of_torchvision(cls, weights: Any) -> Preprocessing:
+    def from_torchvision(cls, weights: Any) -> Preprocessing:
         """Return the preprocessing of torchvision weights (`ResNet18_Weights.IMAGENET1K_V1`)."""
-        return cls.of_transform(weights.transforms())
+        return cls.from_transform(weights.transforms())
 
     @classmethod
-    def of_timm(cls, model: Any) -> Preprocessing:
+    def from_timm(cls, model: Any) -> Preprocessing:
         """Return the preprocessing of a timm model, or of its pretrained config (a dict)."""
         data = importlib.import_module("timm.data")
         known = isinstance(model, dict)
@@ -199,21 +203,21 @@ class Preprocessing:
             pretrained_cfg=model if known else model.pretrained_cfg,
             model=None if known else model,
         )
-        return cls.of_transform(data.create_transform(**settings, is_training=False))
+        return cls.from_transform(data.create_transform(**settings, is_training=False))
 
     @classmethod
-    def of_hf(cls, processor: Any) -> Preprocessing:
+    def from_hf(cls, processor: Any) -> Preprocessing:
         """Return the preprocessing that a transformers image processor does."""
-        return cls.of_transform(_Processor(processor))
+        return cls.from_transform(_ProcessorTransform(processor))
 
 
-def _revived(files: tuple[str, ...], state: bytes) -> Preprocessing:
+def _unpickle(files: tuple[str, ...], state: bytes) -> Preprocessing:
     for file in files:
         python_file.load_module(file)
     return Preprocessing(*pickle.loads(state))  # noqa: S301  # made by __reduce__
 
 
-class _Processor:
+class _ProcessorTransform:
     """A transformers image processor as a function of one picture."""
 
     def __init__(self, processor: Any) -> None:
@@ -239,7 +243,7 @@ class _Processor:
         return getattr(self.processor, "image_std", None)
 
 
-def words(transform: Any) -> str:
+def describe_transform(transform: Any) -> str:
     """Return what a transform is, without addresses in memory, on one line."""
     if hasattr(transform, "__qualname__"):
         return str(transform.__qualname__)

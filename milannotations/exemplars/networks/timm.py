@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean, some
-from milannotations.exemplars.networks.loaded_network import Loaded, filled, record, seeded
+from milannotations.exemplars.networks.loaded_network import (
+    LoadedNetwork,
+    build_with_weights,
+    record,
+    seeded,
+)
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def load(name: str, variant: str, path: str | Path | None, random: bool) -> Loaded:
+def load(name: str, variant: str, path: str | Path | None, random: bool) -> LoadedNetwork:
     """Return a network of timm; see `models.load_model`.
 
     Args:
@@ -40,13 +45,13 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
         def build(**more: int) -> nn.Module:
             return timm.create_model(full, pretrained=False, **more)
 
-        network, missing, used = filled(build, path, resize=True)
+        network, missing, used = build_with_weights(build, path, resize=True)
     else:
         network, used = _fetched(full, spec), {"name": full, "sha256": None}
     return record(
         spec,
         network,
-        Preprocessing.of_timm(network),
+        Preprocessing.from_timm(network),
         library="timm",
         used=used,
         random=random,
@@ -58,7 +63,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
 def preprocessing(name: str, variant: str) -> Preprocessing:
     """Return the preprocessing of a network without making it."""
     config = _library().get_pretrained_cfg(_resolved(name, variant)[0])
-    return Preprocessing.of_timm(config.to_dict())
+    return Preprocessing.from_timm(config.to_dict())
 
 
 def _library() -> Any:

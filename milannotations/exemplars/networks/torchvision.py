@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError, did_you_mean
-from milannotations.exemplars.networks.loaded_network import Loaded, filled, prefix_tokens, record
+from milannotations.exemplars.networks.loaded_network import (
+    LoadedNetwork,
+    build_with_weights,
+    prefix_tokens,
+    record,
+)
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load(name: str, variant: str, path: str | Path | None, random: bool) -> Loaded:
+def load(name: str, variant: str, path: str | Path | None, random: bool) -> LoadedNetwork:
     """Return a network of torchvision; see `models.load_model`.
 
     Args:
@@ -28,7 +33,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
     """
     import torchvision
 
-    enumeration = weights_of(name)
+    enumeration = list_weights(name)
     spec = f"torchvision:{name}" + (f"@{variant}" if variant else "")
     chosen = _member(enumeration, variant) if variant else None
     if random and chosen:
@@ -52,7 +57,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
                 warnings.simplefilter("ignore")  # of how slowly some initialise
                 return torchvision.models.get_model(name, **options, **more)
 
-        network, missing, used = filled(build, path, resize=True)
+        network, missing, used = build_with_weights(build, path, resize=True)
         if path is not None and hasattr(network, "transform_input"):
             network.transform_input = True  # as get_model does for the published weights
     digest = str(used["sha256"]) if used else ""
@@ -68,7 +73,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
     )
 
 
-def weights_of(name: str) -> Any:
+def list_weights(name: str) -> Any:
     """Return torchvision's enumeration of the weights of a network; InputError if none is so."""
     import torchvision
 
@@ -90,14 +95,14 @@ def preprocessing(name: str, variant: str, digest: str = "") -> Preprocessing:
         digest: sha256 of a file of weights. If the published name of some weights carries its
             beginning, the file is a copy of those, and theirs is the preprocessing.
     """
-    enumeration = weights_of(name)
+    enumeration = list_weights(name)
     copies = [w for w in enumeration if _is_copy(w.url, digest)]
     if variant:
-        return Preprocessing.of_torchvision(_member(enumeration, variant))
+        return Preprocessing.from_torchvision(_member(enumeration, variant))
     if copies:
-        return Preprocessing.of_torchvision(copies[0])
+        return Preprocessing.from_torchvision(copies[0])
     if "DEFAULT" in enumeration.__members__:
-        return Preprocessing.of_torchvision(enumeration["DEFAULT"])
+        return Preprocessing.from_torchvision(enumeration["DEFAULT"])
     return Preprocessing.imagenet()
 
 

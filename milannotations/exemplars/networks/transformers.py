@@ -11,12 +11,17 @@ from typing import Any
 
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks import weights
-from milannotations.exemplars.networks.loaded_network import Loaded, prefix_tokens, record, seeded
+from milannotations.exemplars.networks.loaded_network import (
+    LoadedNetwork,
+    prefix_tokens,
+    record,
+    seeded,
+)
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
 
 
-def load(name: str, variant: str, path: str | Path | None, random: bool) -> Loaded:
+def load(name: str, variant: str, path: str | Path | None, random: bool) -> LoadedNetwork:
     """Return the network of a folder or name; see `models.load_model`.
 
     Args:
@@ -29,7 +34,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
     revision = variant or None
     state = weights.read(path) if path is not None else None
     where = _checked(name)
-    with _explained(name), quiet(), seeded():
+    with _explained(name), silence_transformers(), seeded():
         config, kind = _vision(where, revision)
         options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if random:
@@ -64,7 +69,7 @@ def load(name: str, variant: str, path: str | Path | None, random: bool) -> Load
 
 def _missing(network: Any, info: Any, source: str | Path) -> tuple[str, ...]:
     """Return the entries without weights; raise InputError if that is all, or some do not fit."""
-    entries = [key for key in network.state_dict() if not key.endswith(weights.COUNTER)]
+    entries = [key for key in network.state_dict() if not key.endswith(weights.BATCH_COUNTER)]
     unlike = info.get("mismatched_keys", ())
     if unlike:
         names = sorted(each if isinstance(each, str) else each[0] for each in unlike)
@@ -88,9 +93,9 @@ def preprocessing(name: str, variant: str) -> Preprocessing | None:
     names = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
     if os.path.isdir(where) and not any(os.path.isfile(os.path.join(where, n)) for n in names):
         return None
-    with _explained(name), quiet():
+    with _explained(name), silence_transformers():
         processor = AutoImageProcessor.from_pretrained(where, revision=variant or None)
-    return Preprocessing.of_hf(processor)
+    return Preprocessing.from_hf(processor)
 
 
 def _checked(name: str) -> str:
@@ -167,7 +172,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Keep transformers from showing bars, and from reporting what its caller checks."""
     from transformers.utils import logging
 
@@ -183,7 +188,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def expecting(what: str, where: str, expected: str) -> Iterator[None]:
+def explain_load_errors(what: str, where: str, expected: str) -> Iterator[None]:
     """Say what to type where transformers cannot read a folder or a name.
 
     Args:
@@ -194,7 +199,7 @@ def expecting(what: str, where: str, expected: str) -> Iterator[None]:
     Raises:
         InputError: instead of what transformers raises; ours pass.
     """
-    with quiet():
+    with silence_transformers():
         try:
             yield
         except InputError:

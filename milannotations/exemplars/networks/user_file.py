@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
 from milannotations.exemplars.networks.loaded_network import (
-    Loaded,
-    filled,
+    LoadedNetwork,
+    build_with_weights,
     prefix_tokens,
     record,
     seeded,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load(spec: str, path: str | Path | None, random: bool) -> Loaded:
+def load(spec: str, path: str | Path | None, random: bool) -> LoadedNetwork:
     """Return the network that a factory in a user's file makes; see `loading.load_model`.
 
     Args:
@@ -31,11 +31,11 @@ def load(spec: str, path: str | Path | None, random: bool) -> Loaded:
     """
     found = python_file.parse_spec(spec)
     assert found is not None
-    network, preprocessing = load_factory(spec)
+    network, preprocessing = call_factory(spec)
     missing: tuple[str, ...] = ()
     used: dict[str, Any] | None = None
     if path is not None:
-        network, missing, used = filled(lambda: network, path, resize=False)
+        network, missing, used = build_with_weights(lambda: network, path, resize=False)
     return record(
         f"{found[0].name}:{found[1]}",
         network,
@@ -49,7 +49,7 @@ def load(spec: str, path: str | Path | None, random: bool) -> Loaded:
     )
 
 
-def load_factory(spec: str) -> tuple[nn.Module, Preprocessing | None]:
+def call_factory(spec: str) -> tuple[nn.Module, Preprocessing | None]:
     """Return what the factory of a file makes: a module, and its preprocessing or None."""
     from torch import nn
 
@@ -74,5 +74,5 @@ def load_factory(spec: str) -> tuple[nn.Module, Preprocessing | None]:
             "a module and its preprocessing (a callable: PIL picture -> tensor)."
         )
     if preprocessing is not None:
-        preprocessing = Preprocessing.of_transform(preprocessing)
+        preprocessing = Preprocessing.from_transform(preprocessing)
     return made.eval(), preprocessing

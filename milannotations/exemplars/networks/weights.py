@@ -15,13 +15,13 @@ from milannotations.utils.files import begins_with, check_is_file
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-State = dict[str, "Tensor"]
+StateDict = dict[str, "Tensor"]
 
-COUNTER = "num_batches_tracked"
+BATCH_COUNTER = "num_batches_tracked"
 """What batch norm counts while it is trained: nothing depends on it in evaluation."""
 
 
-def read(path: str | os.PathLike[str]) -> State:
+def read(path: str | os.PathLike[str]) -> StateDict:
     """Return the tensors of a file of weights, by name.
 
     Safetensors, or what `torch.save` wrote, read without running anything in it. A network's
@@ -35,7 +35,7 @@ def read(path: str | os.PathLike[str]) -> State:
             several.
     """
     path = check_is_file(path)
-    return unwrapped(_contents(path), path)
+    return extract_state(_contents(path), path)
 
 
 def load_tensors(path: Path) -> Any:
@@ -104,7 +104,7 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def unwrapped(content: Any, path: Path) -> State:
+def extract_state(content: Any, path: Path) -> StateDict:
     """Return the state in what a file holds: itself, or the one state a level in.
 
     Raises:
@@ -131,7 +131,7 @@ def unwrapped(content: Any, path: Path) -> State:
     return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def renamed(state: State, names: Iterable[str]) -> State:
+def match_names(state: StateDict, names: Iterable[str]) -> StateDict:
     """Return a state under the names of a network, once a common beginning is put off or on.
 
     `module.`, `_orig_mod.`, `model.` and others, alone or one after the other, go if all
@@ -163,13 +163,13 @@ def _beginnings(names: Iterable[str]) -> list[str]:
     return ["".join(f"{part}." for part in common[:n]) for n in range(len(common) + 1)]
 
 
-def classes(network: nn.Module, state: State) -> int | None:
+def infer_class_count(network: nn.Module, state: StateDict) -> int | None:
     """Return how many classes a state tells apart, if that is all in which it does not fit.
 
     Weights of ResNet-18 for the 365 classes of Places fit a ResNet-18 of 365 classes.
     """
     own = network.state_dict()
-    pairs = [(own[k].shape, v.shape) for k, v in renamed(state, own).items() if k in own]
+    pairs = [(own[k].shape, v.shape) for k, v in match_names(state, own).items() if k in own]
     unlike = [(mine, theirs) for mine, theirs in pairs if mine != theirs]
     if not unlike or any(not mine or mine[1:] != theirs[1:] for mine, theirs in unlike):
         return None
@@ -178,7 +178,9 @@ def classes(network: nn.Module, state: State) -> int | None:
     return int(unlike[0][1][0])
 
 
-def put(network: nn.Module, state: State, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def load_into(
+    network: nn.Module, state: StateDict, path: str | os.PathLike[str]
+) -> tuple[str, ...]:
     """Load a state into a network, in the network's own dtype.
 
     Args:
@@ -191,8 +193,8 @@ def put(network: nn.Module, state: State, path: str | os.PathLike[str]) -> tuple
         InputError: entries that the network has not, or of another shape; or none fits.
     """
     own = network.state_dict()
-    state = renamed(state, own)
-    beyond = [k for k in state if k not in own and not k.endswith(COUNTER)]
+    state = match_names(state, own)
+    beyond = [k for k in state if k not in own and not k.endswith(BATCH_COUNTER)]
     unlike = [k for k in state if k in own and state[k].shape != own[k].shape]
     if not any(k in own for k in state):
         raise InputError(
@@ -223,7 +225,7 @@ def put(network: nn.Module, state: State, path: str | os.PathLike[str]) -> tuple
     return tuple(
         k
         for k, v in own.items()
-        if k not in state and not k.endswith(COUNTER) and v.data_ptr() not in shared
+        if k not in state and not k.endswith(BATCH_COUNTER) and v.data_ptr() not in shared
     )
 
 

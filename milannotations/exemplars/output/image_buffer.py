@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milannotations.errors import InputError
+from milannotations.exemplars.images.decode import UnreadableImageError
 
 PixelArray = NDArray[np.uint8]
 """Pixels of an image: uint8 (height, width, 3)."""
@@ -23,9 +24,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ImageSource(Protocol):
-    """Images that exemplars were computed on, such as `Pictures` and `Generated`."""
+    """Images that exemplars were computed on, such as `ImageDataset` and `GeneratedImages`."""
 
-    def pictures(self, ids: Sequence[int]) -> Iterator[PixelArray]:
+    def iter_pixels(self, ids: Sequence[int]) -> Iterator[PixelArray]:
         """Yield uint8 (height, width, 3), all of one size, for every id, in order."""
 
     def source_id(self, i: int) -> str:
@@ -48,19 +49,19 @@ def read_images(
     Raises:
         InputError: an image cannot be read, is not an image, or is of another size.
     """
-    images = iter(source.pictures(ids))
+    images = iter(source.iter_pixels(ids))
     shape: tuple[int, ...] | None = None
     for id_ in ids:
         try:
             image = next(images, None)
         except (OSError, SyntaxError, InputError) as error:
-            why = getattr(error, "why", None)  # of an InputError about an unreadable image
+            reason = error.reason if isinstance(error, UnreadableImageError) else None
             is_full = isinstance(error, OSError) and error.errno in _FULL
-            if is_full or (why is None and isinstance(error, InputError)):
+            if is_full or (reason is None and isinstance(error, InputError)):
                 raise
             raise InputError(
                 f"{source.source_id(id_)} was read before and cannot be read now: "
-                f"{why or error}. Put a good copy in its place and run the same command again."
+                f"{reason or error}. Put a good copy in its place and run the same command again."
             ) from error
         if image is None:
             raise InputError(f"There is no image of {source.source_id(id_)}; expected one.")

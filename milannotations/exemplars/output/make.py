@@ -21,14 +21,14 @@ from milannotations.exemplars.results import NetworkExemplars
 from milannotations.exemplars.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from milannotations.exemplars.images.latents import Generated
-    from milannotations.exemplars.images.sources import Pictures
-    from milannotations.exemplars.networks.loaded_network import Loaded
+    from milannotations.exemplars.images.latents import GeneratedImages
+    from milannotations.exemplars.images.sources import ImageDataset
+    from milannotations.exemplars.networks.loaded_network import LoadedNetwork
 
 
 def make_edition(
-    loaded: Loaded,
-    images: Pictures | Generated,
+    loaded: LoadedNetwork,
+    images: ImageDataset | GeneratedImages,
     layers: Sequence[str | Layer],
     out: Path,
     name: str,
