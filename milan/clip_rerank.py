@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from milan.model import Candidate, Descriptions, Milan
+from milan.model import Candidate, Descriptions, Milan, UnitImages, UnitMasks
 from milannotations.errors import InputError, some
 from milannotations.exemplars.networks.transformers import explain_load_errors
 
@@ -255,11 +255,8 @@ class ClipReranker:
 def describe(
     model: Milan,
     reranker: ClipReranker,
-    images: Float[Tensor, "unit k 3 height width"] | UInt8[Tensor, "unit k 3 height width"],
-    masks: Bool[Tensor, "unit k 1 mask_height mask_width"]
-    | Float[Tensor, "unit k 1 mask_height mask_width"]
-    | UInt8[Tensor, "unit k 1 mask_height mask_width"]
-    | None,
+    images: UnitImages,
+    masks: UnitMasks | None,
     *,
     beam: int = BEAM,
     lam: float | None = None,

@@ -28,6 +28,13 @@ from milannotations.exemplars.device import is_out_of_memory
 MAX_HYPOTHESES = 2048
 """Hypotheses that are searched together, over all units: those of 40 units at a beam of 50."""
 
+UnitImages = Float[Tensor, "unit k 3 height width"] | UInt8[Tensor, "unit k 3 height width"]
+UnitMasks = (
+    Bool[Tensor, "unit k 1 mask_height mask_width"]
+    | Float[Tensor, "unit k 1 mask_height mask_width"]
+    | UInt8[Tensor, "unit k 1 mask_height mask_width"]
+)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -129,11 +136,8 @@ class Milan(PretrainedModel):
 
     def encode(
         self,
-        images: Float[Tensor, "unit k 3 height width"] | UInt8[Tensor, "unit k 3 height width"],
-        masks: Bool[Tensor, "unit k 1 mask_height mask_width"]
-        | Float[Tensor, "unit k 1 mask_height mask_width"]
-        | UInt8[Tensor, "unit k 1 mask_height mask_width"]
-        | None = None,
+        images: UnitImages,
+        masks: UnitMasks | None = None,
     ) -> Float[Tensor, "unit p f"]:
         """Return the features of units' exemplars.
 
@@ -163,11 +167,8 @@ class Milan(PretrainedModel):
 
     def describe(
         self,
-        images: Float[Tensor, "unit k 3 height width"] | UInt8[Tensor, "unit k 3 height width"],
-        masks: Bool[Tensor, "unit k 1 mask_height mask_width"]
-        | Float[Tensor, "unit k 1 mask_height mask_width"]
-        | UInt8[Tensor, "unit k 1 mask_height mask_width"]
-        | None = None,
+        images: UnitImages,
+        masks: UnitMasks | None = None,
         **options: Any,
     ) -> Descriptions:
         """Return descriptions of units.

@@ -132,7 +132,7 @@ def write_siglip(folder, seed=0, context=16):
 
 
 def shown(count, side=16, seed=0):
-    """Return pictures of noise."""
+    """Return images of noise."""
     draw = np.random.default_rng(seed)
     return [
         Image.fromarray(draw.integers(0, 256, (side, side, 3), dtype=np.uint8))
@@ -141,7 +141,7 @@ def shown(count, side=16, seed=0):
 
 
 class Squares:
-    """A probe: each picture has some concepts, each a column of pixels of its own colour.
+    """A probe: each image has some concepts, each a column of pixels of its own colour.
 
     Args:
         presence: bool (image, concept).
@@ -179,7 +179,7 @@ class Squares:
 
 
 class Items:
-    """A probe as a data set for the exemplar engine, its pictures as they are."""
+    """A probe as a data set for the exemplar engine, its images as they are."""
 
     def __init__(self, probe):
         self.probe, self.source = probe, {"probe": probe.source}

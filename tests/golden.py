@@ -99,7 +99,7 @@ class Vit(nn.Module):
 
 
 class Generator(nn.Module):
-    """A latent and a class give a picture (3, 32, 32) in -1 to 1; `up1` and `up2` are recorded."""
+    """A latent and a class give an image (3, 32, 32) in -1 to 1; `up1` and `up2` are recorded."""
 
     def __init__(self):
         super().__init__()

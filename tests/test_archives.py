@@ -338,7 +338,7 @@ def test_masks_of_one_colour_compress_as_far_as_they_may(tmp_path):
         assert sum(unit.masks.sum() for unit in archive.units("conv1")) == 0
 
 
-def test_a_row_larger_than_any_picture_is_refused(refused, monkeypatch):
+def test_a_row_larger_than_any_image_is_refused(refused, monkeypatch):
     monkeypatch.setattr(archives, "MAX_ROW", 100)
     assert "one unit of shape" in refused(members())
 

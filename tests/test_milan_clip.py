@@ -169,7 +169,7 @@ def test_whole_masks_give_what_the_model_itself_gives(folder, reranker, unit):
     torch.testing.assert_close(whole, features, atol=1e-5, rtol=0)
 
 
-def test_texts_and_pictures_go_in_as_the_processor_sends_them(folder, reranker):
+def test_texts_and_images_go_in_as_the_processor_sends_them(folder, reranker):
     drawn = np.random.default_rng(0).integers(0, 256, (2, 50, 50, 3), dtype=np.uint8)
     processor = CLIPProcessor.from_pretrained(folder)
     inputs = processor(
@@ -222,7 +222,7 @@ def test_the_end_token_of_old_configs(tmp_path, folder, unit):
 # ---- what has no influence, and what has
 
 
-def test_the_order_of_pictures_and_of_texts_changes_nothing(reranker, folder, unit):
+def test_the_order_of_images_and_of_texts_changes_nothing(reranker, folder, unit):
     images, masks = unit
     ranked = reranker.rerank(images, masks, TEXTS)
     assert [score for _, score in ranked] == sorted((s for _, s in ranked), reverse=True)
@@ -262,7 +262,7 @@ def test_masks_matter_where_they_are_asked_to(folder, unit):
         assert (one - other).abs().max() > 1e-3
 
 
-def test_under_empty_masks_pictures_look_alike(reranker, unit):
+def test_under_empty_masks_images_look_alike(reranker, unit):
     images, masks = unit
     seen = reranker.embed_images(images, torch.zeros_like(masks))
     assert seen.std(0).max() < reranker.embed_images(images).std(0).max() / 4
@@ -277,7 +277,7 @@ def test_masks_may_be_bool_float_or_bytes(reranker, unit):
         )
 
 
-def test_pictures_of_another_size_are_resized(reranker, unit):
+def test_images_of_another_size_are_resized(reranker, unit):
     images, masks = unit
     large = torch.nn.functional.interpolate(images, scale_factor=4)  # each pixel four times
     small = reranker.embed_images(large, masks)
@@ -300,7 +300,7 @@ def counted(module):
     return sizes
 
 
-def test_a_text_is_read_once_and_a_picture_once_a_term(reranker, unit):
+def test_a_text_is_embedded_once_and_an_image_once_per_term(reranker, unit):
     read = counted(reranker.model.text_model.embeddings)
     seen = counted(reranker.model.vision_model.embeddings)
     reranker.score(*unit, [*TEXTS, *TEXTS])

@@ -26,7 +26,7 @@ WORDS = ("red", "green", "dogs", "of", "caf\u00e9")
 
 
 def pictures(n=3, side=64, seed=0):
-    """Return pictures, and masks of which the second is empty and the third one pixel."""
+    """Return images, and masks of which the second is empty and the third one pixel."""
     draw = torch.Generator().manual_seed(seed)
     images = torch.rand(n, 3, side, side, generator=draw)
     masks = (torch.rand(n, 1, side // 2, side // 2, generator=draw) > 0.8).float()
@@ -37,7 +37,7 @@ def pictures(n=3, side=64, seed=0):
 
 
 def pooled(maps, masks):
-    """Return the means of maps under masks, picture by picture, map by map, place by place."""
+    """Return the means of maps under masks, image by image, map by map, place by place."""
     rows = []
     for i in range(len(masks)):
         row = []
@@ -113,7 +113,7 @@ def test_the_mini_encoder_resizes_to_its_side():
 
 
 @pytest.mark.parametrize("side", [48, 80])
-def test_pictures_of_another_size_where_the_network_takes_any(side):
+def test_images_of_another_size_where_the_network_takes_any(side):
     encoder = build("torchvision:resnet18", layers=RESNET[:3], random=True)
     assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, 1, 256)
     images, masks = pictures(side=side)
@@ -122,7 +122,7 @@ def test_pictures_of_another_size_where_the_network_takes_any(side):
     torch.testing.assert_close(encoder(images, masks)[:, 0], pooled(maps, masks), **CLOSE)
 
 
-def test_spatial_features_are_places_of_the_masked_picture():
+def test_spatial_features_are_places_of_the_masked_image():
     encoder = build("torchvision:resnet18", kind="spatial", random=True)
     images, masks = pictures()
     made = encoder(images, masks > 0)
@@ -239,7 +239,7 @@ def test_a_model_is_the_same_when_it_is_read_again(model, folder):
     assert torch.equal(again.score(texts, features).pmi, model.score(texts, features).pmi)
 
 
-def test_pictures_are_encoded_alike_in_any_form_and_number(model, monkeypatch):
+def test_images_are_encoded_alike_in_any_form_and_number(model, monkeypatch):
     images, masks = exemplars()
     made = model.encode(images, masks)
     assert made.shape == (3, 4, 392)

@@ -1,4 +1,4 @@
-"""Features of an edition: each picture encoded once, the values those of one unit at a time."""
+"""Features of an edition: each image encoded once, the values those of one unit at a time."""
 
 import io
 import multiprocessing
@@ -47,7 +47,7 @@ def mask(height, width, seed):
 
 
 def made(*rows):
-    """Return units of given (pictures, masks)."""
+    """Return units of given (images, masks)."""
     empty = dict.fromkeys(schema.COLUMNS) | {"network": "made", "layer": "a"}
     empty |= {"descriptions": ["a thing"], "annotator_ids": [None], "unit_kind": "channel"}
     members = [
@@ -70,7 +70,7 @@ def alone(encoder, images, masks):
 
 
 def counting(encoder, monkeypatch):
-    """Return a list that gets every picture that goes through the encoder's network."""
+    """Return a list that gets every image that goes through the encoder's network."""
     seen, maps = [], encoder.maps
     monkeypatch.setattr(encoder, "maps", lambda images: seen.extend(images) or maps(images))
     return seen
@@ -93,13 +93,13 @@ def test_values_are_those_of_one_unit_at_a_time(units, encoder, spatial, kind):
         torch.testing.assert_close(found, alone(encoder, row["images"], row["masks"]), **CLOSE)
 
 
-def test_every_distinct_picture_goes_through_the_network_once(units, encoder, monkeypatch):
+def test_every_distinct_image_goes_through_the_network_once(units, encoder, monkeypatch):
     distinct = Counter(
         image["bytes"]
         for row in units.with_format("arrow")[:]["images"].to_pylist()
         for image in row
     )
-    assert distinct.total() > len(distinct)  # pictures are shared, or nothing is tested
+    assert distinct.total() > len(distinct)  # images are shared, or nothing is tested
     seen = counting(encoder, monkeypatch)
     features_of(units, encoder)
     assert len(seen) == len(distinct)
@@ -171,7 +171,7 @@ def test_text_alone_cannot_be_seen(units, encoder):
         features_of(made(([picture(8, 8, 0)], None), (None, None)), encoder)
 
 
-def test_pictures_and_masks_that_are_not_as_many(encoder):
+def test_images_and_masks_that_are_not_as_many(encoder):
     with pytest.raises(InputError, match="Unit 0 has 2 images and 1 masks"):
         features_of(made(([picture(8, 8, 0)] * 2, [mask(8, 8, 1)])), encoder)
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_decoded_is_said(encoder, what):
         features_of(made((images, masks)), encoder)
 
 
-def test_a_spatial_encoder_without_a_side_needs_pictures_of_one_size():
+def test_a_spatial_encoder_without_a_side_needs_images_of_one_size():
     encoder = encoders.build("torchvision:resnet18", kind="spatial", random=True)
     assert encoder.config.side is None
     sizes = made(([picture(64, 64, 0), picture(96, 64, 1)], None))

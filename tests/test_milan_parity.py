@@ -274,7 +274,7 @@ def test_the_language_model(model, said, numbers):
     close(nll, numbers["lm.train_nll"])
 
 
-def test_from_pictures_to_words(parity, model, said, numbers):
+def test_from_images_to_words(parity, model, said, numbers):
     with np.load(parity / "a1_e2e_inputs.npz") as arrays:
         images, masks = (torch.from_numpy(arrays[f"e2e.{n}"]) for n in ("images", "masks"))
     features = model.encode(images, masks)

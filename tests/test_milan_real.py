@@ -148,7 +148,7 @@ def test_descriptions_of_units_never_seen_are_above_their_floors(found, method):
     assert scores[RETRIEVAL].low > 0.5
 
 
-def test_what_is_said_of_other_units_pictures_is_not_above(found):
+def test_what_is_said_of_other_units_images_is_not_above(found):
     for metric in METRICS:
         blind, scores = found["blind"].scores[metric], found["pmi"].scores[metric]
         assert blind.lift_low < 0 < blind.lift_high

@@ -605,7 +605,7 @@ def test_data_without_descriptions_fails_before_anything_is_computed(
     assert not out.exists()
 
 
-def test_text_without_pictures_cannot_be_learned_from(mini, encoder, tmp_path):
+def test_text_without_images_cannot_be_learned_from(mini, encoder, tmp_path):
     text = mini.remove_columns(["images", "masks"])
     for name in ("images", "masks"):
         text = text.add_column(name, [None] * len(text))

@@ -16,10 +16,11 @@ from leaderboard.cli.options import (
     with_options,
 )
 from milannotations.published import download as published
+from milannotations.utils.cache import DEFAULT_FOLDER
 
 app = typer.Typer()
 
-DOWNLOADS = "~/.cache/milannotations"
+DOWNLOADS = DEFAULT_FOLDER
 
 Downloads = Annotated[str, typer.Option(help="Folder of downloaded files.")]
 SOURCE_OPTIONS = OptionsOf(
