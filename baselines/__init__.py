@@ -1,4 +1,4 @@
-"""Description methods behind one contract, one file each."""
+"""Description methods behind one interface, one file per method."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from baselines.framework.context import Context
 from baselines.framework.method import Description, Method, MethodSpec
 from baselines.framework.provenance import Account
 from baselines.framework.registry import get, parse_options, specs
-from baselines.framework.run import (
-    describe,
-    make_context,
-    open_training,
-    open_units,
-    run,
-    shuffled_exemplars,
-)
+from baselines.framework.run import describe, make_context, run
+from baselines.framework.units import open_training, open_units, shuffled_exemplars
 from baselines.shared.subject import Subject
 from milannotations import __version__
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from baselines.framework.context import Context, encoded_exemplars
+from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import encoded_exemplars
 from baselines.shared.answer_cache import AnswerCache
 from baselines.shared.answer_cleaning import clean_answer, rejection_reason
 from baselines.shared.local_vlm import LocalModel
@@ -118,15 +118,7 @@ class Captioner:
         return _sum([cost.tokens_in for cost in paid]), _sum([cost.tokens_out for cost in paid])
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        rows = []
-        if len(units):
-            rows = list(zip(unit_keys(units), encoded_exemplars(units), strict=True))
-        for unit, row in rows:
-            if row["images"] is None or row["masks"] is None:
-                raise InputError(
-                    f"'{SPEC.name}' looks at exemplars, and {unit} has none: this edition holds "
-                    "text only."
-                )
+        rows = list(encoded_exemplars(units, SPEC.name))  # all are checked before any is paid
         if self.parallel == 1:
             return [self._describe(unit, row) for unit, row in rows]
         pool = ThreadPoolExecutor(self.parallel)

@@ -1,10 +1,10 @@
-"""CLIP-Dissect: the concept whose similarity to the probe pictures goes with the activations.
+"""CLIP-Dissect: the concept whose similarity to the probe images follows a unit's activations.
 
-Notation of the paper (section 3): P, similarity of each probe picture with each concept of a list,
-as a text-image model sees it; q, a unit's pooled activations on the pictures. The unit is called
-what has the largest sim(t, q; P).
+Notation of the paper (section 3): P is the similarity of each probe image with each concept of a
+list, as a text-image model sees it; q are a unit's pooled activations on the images. A unit is
+described by the concept t with the largest sim(t, q; P).
 
-A CLIP (or SigLIP) that judges these answers is of the same family as the model that gave them,
+A CLIP or SigLIP that judges these descriptions is of the same family as the model that chose them,
 and no independent judge.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from baselines.shared.clip import EXAMPLE_MODEL, ClipModel, TextImageModel
 from baselines.shared.concept_formulas import readable_name
 from milannotations.errors import InputError, did_you_mean
@@ -42,14 +42,13 @@ SPEC = MethodSpec(
 )
 
 BLOCK = 2**22
-"""Numbers of a block that are worked on at once, in float64."""
+"""Float64 numbers of a block that is computed at once."""
 
 
 class ClipDissect:
-    """Compares q of each unit with P, all units of a layer at once.
+    """Describe all units of a layer at once, from q of each unit and P.
 
-    A unit that is constant has no pictures that excite it: it means nothing (abstained), and is
-    not among the units over which p(t) is the mean.
+    A constant unit prefers no images: it is abstained, and left out of the mean p(t) over units.
     """
 
     spec = SPEC
@@ -68,59 +67,61 @@ class ClipDissect:
         self._similarity, self._settings = similarity, settings
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        members = unit_keys(units)
-        if not members:
+        keys = unit_keys(units)
+        if not keys:
             return []
-        self._loaded()  # before a pass that may take hours
-        said = list[Description]()
-        for unit in members:
-            probing = context.probe_statistics(unit.network)
-            ((layer, row),) = probing.locate([unit])
-            chosen = self._chosen(layer, probing, context)[row]
-            said.append(Description.abstained() if chosen is None else Description.of(*chosen))
-        return said
+        self._load_model()  # fail before a pass that may take hours
+        descriptions = list[Description]()
+        for unit in keys:
+            statistics = context.probe_statistics(unit.network)
+            [(layer, index)] = statistics.locate([unit])
+            chosen = self._choose(layer, statistics, context)[index]
+            descriptions.append(
+                Description.abstained() if chosen is None else Description.of(*chosen)
+            )
+        return descriptions
 
-    def _loaded(self) -> TextImageModel:
+    def _load_model(self) -> TextImageModel:
         if self._model is None:
             raise InputError(
                 "'clip-dissect' needs a text-image model. Give the folder of a CLIP or SigLIP, or "
-                f"its name on the hub: --model DIR, such as {EXAMPLE_MODEL} (create(model=...))."
+                f"its name on the hub: --model DIR, such as {EXAMPLE_MODEL}."
             )
         if isinstance(self._model, str | Path):
             self._model = ClipModel.load(self._model, cache=self._cache)
         return self._model
 
-    def _chosen(
-        self, layer: str, probing: ProbeStatistics, context: Context
+    def _choose(
+        self, layer: str, statistics: ProbeStatistics, context: Context
     ) -> list[tuple[str, float] | None]:
         """Return (concept, similarity) of each unit of a layer; None for a constant unit."""
         names = self._concepts or list(
-            dict.fromkeys(readable_name(c.name) for c in probing.concepts)
+            dict.fromkeys(readable_name(concept.name) for concept in statistics.concepts)
         )
-        model = self._loaded()
-        listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        context.chosen_on[probing.network].update(
-            concepts={"count": len(names), "sha256": listed}, text_image_model=model.digest
+        model = self._load_model()
+        names_digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        context.chosen_on[statistics.network].update(
+            concepts={"count": len(names), "sha256": names_digest}, text_image_model=model.digest
         )
 
-        def similarities() -> Tensor:
-            pictures = (probing.image(i) for i in range(len(probing.items)))
-            return model.embed_images(pictures) @ model.embed_texts(names).T
+        def compute_p() -> Tensor:
+            images = (statistics.image(i) for i in range(len(statistics.items)))
+            return model.embed_images(images) @ model.embed_texts(names).T  # (image, concept)
 
         def choose() -> list[tuple[str, float] | None]:
-            q = probing.pooled_activations(self._pool)[layer].float()
-            moves = (q != q[:1]).any(0)
-            chosen: list[tuple[str, float] | None] = [None] * len(moves)
-            if moves.any():
-                p = context.cached((*of, "P"), similarities)
-                best = self._similarity(p, q[:, moves]).numpy()
-                for unit, row in zip(moves.nonzero()[:, 0].tolist(), best, strict=True):
+            q = statistics.pooled_activations(self._pool)[layer].float()  # (image, unit)
+            varying = (q != q[:1]).any(0)
+            chosen: list[tuple[str, float] | None] = [None] * len(varying)
+            if varying.any():
+                p = context.cached((*key, "P"), compute_p)
+                similarities = self._similarity(p, q[:, varying]).numpy()  # (unit, concept)
+                for unit, row in zip(varying.nonzero()[:, 0].tolist(), similarities, strict=True):
                     concept = int(row.argmax())  # the first of the list, if several
                     chosen[unit] = names[concept], round(float(row[concept]), 4)
             return chosen
 
-        of = (SPEC.name, probing.network, model.digest, listed)
-        return context.cached((*of, layer, self._pool, self._settings), choose)
+        key = (SPEC.name, statistics.network, model.digest, names_digest)
+        return context.cached((*key, layer, self._pool, self._settings), choose)
 
 
 def create(
@@ -138,17 +139,17 @@ def create(
     Args:
         model: folder or name on the hub of a CLIP or SigLIP of transformers; or any
             `TextImageModel`.
-        concepts: text file, a concept a line; None takes the names of the probe's concepts.
-        similarity: `soft-wpmi`, `wpmi`, `rank-reorder`, `cosine` or `cosine-cubed`. In the paper
-            soft-wpmi was chosen, and cosine did worst (table 3).
-        pool: of a unit's activations on a picture: `mean` or `max` over positions.
-        top: pictures that excite a unit most (soft-wpmi: 100, wpmi: 28).
+        concepts: text file with one concept per line; None uses the names of the probe's concepts.
+        similarity: `soft-wpmi`, `wpmi`, `rank-reorder`, `cosine` or `cosine-cubed`. The paper
+            chose soft-wpmi, and cosine did worst (table 3).
+        pool: pooling of a unit's activations over positions: `mean` or `max`.
+        top: number of images with the highest activations (soft-wpmi: 100, wpmi: 28).
         a: scale of similarities before the softmax (soft-wpmi: 10, wpmi: 2).
         lam: lambda, weight of log p(t) (soft-wpmi: 1, wpmi: 0.6).
-        cache: folder in which embeddings are kept; None keeps them in memory alone.
+        cache: folder for embeddings; None keeps them in memory only.
 
     Raises:
-        InputError: no such similarity, or one that does not take an option; no such file.
+        InputError: unknown similarity, an option that it does not have, or no such file.
     """
     if similarity not in SIMILARITIES:
         raise InputError(
@@ -160,41 +161,40 @@ def create(
     function = SIMILARITIES[similarity]
     given = {"top": top, "a": a, "lam": lam}
     options = {name: value for name, value in given.items() if value is not None}
-    strange = [name for name in options if name not in inspect.signature(function).parameters]
-    if strange:
-        raise InputError(f"'{similarity}' takes no {strange[0]}; soft-wpmi and wpmi do.")
+    unknown = [name for name in options if name not in inspect.signature(function).parameters]
+    if unknown:
+        raise InputError(f"'{similarity}' takes no {unknown[0]}; soft-wpmi and wpmi do.")
     if top is not None and top < 1:
-        raise InputError(f"top={top}; expected at least one picture.")
+        raise InputError(f"top={top}; expected at least one image.")
     settings = (similarity, *sorted(options.items()))
     return ClipDissect(model, concepts, partial(function, **options), settings, pool, cache)
 
 
 def read_concepts(path: str | Path) -> list[str]:
-    """Return the concepts of a text file, a line each; empty lines and repetitions are left out.
+    """Return the concepts of a text file with one per line, without empty lines and repetitions.
 
     Raises:
-        InputError: no such file; not UTF-8; a line without a word; no line.
+        InputError: no such file, not UTF-8, a line without a word, or no line.
     """
-    place = Path(path).expanduser()
     try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(
-            f"No list of concepts '{path}' ({error.strerror}). Expected a text file, a concept a "
-            "line."
+            f"No list of concepts '{path}' ({error.strerror}). Expected a text file with one "
+            "concept per line."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error}).") from error
-    found = dict.fromkeys(line.strip() for line in lines if line.strip())
-    wordless = next((each for each in found if not has_words(each)), None)
+    concepts = dict.fromkeys(line.strip() for line in lines if line.strip())
+    wordless = next((concept for concept in concepts if not has_words(concept)), None)
     if wordless is not None:
         raise InputError(f"{path} holds {wordless!r}, which has no word. Remove the line.")
-    if not found:
-        raise InputError(f"{path} holds no concept. Expected one a line.")
-    return list(found)
+    if not concepts:
+        raise InputError(f"{path} holds no concept. Expected one per line.")
+    return list(concepts)
 
 
-# ---- sim(t, q; P), of P (image, concept) and q (image, unit): float64 (unit, concept)
+# ---- sim(t, q; P), from P (image, concept) and q (image, unit): float64 (unit, concept)
 
 
 def soft_wpmi(
@@ -207,18 +207,18 @@ def soft_wpmi(
     start: float = 0.998,
     end: float = 0.97,
 ) -> Tensor:
-    """Return soft-WPMI: how much likelier the unit's pictures are of a concept than others' are.
+    """Return soft-WPMI: how much likelier a concept is in a unit's images than in others'.
 
     Section 3, SoftWPMI: log p(t | B) - lam log p(t), where
 
-        log p(t | B) = sum over pictures x of log(1 + p(x in B) (p(t | x) - 1)),
+        log p(t | B) = sum over images x of log(1 + p(x in B) (p(t | x) - 1)),
 
-    p(t | x) is the softmax of a P over concepts, p(x in B) falls evenly from `start` (the picture
-    that excites the unit most) towards `end` over the `top` first and is 0 elsewhere, and p(t) is
-    the mean of p(t | B) over the units. The constants are those of the authors' public code. It
-    adds 1e-7 to the argument of the logarithm, which is left out here: it is never below 1 - start.
-    Of pictures that excite a unit equally, the earlier comes first; with fewer than `top` pictures
-    all are taken.
+    p(t | x) is the softmax of a P over concepts. p(x in B) falls linearly from `start`, for the
+    image with the highest activation, towards `end` over the first `top` images, and is 0 for the
+    others. p(t) is the mean of p(t | B) over the units. The constants are those of the authors'
+    public code, which adds 1e-7 to the argument of the logarithm; this is left out here, as the
+    argument is never below 1 - start. Of images with equal activations, the earlier comes first;
+    with fewer than `top` images all are used.
 
     Args:
         similarities: P, (image, concept).
@@ -228,41 +228,47 @@ def soft_wpmi(
     import torch
 
     k = min(top, len(similarities))
-    inside = start - torch.arange(k, dtype=torch.float64)[:, None] / k * (start - end)
+    # p(x in B) by rank of the image, (k, 1)
+    membership = start - torch.arange(k, dtype=torch.float64)[:, None] / k * (start - end)
 
-    def given(rows: Tensor) -> Tensor:
-        return torch.log1p(inside * ((a * rows).softmax(1) - 1)).sum(0)
+    def log_likelihood(rows: Tensor) -> Tensor:
+        # rows of P, (k, concept) -> log p(t | B), (concept,). An image that may not belong to B
+        # counts less: with p(x in B) near 0 its term is log 1 = 0, with 1 it is log p(t | x).
+        return torch.log1p(membership * ((a * rows).softmax(1) - 1)).sum(0)
 
-    return _pmi(_excited(similarities, activations, k, given), lam)
+    return _pmi(_apply_to_top(similarities, activations, k, log_likelihood), lam)
 
 
 def wpmi(
     similarities: Tensor, activations: Tensor, *, top: int = 28, a: float = 2.0, lam: float = 0.6
 ) -> Tensor:
-    """Return WPMI: log p(t | B) - lam log p(t), of the `top` pictures B that excite a unit most.
+    """Return WPMI: log p(t | B) - lam log p(t), for the `top` images B of a unit.
 
     Section 3, WPMI: log p(t | B) = sum over x in B of log p(t | x); otherwise as `soft_wpmi`. The
     constants are those of the authors' public code.
     """
     k = min(top, len(similarities))
-    given = _excited(similarities, activations, k, lambda rows: (a * rows).log_softmax(1).sum(0))
-    return _pmi(given, lam)
+    log_likelihoods = _apply_to_top(
+        similarities, activations, k, lambda rows: (a * rows).log_softmax(1).sum(0)
+    )
+    return _pmi(log_likelihoods, lam)
 
 
 def rank_reorder(similarities: Tensor, activations: Tensor, *, power: float = 3.0) -> Tensor:
-    """Return minus the distance of q to q reordered as the concept ranks the pictures.
+    """Return minus the distance of q to q reordered by the concept's ranks of the images.
 
     Section 3, Rank reorder: -||q' - q||_p with p = 3, where q'_i is the n-th largest of q if
-    P_i,t is the n-th largest of the concept's similarities. All pictures count, as in the paper;
-    the authors' public code takes the 5 % that excite the unit most, where the ranks among them no
-    longer tell whether the concept is there, and so divides by the root of its mean similarity,
-    which may be negative. Of equal similarities, the earlier picture ranks lower.
+    P_i,t is the n-th largest of the concept's similarities. All images count, as in the paper. The
+    authors' public code takes the 5 % with the highest activations, whose ranks no longer tell
+    whether the concept is present, and so divides by the root of its mean similarity, which may
+    be negative. Of equal similarities, the earlier image ranks lower.
     """
     import torch
 
+    # rank of each image for each concept, from 0: the inverse permutation of the argsort
     ranks = similarities.argsort(dim=0, stable=True).argsort(dim=0)
-    images, concepts = ranks.shape
-    step = max(1, BLOCK // images)
+    n_images, n_concepts = ranks.shape
+    step = max(1, BLOCK // n_images)
     rows = []
     for q in activations.double().unbind(1):
         ordered = q.sort().values
@@ -270,7 +276,7 @@ def rank_reorder(similarities: Tensor, activations: Tensor, *, power: float = 3.
             torch.cat(
                 [
                     (ordered[ranks[:, i : i + step]] - q[:, None]).abs().pow(power).sum(0)
-                    for i in range(0, concepts, step)
+                    for i in range(0, n_concepts, step)
                 ]
             )
         )
@@ -278,14 +284,14 @@ def rank_reorder(similarities: Tensor, activations: Tensor, *, power: float = 3.
 
 
 def cosine(similarities: Tensor, activations: Tensor) -> Tensor:
-    """Return the cosine of q and P_:,t (section 3, Cos); 0 where either is 0 throughout."""
+    """Return the cosine of q and P_:,t (section 3, Cos); 0 where either is zero."""
     return _cosines(similarities, activations, lambda values: values)
 
 
 def cosine_cubed(similarities: Tensor, activations: Tensor) -> Tensor:
-    """Return the cosine of the cubes of q and P_:,t, less their means (section 3, Cos cubed).
+    """Return the cosine of the cubes of centered q and P_:,t (section 3, Cos cubed).
 
-    The paper also divides by the deviation, which a cosine does not see.
+    The paper also divides by the standard deviation, which does not change a cosine.
     """
     return _cosines(similarities, activations, lambda values: (values - values.mean(0)) ** 3)
 
@@ -297,36 +303,57 @@ SIMILARITIES: dict[str, Callable[..., Tensor]] = {
     "cosine": cosine,
     "cosine-cubed": cosine_cubed,
 }
-"""By name; the first is the paper's choice."""
+"""Similarity functions by name; the first is the paper's choice."""
 
 
-def _excited(
-    similarities: Tensor, activations: Tensor, k: int, of: Callable[[Tensor], Tensor]
+def _apply_to_top(
+    similarities: Tensor, activations: Tensor, k: int, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return what a function makes of P at the k pictures that excite each unit most."""
+    """Apply a function to the rows of P of each unit's k images with the highest activations.
+
+    Args:
+        similarities: P, (image, concept).
+        activations: q, (image, unit).
+        k: number of images.
+        function: from (k, concept), the highest activation first, to (concept,).
+
+    Returns:
+        (unit, concept).
+    """
     import torch
 
-    first = activations.argsort(dim=0, descending=True, stable=True)[:k]
-    return torch.stack([of(similarities[chosen].double()) for chosen in first.unbind(1)])
+    top = activations.argsort(dim=0, descending=True, stable=True)[:k]
+    return torch.stack([function(similarities[images].double()) for images in top.unbind(1)])
 
 
-def _pmi(given: Tensor, lam: float) -> Tensor:
-    """Return log p(t | B) - lam log p(t), p(t) being the mean over units: (unit, concept)."""
+def _pmi(log_likelihoods: Tensor, lam: float) -> Tensor:
+    """Return log p(t | B) - lam log p(t), with p(t) the mean of p(t | B) over units.
+
+    Args:
+        log_likelihoods: log p(t | B), (unit, concept).
+        lam: lambda.
+    """
     import math
 
-    return given - lam * (given.logsumexp(0) - math.log(len(given)))
+    # the log of a mean of exponentials, without leaving logarithms
+    log_p = log_likelihoods.logsumexp(0) - math.log(len(log_likelihoods))
+    return log_likelihoods - lam * log_p
 
 
-def _cosines(similarities: Tensor, activations: Tensor, made: Callable[[Tensor], Tensor]) -> Tensor:
+def _cosines(
+    similarities: Tensor, activations: Tensor, transform: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the cosines of transformed q and P, (unit, concept)."""
     import torch
     from torch.nn import functional
 
-    q = functional.normalize(made(activations.double()), dim=0, eps=1e-30)
+    q = functional.normalize(transform(activations.double()), dim=0, eps=1e-30)
     step = max(1, BLOCK // len(similarities))
+    # in blocks of concepts, as P in float64 may not fit into memory
     return torch.cat(
         [
-            q.T @ functional.normalize(made(part.double()), dim=0, eps=1e-30)
-            for part in similarities.split(step, 1)
+            q.T @ functional.normalize(transform(block.double()), dim=0, eps=1e-30)
+            for block in similarities.split(step, 1)
         ],
         1,
     )

@@ -1,4 +1,4 @@
-"""Compositional Explanations: the formula over concepts that overlaps most with a unit.
+"""Compositional Explanations: the formula over concepts with the highest IoU with a unit.
 
 Mu and Andreas 2020, section 2. The search is in `baselines.shared.formula_search`.
 """
@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from baselines.shared.concept_formulas import BEAM, LENGTH
 from baselines.shared.probe_statistics import QUANTILE
 from milannotations.errors import InputError
@@ -31,9 +31,9 @@ SPEC = MethodSpec(
 
 
 class CompExp:
-    """Names units by formulas.
+    """Describe each unit by the formula over concepts with the highest IoU.
 
-    A unit that is never active, or nowhere where a concept is, means nothing: abstained.
+    A unit that is never active, or nowhere where a concept is, is abstained.
     """
 
     spec = SPEC
@@ -45,35 +45,36 @@ class CompExp:
         self._quantile, self._categories = quantile, categories
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        answers = []
+        descriptions = []
         for unit in unit_keys(units):
-            probing = context.probe_statistics(unit.network)
-            [(layer, row)] = probing.locate([unit])
+            statistics = context.probe_statistics(unit.network)
+            [(layer, index)] = statistics.locate([unit])
             key = (SPEC.name, unit.network, layer, self._quantile, self._categories)
-            search = context.cached(key, partial(self._search, probing, layer))
-            found = search.beam(row, self._length, self._beam)
-            if found is None:
-                answers.append(Description.abstained())
+            search = context.cached(key, partial(self._search, statistics, layer))
+            best = search.beam(index, self._length, self._beam)
+            if best is None:
+                descriptions.append(Description.abstained())
             else:
-                names = [concept.name for concept in probing.concepts]
-                answers.append(Description.of(found.formula.words(names), found.iou))
-        return answers
+                names = [concept.name for concept in statistics.concepts]
+                descriptions.append(Description.of(best.formula.words(names), best.iou))
+        return descriptions
 
-    def _search(self, probing: ProbeStatistics, layer: str) -> FormulaSearch:
+    def _search(self, statistics: ProbeStatistics, layer: str) -> FormulaSearch:
         from baselines.shared.concept_set_counts import count_concept_sets
         from baselines.shared.formula_search import FormulaSearch
 
-        activity = count_concept_sets(probing, self._quantile)[layer]
-        known = sorted({concept.category for concept in probing.concepts})
+        counts = count_concept_sets(statistics, self._quantile)[layer]
+        concepts = statistics.concepts
         if self._categories is None:
-            return FormulaSearch(activity, len(probing.concepts))
+            return FormulaSearch(counts, len(concepts))
+        known = sorted({concept.category for concept in concepts})
         if not set(self._categories) <= set(known):
             raise InputError(
                 f"'compexp' was asked for the categories {', '.join(self._categories)}; the probe "
-                f"has {', '.join(known)}."
+                f"dataset has {', '.join(known)}."
             )
-        chosen = [i for i, each in enumerate(probing.concepts) if each.category in self._categories]
-        return FormulaSearch(activity, len(probing.concepts), chosen)
+        chosen = [i for i, concept in enumerate(concepts) if concept.category in self._categories]
+        return FormulaSearch(counts, len(concepts), chosen)
 
 
 def create(
@@ -85,14 +86,15 @@ def create(
     """Return the method.
 
     Args:
-        length: concepts in a formula, at most.
+        length: most concepts in a formula.
         beam: formulas kept from one length to the next.
-        quantile: of a unit's activations: its threshold.
-        categories: of concepts, a sequence or with commas between; None takes all.
+        quantile: quantile of a unit's activations that is its threshold.
+        categories: categories of concepts to use, as a sequence or separated by commas; None uses
+            all.
     """
     length, beam, quantile = int(length), int(beam), float(quantile)
     if length < 1 or beam < 1:
         raise InputError(f"A length of {length} and a beam of {beam}; expected at least 1 of both.")
     if isinstance(categories, str):
-        categories = [each.strip() for each in categories.split(",")]
+        categories = [category.strip() for category in categories.split(",")]
     return CompExp(length, beam, quantile, None if categories is None else tuple(categories))

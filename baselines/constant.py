@@ -1,4 +1,4 @@
-"""The floor that says the same of every unit."""
+"""Constant: a floor that describes every unit by the same text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.shared.text import commonest
+from baselines.shared.text import most_common_text
 from milannotations.errors import InputError
 from milannotations.published.annotations import has_words
 
@@ -22,7 +22,7 @@ SPEC = MethodSpec(
 
 
 class Constant:
-    """Says one text of every unit."""
+    """Describe every unit by one text."""
 
     spec: MethodSpec = SPEC
 
@@ -35,13 +35,16 @@ class Constant:
         text = self.text
         if text is None:
             text = context.cached(
-                "constant", lambda: commonest(text for _, text in context.descriptions)
+                "constant", lambda: most_common_text(text for _, text in context.descriptions)
             )
         return [Description.of(str(text))] * len(units)
 
 
 def create(text: str | None = None) -> Constant:
-    """Return the floor; `text` is said instead of the commonest description.
+    """Return the floor.
+
+    Args:
+        text: description of every unit (default: the most common training description).
 
     Raises:
         InputError: a text without a word.

@@ -1,4 +1,4 @@
-"""One person of the references: listed here, computed where descriptions are scored."""
+"""Human: the leave-one-out human, which is listed here and computed by `milan score`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ SPEC = MethodSpec(
     name="human",
     version="1.0",
     kind="reference",
-    title="One person, against the others of the unit; computed by 'milan score'",
+    title="One human, against the unit's other annotations; computed by 'milan score'",
     requires=("truth",),
 )
 
 
 def create() -> Method:
-    """Refuse: a person is not run.
+    """Refuse to create a method, as there is none to run.
 
     Raises:
         InputError: always.
     """
     raise InputError(
-        "'human' writes no file: 'milan score' computes one person itself, from the "
-        "descriptions of the edition, beside every method that it scores."
+        "'human' writes no file: 'milan score' computes one leave-one-out human itself, from the "
+        "annotations of the edition, beside every method that it scores."
     )

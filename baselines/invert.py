@@ -1,4 +1,4 @@
-"""INVERT: the formula over concepts whose presence a unit's activations tell best."""
+"""INVERT: the formula over concepts whose presence in images a unit's activations predict best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from baselines.shared.concept_formulas import ConceptFormula, Operator
 from milannotations.errors import InputError
 
@@ -28,27 +28,29 @@ SPEC = MethodSpec(
 )
 
 LENGTH, BEAM = 3, 3
-"""Concepts in a formula, formulas in the beam; the paper shows 1 to 3 and 1, its code has none."""
+"""Concepts in a formula and formulas in the beam. The paper shows 1 to 3 concepts and a beam of 1;
+its code has no defaults."""
 
-LEAST = 0.0035
-"""The share of pictures that a formula holds in: alpha in the paper's figure 1, of 50,000."""
+MIN_SHARE = 0.0035
+"""Least share of images in which a formula holds: alpha in the paper's figure 1, of 50,000."""
 
-FEWEST = 10
-"""And how many: of 500 pictures, alpha is two, and some formula holds in any two pictures."""
+MIN_IMAGES = 10
+"""Least number of images in which a formula holds. Of 500 images, `MIN_SHARE` is two, and some
+formula holds in any two images."""
 
-BYTES = 2**26
-"""Of the activations under formulas that are multiplied at once."""
+BLOCK_BYTES = 2**26
+"""Bytes of the ranks under formulas that are multiplied at a time."""
 
 
 class InvertLabel(NamedTuple):
-    """What was found for a unit.
+    """Formula of a unit.
 
     Attributes:
-        formula: over literals: i < concepts is concept i, concepts + i is its negation.
-        auroc: of activations, higher where the formula holds.
-        share: of pictures that it holds in.
-        p: two-sided, of the Mann-Whitney test of the activations where it holds against the
-            others. It does not know that the formula was searched for.
+        formula: formula over literals: i < concepts is concept i, concepts + i is its negation.
+        auroc: AUROC of the activations; above .5 if they are higher where the formula holds.
+        share: share of images in which the formula holds.
+        p: two-sided p-value of the Mann-Whitney test of the activations where the formula holds
+            against the others. It does not account for the search.
     """
 
     formula: ConceptFormula
@@ -58,64 +60,64 @@ class InvertLabel(NamedTuple):
 
 
 class Invert:
-    """Searches formulas for each unit by beam. A constant unit means nothing (abstained)."""
+    """Describe each unit by a beam search over formulas. A constant unit is abstained."""
 
     spec = SPEC
 
     def __init__(self, pool: str, length: int, beam: int, least: float, fewest: int) -> None:
         self._pool = pool
-        self._how: Any = {"length": length, "beam": beam, "least": least, "fewest": fewest}
+        self._options: Any = {"length": length, "beam": beam, "least": least, "fewest": fewest}
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        found = self.explain(units, context)
-        said = list[Description]()
-        for unit, each in zip(unit_keys(units), found, strict=True):
-            if each is None:
-                said.append(Description.abstained())
+        descriptions = list[Description]()
+        for unit, label in zip(unit_keys(units), self.explain(units, context), strict=True):
+            if label is None:
+                descriptions.append(Description.abstained())
                 continue
-            text = each.formula.words(literals(context.probe_statistics(unit.network).concepts))
-            said.append(Description.of(text, each.auroc))
-        return said
+            names = literals(context.probe_statistics(unit.network).concepts)
+            descriptions.append(Description.of(label.formula.words(names), label.auroc))
+        return descriptions
 
     def explain(self, units: Any, context: Context) -> list[InvertLabel | None]:
-        """Return what was found for each unit, in order; None for a unit that is constant.
+        """Return the label of each unit, in order; None for a unit that is constant.
 
         Raises:
-            InputError: no such network or unit; no formula holds in as many pictures as asked.
+            InputError: unknown network or unit; no formula holds in enough images.
         """
-        members, found = unit_keys(units), list[InvertLabel | None]([None] * len(units))
-        groups: dict[tuple[str, str], list[int]] = {}
-        for i, unit in enumerate(members):
-            groups.setdefault((unit.network, unit.layer), []).append(i)
-        for (network, layer), places in groups.items():
-            probing = context.probe_statistics(network)
-            rows = [row for _, row in probing.locate([members[i] for i in places])]
-            activations = probing.pooled_activations(self._pool)[layer][:, rows].numpy()
-            answers = search(activations, probing.presence, **self._how)
-            for i, each in zip(places, answers, strict=True):
-                found[i] = each
-        return found
+        keys = unit_keys(units)
+        labels = list[InvertLabel | None]([None] * len(keys))
+        layers: dict[tuple[str, str], list[int]] = {}
+        for i, unit in enumerate(keys):
+            layers.setdefault((unit.network, unit.layer), []).append(i)
+        for (network, layer), rows in layers.items():
+            statistics = context.probe_statistics(network)
+            columns = [index for _, index in statistics.locate([keys[i] for i in rows])]
+            activations = statistics.pooled_activations(self._pool)[layer][:, columns].numpy()
+            layer_labels = search(activations, statistics.presence, **self._options)
+            for i, label in zip(rows, layer_labels, strict=True):
+                labels[i] = label
+        return labels
 
 
 def create(
     pool: str = "mean",
     length: int = LENGTH,
     beam: int = BEAM,
-    least: float = LEAST,
-    fewest: int = FEWEST,
+    least: float = MIN_SHARE,
+    fewest: int = MIN_IMAGES,
 ) -> Invert:
     """Return the method.
 
     Args:
-        pool: of a unit's activations on a picture: `mean` or `max` over positions.
-        length: the most concepts in a formula.
-        beam: formulas that are kept of each length.
-        least: share of pictures that a formula holds in, and does not hold in, at least. (The
+        pool: pooling of a unit's activations over positions: `mean` or `max`.
+        length: most concepts in a formula.
+        beam: formulas kept of each length.
+        least: least share of images in which a formula holds, and in which it does not hold. (The
             public code allows none that holds in more than half; `sky` may.)
-        fewest: the same, in pictures.
+        fewest: the same as a number of images.
 
     Raises:
-        InputError: a number that cannot be; no such pooling.
+        InputError: unknown pooling, or a number out of range.
     """
     if pool not in ("mean", "max"):
         raise InputError(f"No pooling '{pool}'; expected mean or max.")
@@ -128,7 +130,7 @@ def create(
 
 
 def literals(concepts: Sequence[tuple[str, str]]) -> list[str]:
-    """Return names of concepts, then of their negations.
+    """Return the names of concepts, then those of their negations.
 
     Example:
         >>> literals([("dog", "object"), ("red", "color")])
@@ -141,15 +143,15 @@ def literals(concepts: Sequence[tuple[str, str]]) -> list[str]:
 def auroc(activations: ArrayLike, presence: ArrayLike) -> Floats:
     """Return the AUROC of every unit for every concept; ties count half.
 
-    Ranks of each unit are made once, and one matrix product sums them over the pictures of each
-    concept; all sums are of halves, and exact.
+    Each unit's activations are ranked once, and one matrix product sums the ranks over the images
+    of each concept. All sums are multiples of one half, and exact.
 
     Args:
         activations: (image, unit).
         presence: bool (image, concept).
 
     Returns:
-        (unit, concept); NaN for a concept that is in no picture, or in all.
+        (unit, concept); NaN for a concept that is in no image, or in all.
 
     Example:
         >>> auroc([[1.0], [2.0], [2.0], [3.0]], [[False], [False], [True], [True]])
@@ -157,8 +159,8 @@ def auroc(activations: ArrayLike, presence: ArrayLike) -> Floats:
     """
     import numpy as np
 
-    there = np.asarray(presence, np.float64)
-    return _auroc(_ranks(activations) @ there, there.sum(0), len(there))
+    indicators = np.asarray(presence, np.float64)
+    return _auroc(_ranks(activations) @ indicators, indicators.sum(0), len(indicators))
 
 
 def search(
@@ -167,16 +169,14 @@ def search(
     *,
     length: int = LENGTH,
     beam: int = BEAM,
-    least: float = LEAST,
-    fewest: int = FEWEST,
+    least: float = MIN_SHARE,
+    fewest: int = MIN_IMAGES,
 ) -> list[InvertLabel | None]:
-    """Return the best formula of each unit that a beam search finds; None for a constant unit.
+    """Return the best formula of each unit by a beam search; None for a constant unit.
 
-    Formulas join concepts and negations of concepts by AND and OR, from left to right, none twice.
-    Shorter formulas stay in the beam until better ones come. Of formulas that hold in the same
-    pictures, only the first found takes a place in the beam. Each of these sums follows from that
-    over the pictures where both hold, so a step costs one product of the beam's formulas with all
-    concepts.
+    Formulas join concepts and negations of concepts by AND and OR from left to right, each concept
+    once. Shorter formulas stay in the beam until better ones push them out. Of several formulas
+    that hold in the same images, only the first found takes a place in the beam.
 
     Args:
         activations: (image, unit).
@@ -184,152 +184,203 @@ def search(
         length, beam, least, fewest: see `create`.
 
     Raises:
-        InputError: no concept, nor the negation of one, holds in as many pictures as asked.
+        InputError: no concept, and no negation of one, holds in enough images.
     """
     import numpy as np
     from scipy.stats import mannwhitneyu
 
-    values, there = np.asarray(activations), np.asarray(presence, bool)
-    moves = [int(u) for u in np.flatnonzero((values != values[:1]).any(0))]
-    found = list[InvertLabel | None]([None] * values.shape[1])
-    if not moves:
-        return found
-    images = len(there)
-    few = max(fewest, int(np.ceil(round(least * images, 9))), 1)
-    concepts = _Concepts(there, few)
+    values, present = np.asarray(activations), np.asarray(presence, bool)
+    varying = [int(unit) for unit in np.flatnonzero((values != values[:1]).any(0))]
+    labels = list[InvertLabel | None]([None] * values.shape[1])
+    if not varying:
+        return labels
+    n_images = len(present)
+    # rounded first: 0.07 * 100 is more than 7
+    minimum = max(fewest, int(np.ceil(round(least * n_images, 9))), 1)
+    concepts = _Literals(present, minimum)
     if not concepts.usable.any():
         raise InputError(
-            f"Of {images:,} probe pictures, no concept is in {few:,} at least and out of {few:,} "
-            "at least. Give more pictures, or ask for less: least=0, fewest=1."
+            f"Of {n_images:,} probe images, no concept is in at least {minimum:,} and absent from "
+            f"at least {minimum:,}. Give more images, or ask for less: --set least=0 "
+            "--set fewest=1."
         )
-    step = max(1, BYTES // (8 * images * beam))
-    for start in range(0, len(moves), step):
-        part = moves[start : start + step]
-        beams = _search(_ranks(values[:, part]), concepts, length, beam)
-        for unit, (formula, score, mask) in zip(part, beams, strict=True):
+    step = max(1, BLOCK_BYTES // (8 * n_images * beam))
+    for start in range(0, len(varying), step):
+        block = varying[start : start + step]
+        entries = _beam_search(_ranks(values[:, block]), concepts, length, beam)
+        for unit, (formula, score, mask) in zip(block, entries, strict=True):
             p = float(mannwhitneyu(values[mask, unit], values[~mask, unit]).pvalue)
-            found[unit] = InvertLabel(formula.normalize(), score, float(mask.mean()), p)
-    return found
+            labels[unit] = InvertLabel(formula.normalize(), score, float(mask.mean()), p)
+    return labels
 
 
 class _Entry(NamedTuple):
-    """A place in a beam."""
+    """Entry of a beam: a formula, its AUROC, and the images in which it holds."""
 
     formula: ConceptFormula
     score: float
     mask: Mask
 
 
-class _Concepts:
-    """Where literals hold, and which of them may stand alone."""
+class _Literals:
+    """Images of all literals: concepts, then their negations.
 
-    def __init__(self, presence: Mask, few: int) -> None:
+    Args:
+        presence: bool (image, concept).
+        minimum: least number of images in which a formula holds, and in which it does not.
+
+    Attributes:
+        masks: bool (literal, image).
+        counts: (literal,), images in which each literal holds.
+        varying: (literal,), true if it holds in some images and not in all.
+        usable: (literal,), true if it may be a formula by itself.
+    """
+
+    def __init__(self, presence: Mask, minimum: int) -> None:
         import numpy as np
 
-        self.count, self.images, self.few = presence.shape[1], len(presence), few
+        self.n_concepts, self.n_images, self.minimum = presence.shape[1], len(presence), minimum
         self.presence = presence.astype(np.float64)
         self.masks = np.concatenate([presence, ~presence], 1).T
         self.counts = self.masks.sum(1).astype(np.float64)
-        self.informs = (self.counts > 0) & (self.counts < self.images)
-        self.usable = self.informs & self.admits(self.counts)
+        self.varying = (self.counts > 0) & (self.counts < self.n_images)
+        self.usable = self.varying & self.are_enough(self.counts)
 
-    def admits(self, counts: Floats) -> Mask:
-        return (counts >= self.few) & (counts <= self.images - self.few)
+    def are_enough(self, counts: Floats) -> Mask:
+        """Return whether formulas that hold in so many images may be used."""
+        return (counts >= self.minimum) & (counts <= self.n_images - self.minimum)
 
 
-def _search(ranks: Floats, concepts: _Concepts, length: int, width: int) -> list[_Entry]:
-    """Return the best entry of each unit's beam, of ranks (unit, image)."""
+def _beam_search(ranks: Floats, literals: _Literals, length: int, width: int) -> list[_Entry]:
+    """Return the best entry of each unit's beam.
+
+    An AUROC needs only a formula's number of images and the sum of the ranks over them. Both
+    follow for every join of a formula f with a concept c from the sums over the images of
+    "f and c": those of "f and not c" are f's less these, and those of "f or c" are f's plus c's
+    less these. So each step costs one matrix product of all formulas in the beams with all
+    concepts, and no mask of a join is computed unless the join enters a beam.
+
+    Args:
+        ranks: (unit, image).
+        literals: images of the literals.
+        length: most literals in a formula.
+        width: entries of a beam.
+    """
     import numpy as np
 
-    n, total = concepts.images, concepts.images * (concepts.images + 1) / 2
-    own = ranks @ concepts.presence
-    sums = np.concatenate([own, total - own], 1)
-    alone = np.where(concepts.usable, _auroc(sums, concepts.counts, n), -1.0)
-    beams = [_distinct([], _singles(scores, concepts), width) for scores in alone]
+    n_images = literals.n_images
+    total = n_images * (n_images + 1) / 2  # sum of all ranks
+    sums = ranks @ literals.presence
+    sums = np.concatenate([sums, total - sums], 1)  # (unit, literal)
+    scores = np.where(literals.usable, _auroc(sums, literals.counts, n_images), -1.0)
+    beams = [_merge([], _single_literals(row, literals), width) for row in scores]
     for _ in range(1, length):
-        masks = np.stack([entry.mask for beam in beams for entry in beam])
-        of = np.repeat(np.arange(len(beams)), [len(beam) for beam in beams])
-        # over the pictures where the formula and the concept hold: ranks, and how many
-        both_sums = (masks * ranks[of]) @ concepts.presence
-        both_counts = masks.astype(np.float64) @ concepts.presence
-        mask_sums, mask_counts = (masks * ranks[of]).sum(1), masks.sum(1).astype(np.float64)
-        both_sums = np.concatenate([both_sums, mask_sums[:, None] - both_sums], 1)
-        both_counts = np.concatenate([both_counts, mask_counts[:, None] - both_counts], 1)
-        either_sums = mask_sums[:, None] + sums[of] - both_sums
-        either_counts = mask_counts[:, None] + concepts.counts - both_counts
-        joined_sums = np.stack([both_sums, either_sums], 1)
-        joined_counts = np.stack([both_counts, either_counts], 1)  # (entry, operator, literal)
+        # all entries of all beams in one matrix
+        masks = np.stack([entry.mask for beam in beams for entry in beam])  # (entry, image)
+        unit_of = np.repeat(np.arange(len(beams)), [len(beam) for beam in beams])
+        masked_ranks = masks * ranks[unit_of]
+        mask_sums, mask_counts = masked_ranks.sum(1), masks.sum(1).astype(np.float64)
+        # AND with every concept, then with every negation: (entry, literal)
+        and_sums = masked_ranks @ literals.presence
+        and_counts = masks.astype(np.float64) @ literals.presence
+        and_sums = np.concatenate([and_sums, mask_sums[:, None] - and_sums], 1)
+        and_counts = np.concatenate([and_counts, mask_counts[:, None] - and_counts], 1)
+        or_sums = mask_sums[:, None] + sums[unit_of] - and_sums
+        or_counts = mask_counts[:, None] + literals.counts - and_counts
+        joined_sums = np.stack([and_sums, or_sums], 1)  # (entry, operator, literal)
+        joined_counts = np.stack([and_counts, or_counts], 1)
         scores = np.where(
-            concepts.admits(joined_counts) & concepts.informs,
-            _auroc(joined_sums, joined_counts, n),
+            literals.are_enough(joined_counts) & literals.varying,
+            _auroc(joined_sums, joined_counts, n_images),
             -1.0,
         )
-        before, beams, first = beams, list[list[_Entry]](), 0
-        for beam in before:
-            grown = _joined(beam, scores[first : first + len(beam)], concepts)
-            beams.append(_distinct(beam, grown, width))
+        extended, first = list[list[_Entry]](), 0
+        for beam in beams:
+            joins = _joins(beam, scores[first : first + len(beam)], literals)
+            extended.append(_merge(beam, joins, width))
             first += len(beam)
+        beams = extended
     return [beam[0] for beam in beams]
 
 
-def _singles(scores: Floats, concepts: _Concepts) -> Iterator[_Entry]:
-    """Yield literals as entries, the best first."""
+def _single_literals(scores: Floats, literals: _Literals) -> Iterator[_Entry]:
+    """Yield the usable literals as entries, the best first."""
     for i in map(int, (-scores).argsort(kind="stable")):
         if scores[i] < 0:
             return
-        yield _Entry(ConceptFormula(i), float(scores[i]), concepts.masks[i])
+        yield _Entry(ConceptFormula(i), float(scores[i]), literals.masks[i])
 
 
-def _joined(beam: list[_Entry], scores: Floats, concepts: _Concepts) -> Iterator[_Entry]:
-    """Yield entries joined with literals, the best first, of scores (entry, operator, literal)."""
+def _joins(beam: list[_Entry], scores: Floats, literals: _Literals) -> Iterator[_Entry]:
+    """Yield the joins of a beam's entries with literals, the best first.
+
+    Args:
+        beam: entries.
+        scores: (entry, operator, literal); -1 is no join. Changed in place.
+        literals: images of the literals.
+    """
     operators: tuple[Operator, Operator] = ("AND", "OR")
-    for place, entry in enumerate(beam):
+    n = literals.n_concepts
+    # no concept twice, neither as itself nor negated
+    for index, entry in enumerate(beam):
         for literal in entry.formula.concepts:
-            i = literal % concepts.count
-            scores[place, :, [i, i + concepts.count]] = -1.0
+            concept = literal % n
+            scores[index, :, [concept, concept + n]] = -1.0
     for flat in map(int, (-scores).ravel().argsort(kind="stable")):
-        place, rest = divmod(flat, 2 * 2 * concepts.count)
-        which, literal = divmod(rest, 2 * concepts.count)
-        score = float(scores[place, which, literal])
+        # flat index -> (entry, operator, literal)
+        index, rest = divmod(flat, len(operators) * 2 * n)
+        operator, literal = divmod(rest, 2 * n)
+        score = float(scores[index, operator, literal])
         if score < 0:
             return
-        other, mask = concepts.masks[literal], beam[place].mask
+        mask, other = beam[index].mask, literals.masks[literal]
         yield _Entry(
-            beam[place].formula.append(operators[which], literal),
+            beam[index].formula.append(operators[operator], literal),
             score,
-            mask & other if which == 0 else mask | other,
+            mask & other if operators[operator] == "AND" else mask | other,
         )
 
 
-def _distinct(beam: list[_Entry], new: Iterator[_Entry], width: int) -> list[_Entry]:
-    """Return the best of a beam and of new entries, of equal ones the shorter, no mask twice."""
-    kept, held = list[_Entry](), set[bytes]()
+def _merge(beam: list[_Entry], new: Iterator[_Entry], width: int) -> list[_Entry]:
+    """Merge a beam with new entries, both sorted; entries with the same images are kept once.
+
+    Of equal scores the old entry comes first, which is the shorter formula. `new` is read only as
+    far as needed.
+    """
+    merged, masks = list[_Entry](), set[bytes]()
     old = list(beam)
     candidate = next(new, None)
-    while len(kept) < width and (old or candidate is not None):
+    while len(merged) < width and (old or candidate is not None):
         if candidate is None or (old and old[0].score >= candidate.score):
             entry = old.pop(0)
         else:
             entry, candidate = candidate, next(new, None)
-        held_in = entry.mask.tobytes()
-        if held_in not in held:
-            held.add(held_in)
-            kept.append(entry)
-    return kept
+        key = entry.mask.tobytes()
+        if key not in masks:
+            masks.add(key)
+            merged.append(entry)
+    return merged
 
 
 def _ranks(activations: ArrayLike) -> Floats:
-    """Return ranks from 1, ties sharing their mean: (unit, image) of (image, unit)."""
+    """Return each unit's ranks of the images, from 1, ties with their mean: (unit, image)."""
     from scipy.stats import rankdata
 
     ranks: Floats = rankdata(activations, axis=0).T
     return ranks
 
 
-def _auroc(sums: Floats, counts: Floats, images: int) -> Floats:
-    """Return Mann-Whitney's U over its largest value, of sums of ranks."""
+def _auroc(sums: Floats, counts: Floats, n_images: int) -> Floats:
+    """Return AUROCs from sums of ranks: Mann-Whitney's U over its largest value.
+
+    Args:
+        sums: sums of the ranks of the images in which a formula holds.
+        counts: numbers of these images.
+        n_images: number of all images.
+    """
     import numpy as np
 
+    # n of the N images hold: U = sum - n (n + 1) / 2, at most n (N - n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = (sums - counts * (counts + 1) / 2) / (counts * (images - counts))
-    return found
+        values: Floats = (sums - counts * (counts + 1) / 2) / (counts * (n_images - counts))
+    return values

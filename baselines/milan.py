@@ -24,21 +24,21 @@ SPEC = MethodSpec(
 
 
 class MilanMethod:
-    """A trained model and one way to search it.
+    """Describe units by a trained model with one search strategy.
 
     Args:
-        spec: of the method.
-        model: folder or name of the model; None is the one that ships, for the mini world.
-        how: the fields of `milan.Search`.
+        spec: spec of the method.
+        model: folder or name of the model; None is the built-in model of the mini world.
+        search: fields of `milan.Search`; None is the model's own value.
     """
 
-    def __init__(self, spec: MethodSpec, model: str | None, **how: Any) -> None:
+    def __init__(self, spec: MethodSpec, model: str | None, **search: Any) -> None:
         self.spec, self._name = spec, model
-        self._how = {name: value for name, value in how.items() if value is not None}
+        self._search = {name: value for name, value in search.items() if value is not None}
 
     @cached_property
     def model(self) -> Milan:
-        """The model, on the best device there is."""
+        """Model on the best device available."""
         from milan import Milan
         from milannotations.exemplars.device import best_device
 
@@ -49,14 +49,14 @@ class MilanMethod:
 
         if self._name is None and set(units["unit_kind"]) - {"synthetic"}:
             raise InputError(
-                f"'{self.spec.name}' ships with a model of the mini world alone, and these units "
-                "are of another. Give a model: --model DIR, as 'milan train' or 'milan convert' "
-                "wrote it (create(model=DIR))."
+                f"'{self.spec.name}' ships with a model of the mini world only, and these units "
+                "are no synthetic ones. Give a model that 'milan train' or 'milan convert' wrote: "
+                "--model DIR."
             )
         features, present = features_of(units, self.model.encoder).tensors()
-        found = self.model.describe_features(features, present, **self._how)
-        # rounded: the last digits depend on what is computed together
-        return [Description.of(best[0].text, round(best[0].score, 3)) for best in found.n_best]
+        output = self.model.describe_features(features, present, **self._search)
+        # rounded, because the last digits depend on the batch
+        return [Description.of(beam[0].text, round(beam[0].score, 3)) for beam in output.n_best]
 
 
 def create(
@@ -65,7 +65,7 @@ def create(
     """Return the method.
 
     Args:
-        model: folder or name of a model (default: that of the mini world, which ships).
+        model: folder or name of a model (default: the built-in model of the mini world).
         beam: width of the beam (default: the model's).
         lam: lambda, the weight of log p(d) (default: the model's).
     """

@@ -1,4 +1,4 @@
-"""The decoder of MILAN alone, by beam search."""
+"""MILAN's decoder without reranking, by beam search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def create(model: str | None = None, beam: int | None = None) -> milan.MilanMeth
     """Return the method.
 
     Args:
-        model: folder or name of a model (default: that of the mini world, which ships).
+        model: folder or name of a model (default: the built-in model of the mini world).
         beam: width of the beam (default: the model's).
     """
     return milan.MilanMethod(SPEC, model, strategy="beam", beam=beam)

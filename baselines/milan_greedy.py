@@ -1,4 +1,4 @@
-"""The decoder of MILAN alone, greedily: the paper's own comparison, p(d | E)."""
+"""MILAN's decoder without reranking, greedily decoded: the paper's own comparison, p(d | E)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def create(model: str | None = None) -> milan.MilanMethod:
     """Return the method.
 
     Args:
-        model: folder or name of a model (default: that of the mini world, which ships).
-
+        model: folder or name of a model (default: the built-in model of the mini world).
     """
     return milan.MilanMethod(SPEC, model, strategy="greedy")

@@ -1,4 +1,4 @@
-"""The floor that knows a unit's layer and nothing else of it."""
+"""Most common: a floor that knows a unit's layer and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.shared.text import commonest
+from baselines.shared.text import most_common_text
 
 SPEC = MethodSpec(
     name="most-common",
@@ -19,22 +19,26 @@ SPEC = MethodSpec(
 
 
 class MostCommon:
-    """Says each layer's commonest text; of a layer not in training, the commonest of all."""
+    """Describe each unit by the most common training description of its layer.
+
+    Units of a layer that is not in training get the most common description of all.
+    """
 
     spec = SPEC
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        table = context.cached("most-common", lambda: _table(context))
+        texts = context.cached("most-common", lambda: _texts_by_layer(context))
         layers = zip(units["network"], units["layer"], strict=True)
-        return [Description.of(table.get(layer, table[None])) for layer in layers]
+        return [Description.of(texts.get(layer, texts[None])) for layer in layers]
 
 
-def _table(context: Context) -> dict[tuple[str, str] | None, str]:
+def _texts_by_layer(context: Context) -> dict[tuple[str, str] | None, str]:
+    """Return the most common text of each (network, layer), and of all under None."""
     texts: dict[tuple[str, str] | None, list[str]] = {None: []}
     for unit, text in context.descriptions:
         texts[None].append(text)
         texts.setdefault(unit[:2], []).append(text)
-    return {layer: str(commonest(said)) for layer, said in texts.items()}
+    return {layer: str(most_common_text(members)) for layer, members in texts.items()}
 
 
 def create() -> MostCommon:

@@ -1,9 +1,9 @@
-"""Network Dissection: the concept that a unit, where it is active, overlaps with most.
+"""Network Dissection: the concept with the highest IoU with the positions where a unit is active.
 
 Bau et al. 2017, section 3. A unit is active where its activations, upsampled to the size of the
-label maps, are above its quantile over all pictures. It is compared with every concept by
-intersection over union. A data set may label one category in some pictures and not in others, so
-positions of a unit count only in pictures in which something of the concept's category is labelled.
+label maps, exceed its quantile over all images. It is compared with every concept by intersection
+over union. A dataset may label a category in some images and not in others, so a unit's positions
+count only in images in which something of the concept's category is labelled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from baselines.shared.concept_formulas import readable_name
 from baselines.shared.probe_statistics import QUANTILE
 from milannotations.errors import InputError
@@ -43,20 +43,20 @@ SPEC = MethodSpec(
 )
 
 THRESHOLD = 0.04
-"""A unit is a detector of a concept with an intersection over union above this (section 3)."""
+"""IoU above which a unit is a detector of a concept (section 3)."""
 
 COLORS = ("#4363d8", "#3cb44b", "#f58231", "#911eb4", "#e6194b", "#808000", "#469990", "#9a6324")
-"""Of categories in charts, in their order."""
+"""Colors of the categories in charts, in their order."""
 
 
 class ConceptMatch(NamedTuple):
-    """A unit and a concept, in positions of the pictures that label the concept's category.
+    """Overlap of a unit with a concept, in positions of images that label its category.
 
     Attributes:
-        label: the concept.
-        truth: where the concept is.
-        activation: where the unit is active.
-        intersect: where both are.
+        label: name of the concept.
+        truth: positions where the concept is.
+        activation: positions where the unit is active.
+        intersect: positions where both are.
         iou: intersection over union.
     """
 
@@ -68,13 +68,13 @@ class ConceptMatch(NamedTuple):
 
 
 class DissectedUnit(NamedTuple):
-    """A unit, with the best concept of each category, by category, and which of them is best.
+    """Best concept of each category for a unit.
 
     Attributes:
-        unit: its index in the layer, from 0.
-        category: of the best concept.
-        matches: by category.
-        active: whether it is above its threshold anywhere.
+        unit: index in the layer, from 0.
+        category: category of the best concept.
+        matches: best match of each category.
+        active: false if the unit is above its threshold nowhere.
     """
 
     unit: int
@@ -84,24 +84,24 @@ class DissectedUnit(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The best concept."""
+        """Name of the best concept."""
         return self.matches[self.category].label
 
     @property
     def score(self) -> float:
-        """Its intersection over union."""
+        """IoU with the best concept."""
         return self.matches[self.category].iou
 
 
 @dataclass(frozen=True)
 class DissectionSummary:
-    """What a layer detects.
+    """Counts of a layer's detectors.
 
     Attributes:
-        units: all of them.
-        detectors: those above the threshold.
-        concepts: different ones that are detected.
-        by_category: detectors, by category of their concept.
+        units: number of units.
+        detectors: number of units above the threshold.
+        concepts: number of different concepts that are detected.
+        by_category: number of detectors by category of their concept.
     """
 
     units: int
@@ -112,29 +112,29 @@ class DissectionSummary:
 
 @dataclass(frozen=True)
 class Dissection:
-    """A layer's units beside concepts.
+    """Best concepts of a layer's units.
 
     Attributes:
-        categories: in their order.
-        units: in the order of the layer.
+        categories: categories in their order.
+        units: units in the order of the layer.
     """
 
     categories: tuple[str, ...]
     units: tuple[DissectedUnit, ...]
 
     def summary(self, threshold: float = THRESHOLD) -> DissectionSummary:
-        """Return how many units are detectors, and of how many concepts."""
-        found = [each for each in self.units if each.score > threshold]
-        counts = Counter(each.category for each in found)
+        """Count the detectors and their concepts."""
+        detectors = [unit for unit in self.units if unit.score > threshold]
+        counts = Counter(unit.category for unit in detectors)
         return DissectionSummary(
             len(self.units),
-            len(found),
-            len({(each.category, each.label) for each in found}),
+            len(detectors),
+            len({(unit.category, unit.label) for unit in detectors}),
             {category: counts[category] for category in self.categories},
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write NetDissect's own table: the best units first, units counted from 1."""
+        """Write the table of the original NetDissect: best units first, numbered from 1."""
         with (
             replacing(Path(path)) as temporary,
             open(temporary, "w", encoding="utf-8", newline="") as stream,
@@ -142,30 +142,32 @@ class Dissection:
             writer = csv.writer(stream, lineterminator="\n")
             columns = [f"{c}-{name}" for c in self.categories for name in ConceptMatch._fields]
             writer.writerow(["unit", "category", "label", "score", *columns])
-            for each in sorted(self.units, key=lambda each: (-each.score, each.unit)):
-                cells = [cell for c in self.categories for cell in each.matches[c]]
-                writer.writerow([each.unit + 1, each.category, each.label, each.score, *cells])
+            for unit in sorted(self.units, key=lambda unit: (-unit.score, unit.unit)):
+                cells = [cell for c in self.categories for cell in unit.matches[c]]
+                writer.writerow([unit.unit + 1, unit.category, unit.label, unit.score, *cells])
 
     def chart(self, path: str | os.PathLike[str], threshold: float = THRESHOLD) -> None:
-        """Draw how many units detect each concept, a bar a concept, a colour a category (PNG)."""
+        """Draw a bar per concept with its number of detectors, in the category's color, as PNG."""
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
-        found = Counter(
-            (self.categories.index(each.category), each.label)
-            for each in self.units
-            if each.score > threshold
+        counts = Counter(
+            (self.categories.index(unit.category), unit.label)
+            for unit in self.units
+            if unit.score > threshold
         )
-        bars = sorted(found.items(), key=lambda bar: (bar[0][0], -bar[1], bar[0][1]))
+        # by category, then the most detected first, then by name
+        bars = sorted(counts.items(), key=lambda bar: (bar[0][0], -bar[1], bar[0][1]))
         width = max(6.0, 1.5 + 0.15 * len(bars))
         figure = Figure(figsize=(width, 4.0), layout="constrained")
         axes = figure.add_subplot()
-        for place, category in enumerate(self.categories):
-            own = [(x, count) for x, ((i, _), count) in enumerate(bars) if i == place]
-            if own:
-                said = f"{category}: {sum(n for _, n in own):,} units, {len(own):,} concepts"
-                color = COLORS[place % len(COLORS)]
-                axes.bar([x for x, _ in own], [n for _, n in own], 0.8, color=color, label=said)
+        for index, category in enumerate(self.categories):
+            heights = {x: count for x, ((i, _), count) in enumerate(bars) if i == index}
+            if heights:
+                n_units = sum(heights.values())
+                legend = f"{category}: {n_units:,} units, {len(heights):,} concepts"
+                color = COLORS[index % len(COLORS)]
+                axes.bar(list(heights), list(heights.values()), 0.8, color=color, label=legend)
         labels = [readable_name(label) for (_, label), _ in bars]
         axes.set_xticks(range(len(bars)), labels, rotation=90, fontsize=7)
         axes.set_xlim(-0.7, max(len(bars), 1) - 0.3)
@@ -178,7 +180,7 @@ class Dissection:
             f"{summary.concepts:,} concepts",
             fontsize=9,
         )
-        if bars:  # above the bars: within, it would hide some
+        if bars:  # above the axes, where it hides no bar
             axes.legend(
                 loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=int(width / 2.4), fontsize=7.5,
                 frameon=False,
@@ -188,9 +190,9 @@ class Dissection:
 
 
 class NetDissect:
-    """Names units by their best concept.
+    """Describe each unit by its best concept.
 
-    A unit that is never active, or nowhere where a concept is, means nothing: abstained.
+    A unit that is never active, or nowhere where a concept is, is abstained.
     """
 
     spec = SPEC
@@ -200,20 +202,20 @@ class NetDissect:
         self._quantile, self._threshold = quantile, threshold
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        answers = []
+        descriptions = []
         for unit in unit_keys(units):
-            probing = context.probe_statistics(unit.network)
-            [(layer, row)] = probing.locate([unit])
+            statistics = context.probe_statistics(unit.network)
+            [(layer, index)] = statistics.locate([unit])
             key = (SPEC.name, unit.network, self._quantile)
-            made = context.cached(key, partial(dissect, probing, self._quantile))
-            answers.append(self._answer(made[layer].units[row]))
-        return answers
+            dissections = context.cached(key, partial(dissect, statistics, self._quantile))
+            descriptions.append(self._describe(dissections[layer].units[index]))
+        return descriptions
 
-    def _answer(self, found: DissectedUnit) -> Description:
-        below = self._detectors_only and found.score <= self._threshold
-        if not found.active or found.score == 0 or below:
+    def _describe(self, unit: DissectedUnit) -> Description:
+        below = self._detectors_only and unit.score <= self._threshold
+        if not unit.active or unit.score == 0 or below:
             return Description.abstained()
-        return Description.of(readable_name(found.label), found.score)
+        return Description.of(readable_name(unit.label), unit.score)
 
 
 def create(
@@ -222,106 +224,115 @@ def create(
     """Return the method.
 
     Args:
-        detectors_only: name only units with an intersection over union above `threshold`, as
-            Bau et al. do; else all, as Hernandez et al. 2022 did to compare.
-        quantile: of a unit's activations: its threshold.
-        threshold: of detectors.
+        detectors_only: describe only units with an IoU above `threshold`, as Bau et al. do;
+            otherwise all units, as Hernandez et al. 2022 did for their comparison.
+        quantile: quantile of a unit's activations that is its threshold.
+        threshold: IoU above which a unit is a detector.
     """
     return NetDissect(detectors_only, float(quantile), float(threshold))
 
 
-def dissect(probing: ProbeStatistics, quantile: float = QUANTILE) -> dict[str, Dissection]:
-    """Return what the units of all layers detect, in one pass with known thresholds."""
+def dissect(statistics: ProbeStatistics, quantile: float = QUANTILE) -> dict[str, Dissection]:
+    """Return the dissection of every layer, from one pass once thresholds are known."""
     import numpy as np
 
     from baselines.shared.category_overlap import CategoryOverlap
 
-    concepts = probing.concepts
-    names = categories(concepts)
-    of = np.array([names.index(concept.category) for concept in concepts])
-    overlaps = probing.run_thresholded_tally(
-        "overlap by category", lambda t: CategoryOverlap(t, of), quantile
+    concepts = statistics.concepts
+    categories = list_categories(concepts)
+    category_of = np.array([categories.index(concept.category) for concept in concepts])
+    counts = statistics.run_thresholded_tally(
+        "overlap by category",
+        lambda thresholds: CategoryOverlap(thresholds, category_of),
+        quantile,
     )
+    labels = [concept.name for concept in concepts]
     return {
-        layer: dissection([concept.name for concept in concepts], names, of, found)
-        for layer, found in overlaps.items()
+        layer: match_concepts(labels, categories, category_of, overlap)
+        for layer, overlap in counts.items()
     }
 
 
-def dissection(
-    labels: Sequence[str], names: Sequence[str], of: NDArray[np.int64], overlaps: OverlapCounts
+def match_concepts(
+    labels: Sequence[str],
+    categories: Sequence[str],
+    category_of: NDArray[np.int64],
+    overlap: OverlapCounts,
 ) -> Dissection:
-    """Return a layer's units beside concepts, of the counts that `CategoryOverlap` made.
+    """Return a layer's dissection from the counts of `CategoryOverlap`.
 
     Args:
-        labels: of concepts.
-        names: of categories.
-        of: the category of each concept.
-        overlaps: counts.
+        labels: names of the concepts.
+        categories: names of the categories.
+        category_of: (concept,), index of each concept's category.
+        overlap: counts, concepts first, then categories.
     """
     import numpy as np
 
-    count = len(labels)
-    intersect = overlaps.intersection[:, :count].numpy()
-    activation = overlaps.intersection[:, count:].numpy()
-    truth = overlaps.concept[:count].numpy()
-    ious = intersect / np.maximum(truth + activation[:, of] - intersect, 1)
-    best = [(of == c).nonzero()[0] for c in range(len(names))]
-    places = np.stack([own[ious[:, own].argmax(1)] for own in best], 1)  # (unit, category)
+    n_concepts = len(labels)
+    intersect = overlap.intersection[:, :n_concepts].numpy()  # (unit, concept)
+    # positions where a unit is active in images that label a category, (unit, category)
+    activation = overlap.intersection[:, n_concepts:].numpy()
+    truth = overlap.concept[:n_concepts].numpy()  # (concept,)
+    ious = intersect / np.maximum(truth + activation[:, category_of] - intersect, 1)
+    members = [(category_of == c).nonzero()[0] for c in range(len(categories))]
+    # best concept of each category, (unit, category)
+    best = np.stack([concepts[ious[:, concepts].argmax(1)] for concepts in members], 1)
     units = []
-    for unit, own in enumerate(places):
+    for unit, chosen in enumerate(best):
         matches = {
-            name: ConceptMatch(
-                labels[i],
-                int(truth[i]),
+            category: ConceptMatch(
+                labels[concept],
+                int(truth[concept]),
                 int(activation[unit, c]),
-                int(intersect[unit, i]),
-                float(ious[unit, i]),
+                int(intersect[unit, concept]),
+                float(ious[unit, concept]),
             )
-            for c, (name, i) in enumerate(zip(names, own.tolist(), strict=True))
+            for c, (category, concept) in enumerate(zip(categories, chosen.tolist(), strict=True))
         }
-        category = names[int(ious[unit, own].argmax())]
-        units.append(DissectedUnit(unit, category, matches, bool(overlaps.unit[unit] > 0)))
-    return Dissection(tuple(names), tuple(units))
+        category = categories[int(ious[unit, chosen].argmax())]
+        units.append(DissectedUnit(unit, category, matches, bool(overlap.unit[unit] > 0)))
+    return Dissection(tuple(categories), tuple(units))
 
 
-def categories(concepts: Sequence[Concept]) -> tuple[str, ...]:
-    """Return the categories of concepts, in the order of the first of each."""
+def list_categories(concepts: Sequence[Concept]) -> tuple[str, ...]:
+    """Return the categories of concepts, in the order of the first concept of each."""
     return tuple(dict.fromkeys(concept.category for concept in concepts))
 
 
 def read(path: str | os.PathLike[str]) -> Dissection:
-    """Read a table in NetDissect's own layout.
+    """Read a table in the layout of the original NetDissect.
 
     Raises:
-        InputError: it is in another layout, or holds something else.
+        InputError: another layout, or cells of another kind.
     """
     with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream)
         header = next(reader, [])
-        names = tuple(name.removesuffix("-iou") for name in header if name.endswith("-iou"))
-        needed = [f"{c}-{name}" for c in names for name in ConceptMatch._fields]
-        needed = ["unit", "category", "label", "score", *needed]
-        if not names or not set(needed) <= set(header):
-            missing = [name for name in needed if name not in header] or ["object-iou"]
+        categories = tuple(name.removesuffix("-iou") for name in header if name.endswith("-iou"))
+        columns = [f"{c}-{name}" for c in categories for name in ConceptMatch._fields]
+        columns = ["unit", "category", "label", "score", *columns]
+        if not categories or not set(columns) <= set(header):
+            missing = [name for name in columns if name not in header] or ["object-iou"]
             raise InputError(
-                f"{path} is no table of NetDissect: without the column {missing[0]}. Expected "
+                f"{path} is no table of NetDissect: the column {missing[0]} is missing. Expected "
                 "unit, category, label, score, and of each category label, truth, activation, "
                 "intersect, iou."
             )
         units = []
-        for number, row in enumerate(reader, 2):
+        for line, row in enumerate(reader, 2):
             try:
                 cells = dict(zip(header, row, strict=True))
                 numbers = {
-                    c: [float(cells[f"{c}-{f}"]) for f in ConceptMatch._fields[1:]] for c in names
+                    c: [float(cells[f"{c}-{name}"]) for name in ConceptMatch._fields[1:]]
+                    for c in categories
                 }
-                matches = {c: ConceptMatch(cells[f"{c}-label"], *numbers[c]) for c in names}
+                matches = {c: ConceptMatch(cells[f"{c}-label"], *numbers[c]) for c in categories}
                 active = any(match.activation for match in matches.values())
-                each = DissectedUnit(int(cells["unit"]) - 1, cells["category"], matches, active)
+                unit = DissectedUnit(int(cells["unit"]) - 1, cells["category"], matches, active)
             except ValueError as error:
-                raise InputError(f"{path}, line {number}: {error}.") from None
-            if each.category not in matches or each.unit < 0:
-                raise InputError(f"{path}, line {number}: unit {each.unit + 1} of {each.category}.")
-            units.append(each)
-    return Dissection(names, tuple(sorted(units, key=lambda each: each.unit)))
+                raise InputError(f"{path}, line {line}: {error}.") from None
+            if unit.category not in matches or unit.unit < 0:
+                raise InputError(f"{path}, line {line}: unit {unit.unit + 1} of {unit.category}.")
+            units.append(unit)
+    return Dissection(categories, tuple(sorted(units, key=lambda unit: unit.unit)))

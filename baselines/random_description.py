@@ -1,4 +1,4 @@
-"""The floor that draws a description at random."""
+"""Random description: a floor that draws a training description for each unit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from baselines.framework.context import Context
 from baselines.framework.method import Description, MethodSpec
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 
 SPEC = MethodSpec(
     name="random-description",
@@ -19,16 +19,16 @@ SPEC = MethodSpec(
 
 
 class RandomDescription:
-    """Draws for each unit by the seed and its key, whatever stands around it."""
+    """Describe each unit by a training description drawn by the seed and the unit's key."""
 
     spec = SPEC
 
     def describe(self, units: Any, context: Context) -> list[Description]:
-        drawn = []
+        descriptions = []
         for unit in unit_keys(units):
-            place = context.draw(SPEC.name, unit, below=len(context.descriptions))
-            drawn.append(Description.of(context.descriptions[place][1]))
-        return drawn
+            index = context.draw(SPEC.name, unit, below=len(context.descriptions))
+            descriptions.append(Description.of(context.descriptions[index][1]))
+        return descriptions
 
 
 def create() -> RandomDescription:

@@ -1,4 +1,4 @@
-"""The reference that knows the planted answer."""
+"""Truth: a reference that returns the planted truth of synthetic units."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ SPEC = MethodSpec(
 
 
 class Truth:
-    """Says the truth; its senses after it where there are several; abstains at none."""
+    """Describe each unit by its planted truth.
+
+    Of a unit with several senses, these follow the whole truth. A unit that responds to nothing
+    is abstained.
+    """
 
     spec = SPEC
 
     def describe(self, units: Any, context: Context) -> list[Description]:
         columns = ("network", "layer", "unit", "truth", "truth_formula")
-        return [_answer(*row) for row in zip(*(units[name] for name in columns), strict=True)]
+        return [_describe(*row) for row in zip(*(units[name] for name in columns), strict=True)]
 
 
-def _answer(
+def _describe(
     network: str, layer: str, unit: int, truth: str | None, formula: str | None
 ) -> Description:
     if truth is None:
         raise InputError(
-            f"Nobody knows the truth of {network}/{layer}/{unit}: it is known of synthetic "
-            "units alone, such as those of the edition mini."
+            f"The truth of {network}/{layer}/{unit} is unknown: only synthetic units have one, "
+            "such as those of the edition mini."
         )
     if formula is None:
         return Description.of(truth)
     from milannotations.synthetic.formulas import Formula
     from milannotations.synthetic.grammar import phrase
 
-    meant = Formula.parse(formula)
-    if not meant.means_something:
+    parsed = Formula.parse(formula)
+    if not parsed.means_something:
         return Description.abstained()
-    senses = meant.senses if len(meant.senses) > 1 else ()
-    # single-answer scores read the first alone: it is the whole truth
+    senses = parsed.senses if len(parsed.senses) > 1 else ()
+    # the whole truth comes first, as most scores read only the first sense
     return Description(((truth, None), *((phrase(sense), None) for sense in senses)))
 
 

@@ -118,13 +118,13 @@ def dissection() -> None:
     thresholds = {layers: probing.thresholds() for layers, probing in probings.items()}
 
     def first(layers: tuple[str, ...]) -> None:
-        probings[layers]._kept.clear()
+        probings[layers]._results.clear()
         probings[layers].thresholds()
 
     def second(
         layers: tuple[str, ...], name: str, work: Callable[[ProbeStatistics], object]
     ) -> None:
-        kept = probings[layers]._kept
+        kept = probings[layers]._results
         for key in [key for key in kept if key.startswith(name)]:
             del kept[key]
         work(probings[layers])

@@ -10,7 +10,7 @@ from typing import Any
 
 import baselines
 from baselines import Account, MethodSpec, Subject
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from leaderboard.evaluation import predictions, references, scoring
 from leaderboard.evaluation.score_config import ScoreConfig
 from leaderboard.evaluation.scoring import Score

@@ -248,7 +248,7 @@ def test_sheets_show_flagged_units(tmp_path):
     import baselines
 
     units = baselines.open_units("mini", split="test", network="mini-sharp", layers="layer3")
-    from baselines.framework.run import unit_keys
+    from baselines.framework.units import unit_keys
 
     members = unit_keys(units)
     predictions = from_texts(members, ["a face"] * 3 + ["circles"] * (len(members) - 3))

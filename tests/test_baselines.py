@@ -18,7 +18,7 @@ from PIL import Image
 import baselines
 from baselines import Context, Description, MethodSpec
 from baselines.framework import columns, context, registry
-from baselines.framework.run import EXEMPLAR_COLUMNS, unit_keys
+from baselines.framework.units import EXEMPLAR_COLUMNS, unit_keys
 from baselines.shared import text as words
 from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.evaluation.floors import floor_descriptions
@@ -447,7 +447,7 @@ def test_entry_points_that_do_not_load_leave_the_list_whole(monkeypatch, method_
     assert names == NAMES
     said = "\n".join(str(warning.message) for warning in warned)
     assert "no_such_package" in said
-    assert "found as 'renamed', but its SPEC is named 'stranger'" in said
+    assert "registered as 'renamed', but its SPEC is named 'stranger'" in said
     assert "there is a method 'truth' already" in said
     with pytest.raises(ModuleNotFoundError):
         baselines.get("broken")
@@ -481,10 +481,13 @@ def test_the_guide_names_every_method():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return [Description.of('x')]", r"'stranger' gave 1 descriptions for 6 units \(tiny/a"),
-        ("return [Description.of('x')] * 7", "'stranger' gave 7 descriptions for 6"),
-        ("return ['x'] * len(units)", r"'stranger' returned str in place 0; .*Description\.of"),
-        ("return [Description.of('x')] * 5 + [None]", "returned NoneType in place 5"),
+        (
+            "return [Description.of('x')]",
+            r"'stranger' returned 1 descriptions for 6 units \(tiny/a",
+        ),
+        ("return [Description.of('x')] * 7", "'stranger' returned 7 descriptions for 6"),
+        ("return ['x'] * len(units)", r"'stranger' returned str at index 0; .*Description\.of"),
+        ("return [Description.of('x')] * 5 + [None]", "returned NoneType at index 5"),
         ("return 'x' * len(units)", "'stranger' returned str; a list"),
         ("return None", "'stranger' returned NoneType; a list"),
         ("return (Description.of('x') for _ in units)", "'stranger' returned generator; a list"),
@@ -498,13 +501,13 @@ def test_wrong_returns(edition, method_file, body, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((("x", None),), "failed"), "A text beside the status 'failed': 'x'"),
-        (((("x", None),), "abstained"), "A text beside"),
-        (((), "ok"), "An answer without a text"),
-        (((("", None),),), "holds words; this is ''"),
-        (((("...", None),),), "holds words"),
+        (((("x", None),), "failed"), "A text with the status 'failed': 'x'"),
+        (((("x", None),), "abstained"), "A text with"),
+        (((), "ok"), "A description without a text"),
+        (((("", None),),), "needs words; this is ''"),
+        (((("...", None),),), "needs words"),
         (((None, None),), "A sense is"),
-        ((((None, None),),), "holds words; this is None"),
+        ((((None, None),),), "needs words; this is None"),
         (("x",), "A sense is"),
         (((("x", float("nan")),),), "confidence of 'x' is nan"),
         (((("x", "high"),),), "confidence of 'x' is 'high'"),
@@ -528,7 +531,7 @@ def test_descriptions():
 
 def test_a_text_in_a_failed_answer_is_a_bug_of_the_method(edition, method_file):
     body = "return [Description((('error 500', None),), 'failed')] * len(units)"
-    with pytest.raises(ValueError, match="A text beside") as caught:
+    with pytest.raises(ValueError, match="A text with") as caught:
         baselines.describe(edition, method_file(body), split="test", batch_size=4)
     assert caught.value.__notes__ == ["while 'stranger' described tiny/a/10 to tiny/b/11"]
 
@@ -583,7 +586,7 @@ def test_choosing_units(edition):
 def test_no_training_split(tmp_path, edition):
     alone = tmp_path / "alone"
     write_config(alone, "other", {"test": TEST})
-    with pytest.raises(InputError, match=r"'most-common' learns .*training=EDITION"):
+    with pytest.raises(InputError, match=r"'most-common' learns .*--training EDITION"):
         baselines.describe(alone, "most-common")
     answers = baselines.describe(alone, "most-common", training=edition)
     assert answers[0][1].text == "red things"
@@ -597,7 +600,7 @@ def test_no_training_split(tmp_path, edition):
 
 
 def test_options_go_with_names(edition):
-    with pytest.raises(InputError, match="made already"):
+    with pytest.raises(InputError, match="already created"):
         baselines.describe(edition, baselines.get("constant"), options={"text": "x"})
     with pytest.raises(InputError, match="batch_size is 0"):
         baselines.describe(edition, "constant", batch_size=0)
@@ -607,11 +610,12 @@ def test_activations(edition, method_file, units):
     body = "return [Description.of(f'{context.activations(n, [1, 2])}') for n in units['network']]"
     path = method_file(body, more="requires=('activations',)")
     with pytest.raises(
-        InputError, match=r"'stranger' needs the network's activations.*probe_statistics="
+        InputError,
+        match=r"'stranger' needs the network's activations.*--subject MODEL --probe PROBE",
     ):
         baselines.describe(edition, path, split="test")
     method = baselines.get(str(path))
-    with pytest.raises(InputError, match=r"network 'tiny' is not at hand \(at hand: big\)"):
+    with pytest.raises(InputError, match=r"network 'tiny' is not available \(available: big\)"):
         baselines.run(method, units, Context(networks={"big": len}))
     assert baselines.run(method, units, Context(networks={"tiny": len}))[0].text == "2"
 
@@ -665,15 +669,17 @@ def test_ties_are_those_of_the_harness():
         texts = tuple((normalise(text),) for text in case)
         none = (None,) * len(case)
         known = References(units, texts, ("test",) * len(case), none, "made-up", "n")
-        assert [words.commonest(case)] * len(case) == floor_descriptions(known, ())["constant"]
-    assert words.commonest([]) is None
+        assert [words.most_common_text(case)] * len(case) == floor_descriptions(known, ())[
+            "constant"
+        ]
+    assert words.most_common_text([]) is None
 
 
 def test_medoid():
-    assert words.medoid(["only"]) == "only"
-    assert words.medoid(["a b", "c d e"]) == "a b"  # nothing shared: the shortest
-    assert words.medoid(["c d", "a b"]) == "a b"  # then the alphabet
-    assert words.medoid(["red circles", "circles that are red", "dogs"]) == "red circles"
+    assert words.medoid_text(["only"]) == "only"
+    assert words.medoid_text(["a b", "c d e"]) == "a b"  # nothing shared: the shortest
+    assert words.medoid_text(["c d", "a b"]) == "a b"  # then the alphabet
+    assert words.medoid_text(["red circles", "circles that are red", "dogs"]) == "red circles"
 
 
 def test_truth(edition, tmp_path):
@@ -687,13 +693,13 @@ def test_truth(edition, tmp_path):
     assert answers[3] == Description.abstained()
     assert answers[4] == Description.of("yellow objects of any shape")
     write_config(tmp_path / "real", "tiny", {"test": [schema.row(Unit("tiny", "a", 0))]})
-    with pytest.raises(InputError, match="Nobody knows the truth of tiny/a/0"):
+    with pytest.raises(InputError, match="The truth of tiny/a/0 is unknown"):
         baselines.describe(tmp_path / "real", "truth")
 
 
 def test_human_is_listed_and_refused(edition):
     assert "human" in NAMES
-    with pytest.raises(InputError, match="'milan score' computes one person itself"):
+    with pytest.raises(InputError, match="'milan score' computes one leave-one-out human itself"):
         baselines.describe(edition, "human")
 
 

@@ -25,9 +25,8 @@ from PIL import Image
 import baselines
 from baselines import Description, captioner
 from baselines.captioner import PROMPTS, UnitCost
-from baselines.framework.context import encoded_exemplars
 from baselines.framework.resume import DescriptionLog
-from baselines.framework.run import unit_keys
+from baselines.framework.units import encoded_exemplars, unit_keys
 from baselines.shared import openai_client
 from baselines.shared.answer_cache import AnswerCache
 from baselines.shared.answer_cleaning import clean_answer, rejection_reason
@@ -576,11 +575,11 @@ def test_the_key_is_sent_and_kept_nowhere(server, edition, one, tmp_path, monkey
         f"a sign {KEY} in red",
     ]
     method = asking(server, cache=str(cache))
-    journal = DescriptionLog(target)
-    kept = baselines.describe(edition, method, journal=journal)
+    log = DescriptionLog(target)
+    kept = baselines.describe(edition, method, log=log)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     seen = [repr(kept), repr(method), repr(vars(method.model)), caplog.text]
-    seen += [journal.path.read_text(), *(path.read_text() for path in cache.iterdir())]
+    seen += [log.path.read_text(), *(path.read_text() for path in cache.iterdir())]
     assert kept[0][1].text == "a sign *** in red"
     for step in (
         (401, {}, {"error": {"message": echo}}),
@@ -901,7 +900,7 @@ def _plainly(folder, pictures, prompt, words):
 @pytest.mark.parametrize("show", ["grid", "crops"])
 def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
     method = local(folder, show=show, exemplars=2)
-    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
+    pictures, _ = method.draw_images(next(encoded_exemplars(one, "captioner"))[1])
     words = ["red", "circles", "on", "faces"]
     ids = tuple(method.model._loaded[1].tokenizer.convert_tokens_to_ids(words))
     forced, *_ = method.model.log_p(pictures, "red things", Answer("", ids=ids))
@@ -917,7 +916,7 @@ def test_forced_scores_are_those_of_a_plain_reading(folder, one, show):
 
 def test_forced_scores_are_those_of_generation(folder, one):
     method = local(folder)
-    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
+    pictures, _ = method.draw_images(next(encoded_exemplars(one, "captioner"))[1])
     answer = method.model.write(pictures, "things?")
     model, _ = method.model._loaded
     inputs = method.model._inputs(pictures, "things?")
@@ -933,7 +932,7 @@ def test_forced_scores_are_those_of_generation(folder, one):
 def test_candidates_are_distinct_and_the_best_is_said(folder, one):
     method = local(folder, pmi=True, candidates=5, lam=0.7)
     (answer,) = baselines.run(method, one)
-    pictures, n = method.draw_images(next(encoded_exemplars(one)))
+    pictures, n = method.draw_images(next(encoded_exemplars(one, "captioner"))[1])
     prompt = method.prompt.replace("{n}", str(n))
     beams = method.model.candidates(pictures, prompt, 5)
     assert len({beam.text for beam in beams}) == 5
@@ -981,7 +980,7 @@ def test_another_model_in_the_same_folder_is_asked_anew(units, tmp_path):
 
 def test_an_answer_ends_where_the_model_ends_it(folders, one, monkeypatch):
     method = local(folders["llava"])
-    pictures, _ = method.draw_images(next(encoded_exemplars(one)))
+    pictures, _ = method.draw_images(next(encoded_exemplars(one, "captioner"))[1])
     free = method.model.write(pictures, "things?")
     model, _ = method.model._loaded
     end = free.ids[2]

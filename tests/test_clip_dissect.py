@@ -342,7 +342,7 @@ def test_what_was_embedded_before_an_interruption_is_kept(folders, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         ClipModel.load(folders["clip"], cache=tmp_path).embed_images(broken())
     again = ClipModel.load(folders["clip"], cache=tmp_path)
-    assert len(again._remembered("images")) == 32
+    assert len(again._read_cache("images")) == 32
 
 
 def test_a_broken_cache_is_named(folders, tmp_path):
@@ -451,4 +451,4 @@ def test_pictures_of_one_mode_and_size_are_known_by_pixels(folders):
     model = ClipModel.load(folders["clip"])
     flat, tall = Image.new("RGB", (8, 2)), Image.new("RGB", (2, 8))
     model.embed_images([flat, tall])
-    assert len(model._remembered("images")) == 2
+    assert len(model._read_cache("images")) == 2

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 import baselines
 from baselines import Subject
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from leaderboard.cli import main
 from leaderboard.evaluation import predictions, references
 from leaderboard.grounding import sanity_checks, score

@@ -156,7 +156,9 @@ def test_the_least_and_the_most_pictures():
     assert (common.formula, common.share) == (ConceptFormula(1), 0.3)
     share = search(activations, presence, length=1, least=0.05, fewest=1)[0]
     assert share.formula == ConceptFormula(1)
-    with pytest.raises(InputError, match=r"100 probe pictures.*out of 40.*least=0, fewest=1"):
+    with pytest.raises(
+        InputError, match=r"100 probe images.*absent from at least 40.*least=0 --set fewest=1"
+    ):
         search(activations, presence, fewest=40)
 
 

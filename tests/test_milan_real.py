@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import leaderboard
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from leaderboard.evaluation import predictions, references
 from leaderboard.metrics import build
 from leaderboard.reproduction.folds import Fold

@@ -125,7 +125,7 @@ def bilinear(maps, size):
 
 def by_definition(maps, thresholds, planes, concepts):
     """Return IoUs (unit, concept): sums over the pictures that label the concept's category."""
-    names = netdissect.categories(concepts)
+    names = netdissect.list_categories(concepts)
     size = planes[0].shape[1:]
     both, union = np.zeros((2, maps.shape[1], len(concepts)))
     for own, labels in zip(maps, planes, strict=True):
@@ -146,7 +146,7 @@ def random_maps(images=10, units=7, side=6, seed=0):
 
 
 def tally(planes, maps, thresholds, parts):
-    of = np.array([netdissect.categories(CONCEPTS).index(c.category) for c in CONCEPTS])
+    of = np.array([netdissect.list_categories(CONCEPTS).index(c.category) for c in CONCEPTS])
     made = CategoryOverlap(thresholds, of)
     for ids in parts:
         made.update(ids, maps[ids], planes[ids])
@@ -158,7 +158,7 @@ def test_ious_are_those_of_the_definition():
     planes = torch.from_numpy(np.stack([probe.labels(i, (20, 24)) for i in range(10)]))
     of = np.array([0, 0, 0, 0, 1, 2, 2])
     found = tally(planes, maps, thresholds, torch.arange(10).split(4)).result()
-    made = netdissect.dissection(
+    made = netdissect.match_concepts(
         [c.name for c in CONCEPTS], ("color", "scene", "object"), of, found
     )
     expected = by_definition(maps.numpy(), thresholds.numpy(), planes.numpy(), CONCEPTS)
@@ -227,7 +227,9 @@ def test_formulas_are_named_too(probing):
     [answer] = baselines.run(alone, units(1), context)
     assert answer.text == "dot"
     assert 0.2 < answer.senses[0][1] < 0.3
-    with pytest.raises(InputError, match="categories weather; the probe has color, object, scene"):
+    with pytest.raises(
+        InputError, match="categories weather; the probe dataset has color, object, scene"
+    ):
         baselines.run(baselines.get("compexp", categories="weather"), units(1), context)
     with pytest.raises(InputError, match="expected at least 1"):
         baselines.get("compexp", length=0)
@@ -243,7 +245,7 @@ def test_the_contract(probing, name):
     for batch_size in (1, 24):
         other = Context(probe_statistics={"filters": filters(Painted(), batch_size)})
         assert baselines.run(baselines.get(name), rows, other, batch_size=1) == answers
-    with pytest.raises(InputError, match="not at hand"):
+    with pytest.raises(InputError, match="not available"):
         baselines.run(baselines.get(name), rows, Context(probe_statistics={"other": probing}))
     with pytest.raises(InputError, match="not among the units"):
         baselines.run(baselines.get(name), units(6), context)
@@ -320,9 +322,9 @@ def test_real_tables_have_the_published_counts(real, name, counts):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("unit,label\n1,red\n", "without the column category"),
-        ("unit,category,label,score,a-label,a-iou\n", "without the column a-truth"),
-        ("", "without the column unit"),
+        ("unit,label\n1,red\n", "column category is missing"),
+        ("unit,category,label,score,a-label,a-iou\n", "column a-truth is missing"),
+        ("", "column unit is missing"),
         ("HEAD\n1,a,red,1,red,1,1,1\n", "line 2"),
         ("HEAD\n1,a,red,1,red,1,1,x,1\n", "line 2: could not convert"),
         ("HEAD\n0,a,red,1,red,1,1,1,1\n", "line 2: unit 0"),
@@ -460,9 +462,9 @@ def test_real_networks_detect_more_than_among_shuffled_labels(real, model, weigh
         items = ProbeItems(each, loaded.preprocessing)
         run = RunConfig(missing=loaded.missing)
         probing = ProbeStatistics(model, loaded.model, items, each, [layer], run=run)
-        probing._kept |= kept  # the pictures are the same, and so are the thresholds
+        probing._results |= kept  # the pictures are the same, and so are the thresholds
         probing.thresholds()
-        kept = dict(probing._kept)
+        kept = dict(probing._results)
         found.append(netdissect.dissect(probing)[layer])
     own, *shuffles = [each.summary().detectors for each in found]
     print(f"\n{model} {layer}: {own} detectors, {shuffles} among shuffled label maps")

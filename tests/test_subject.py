@@ -119,7 +119,7 @@ def test_class_folders_are_concepts(place):
 
 def test_pictures_of_which_nothing_is_known(place):
     subject = Subject(FACTORY, f"images:{place / 'segments' / 'images'}")
-    with pytest.raises(InputError, match="of which nothing is known"):
+    with pytest.raises(InputError, match="are images without labels"):
         baselines.describe(place / "edition", "netdissect", subject=subject)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import baselines
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from leaderboard import metrics, run_methods
 from leaderboard import score as score_of
 from leaderboard.cli import main

@@ -1,1 +1,1 @@
-"""The interface of description methods, their registry, and how they are run."""
+"""Framework of the baselines: interface, registry, running, resuming and checking methods."""

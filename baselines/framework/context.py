@@ -1,10 +1,10 @@
-"""What a method is given beside the units: a seed, training units, activations, memory."""
+"""Context of a method: a seed, training units, activations, and a memory for all batches."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
     from baselines.shared.probe_statistics import ProbeStatistics
 
 ENCODE_BATCH = 32
-"""Pictures that are encoded together."""
+"""Images encoded together."""
 
 ENCODED_BYTES = 2**29
-"""Bytes of encoded pictures that are kept for each encoder."""
+"""Most bytes of encoded images that are kept for each encoder."""
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class Context:
-    """Supplies what methods require. One context may serve several methods, one by one.
+    """Everything that methods may require. One context may serve several methods in turn.
 
     Args:
-        seed: of every draw.
-        training: `datasets.Dataset` of units with descriptions, or None.
-        networks: functions by name of a network; each takes pictures and returns
-            {layer: activations (picture, unit, h, w)}.
-        probe_statistics: networks on probe data sets, by name of the network.
+        seed: random seed.
+        training: `datasets.Dataset` of units with annotations, or None.
+        networks: functions by name of a network; each takes images and returns
+            {layer: activations (image, unit, h, w)}.
+        probe_statistics: networks on probe datasets, by name of the network.
 
     Attributes:
-        chosen_on: by network, the probe pictures (with their digest) and the network that were
-            looked at. A method adds what else it chose on: `context.chosen_on[name].update(...)`.
+        chosen_on: by network, the probe images (with their digest) and the network that were
+            used. A method adds whatever else its descriptions were chosen on:
+            `context.chosen_on[name].update(...)`.
     """
 
     def __init__(
@@ -55,20 +56,22 @@ class Context:
         self._networks = dict(networks or {})
         self._probe_statistics = dict(probe_statistics or {})
         self.chosen_on: dict[str, dict[str, Any]] = {}
-        self._made: dict[Any, Any] = {}
+        self._values: dict[Any, Any] = {}
         self._encoded: dict[str, OrderedDict[bytes, tuple[Any, ...]]] = {}
 
     @property
     def seed(self) -> int:
-        """Of every draw."""
+        """Random seed."""
         return self._seed
 
     @property
     def has_training(self) -> bool:
+        """True if there are training units."""
         return self._training is not None
 
     @property
     def has_activations(self) -> bool:
+        """True if the activations of any network are available."""
         return bool(self._networks or self._probe_statistics)
 
     @cached_property
@@ -79,29 +82,29 @@ class Context:
             InputError: there are none.
         """
         if self._training is None:
-            raise InputError("There is no training edition. Give one: training=EDITION.")
+            raise InputError("There is no training edition. Give one: --training EDITION.")
         return self._training.select_columns(list(TRAINING_COLUMNS))
 
     @cached_property
     def descriptions(self) -> tuple[tuple[Unit, str], ...]:
-        """What people wrote of training units: (unit, text), in the edition's order.
+        """Annotations of the training units: (unit, text), in the order of the edition.
 
         Raises:
-            InputError: no training edition, or one without a description.
+            InputError: no training edition, or one without annotations.
         """
         rows = self.training.select_columns(["network", "layer", "unit", "descriptions"])
-        said = tuple(
+        pairs = tuple(
             (Unit(row["network"], row["layer"], row["unit"]), text)
             for row in rows
             for text in row["descriptions"]
             if has_words(text)
         )
-        if not said:
+        if not pairs:
             raise InputError("The training edition has no description to learn from.")
-        return said
+        return pairs
 
     def draw(self, *key: object, below: int) -> int:
-        """Return a number from 0 to below `below`, fixed by the seed and the key alone.
+        """Return a random integer from 0 to `below` - 1 that depends only on seed and key.
 
         Example:
             >>> Context(seed=1).draw("n/conv1/7", below=10) in range(10)
@@ -110,106 +113,97 @@ class Context:
         text = "/".join(map(str, (*key, self.seed)))
         return int(hashlib.sha256(text.encode()).hexdigest(), 16) % below
 
-    def cached(self, key: object, make: Callable[[], Made]) -> Made:
-        """Return what `make` returned when this key was first asked for.
+    def cached(self, key: object, make: Callable[[], T]) -> T:
+        """Return the value of a key, which `make` computes at the first call.
 
-        For what serves all batches: an index of the training units, a fitted table.
-        Begin the key with the name of the method.
+        Use it for what serves all batches, such as an index of the training units or a fitted
+        model. Begin the key with the name of the method.
         """
-        if key not in self._made:
-            self._made[key] = make()
-        made: Made = self._made[key]
-        return made
+        if key not in self._values:
+            self._values[key] = make()
+        value: T = self._values[key]
+        return value
 
     def encode(
         self,
-        pictures: Sequence[Mapping[str, Any]],
+        images: Sequence[Mapping[str, Any]],
         encoder: str,
-        make: Callable[[list[Image.Image]], Sequence[Any]],
+        encode: Callable[[list[Image.Image]], Sequence[Any]],
     ) -> list[tuple[Any, ...]]:
-        """Return what an encoder makes of each picture; a picture seen before is not made again.
+        """Encode images, each of them once, in whatever units and batches it occurs.
 
-        Pictures are the same if their bytes are, in whatever unit they stand. Up to
-        `ENCODED_BYTES` bytes are remembered, the latest used.
+        Images are the same if their bytes are. Up to `ENCODED_BYTES` bytes of results are kept,
+        those used last.
 
         Args:
-            pictures: undecoded: {"bytes": ..., "path": ...} (`encoded_exemplars`).
-            encoder: name or digest; equal ones, equal results.
-            make: takes up to `ENCODE_BATCH` RGB pictures, returns arrays or tensors whose
-                first axis is the picture.
+            images: encoded images, {"bytes": ..., "path": ...}.
+            encoder: name or digest of the encoder; the same name must mean the same results.
+            encode: takes up to `ENCODE_BATCH` RGB images and returns arrays or tensors whose first
+                axis is the image.
 
         Returns:
-            For each picture, its slice of each array.
+            For each image, its slice of each array.
         """
         from datasets import Image
 
-        kept = self._encoded.setdefault(encoder, OrderedDict())
-        keys = [_digest(picture) for picture in pictures]
-        found = {key: kept[key] for key in keys if key in kept}
-        new = {key: p for key, p in zip(keys, pictures, strict=True) if key not in found}
-        decode, names = Image().decode_example, list(new)
-        for start in range(0, len(names), ENCODE_BATCH):
-            part = names[start : start + ENCODE_BATCH]
-            arrays = make([decode(dict(new[key])).convert("RGB") for key in part])
-            for place, key in enumerate(part):
-                # copies: a slice would keep the whole chunk alive
-                found[key] = tuple(_copy(array[place]) for array in arrays)
+        memory = self._encoded.setdefault(encoder, OrderedDict())
+        keys = [_digest(image) for image in images]
+        results = {key: memory[key] for key in keys if key in memory}
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in results}
+        decode, new_keys = Image().decode_example, list(new)
+        for start in range(0, len(new_keys), ENCODE_BATCH):
+            batch = new_keys[start : start + ENCODE_BATCH]
+            arrays = encode([decode(dict(new[key])).convert("RGB") for key in batch])
+            for i, key in enumerate(batch):
+                # copies: a slice would keep the whole batch in memory
+                results[key] = tuple(_copy(array[i]) for array in arrays)
+        # the order of `memory` is that of the last use
         for key in keys:
-            kept[key] = found[key]
-            kept.move_to_end(key)
-        size = sum(array.nbytes for arrays in kept.values() for array in arrays)
+            memory[key] = results[key]
+            memory.move_to_end(key)
+        size = sum(array.nbytes for arrays in memory.values() for array in arrays)
         while size > ENCODED_BYTES:
-            size -= sum(array.nbytes for array in kept.popitem(last=False)[1])
-        return [found[key] for key in keys]
+            size -= sum(array.nbytes for array in memory.popitem(last=False)[1])
+        return [results[key] for key in keys]
 
     def activations(self, network: str, images: Any) -> Mapping[str, Any]:
-        """Return what a network's units do on images: {layer: (picture, unit, h, w)}.
+        """Return the activations of a network on images: {layer: (image, unit, h, w)}.
 
         Raises:
-            InputError: the network is not at hand.
+            InputError: the network is not available.
         """
         if network not in self._networks:
             raise InputError(
-                f"The network '{network}' is not at hand (at hand: "
+                f"The network '{network}' is not available (available: "
                 f"{', '.join(self._networks) or 'none'}). Give a function from images to "
-                "{layer: activations (picture, unit, h, w)}: "
+                "{layer: activations (image, unit, h, w)}: "
                 f"baselines.Context(networks={{'{network}': function}})."
             )
         return self._networks[network](images)
 
     def probe_statistics(self, network: str) -> ProbeStatistics:
-        """Return a network on a probe data set: what its units do on pictures of known concepts.
+        """Return the statistics of a network on a probe dataset.
 
         Raises:
-            InputError: the network, or its probe data set, is not at hand.
+            InputError: the network, or its probe dataset, is not available.
         """
         if network not in self._probe_statistics:
             raise InputError(
-                f"The network '{network}' on a probe data set is not at hand (at hand: "
+                f"The network '{network}' on a probe dataset is not available (available: "
                 f"{', '.join(self._probe_statistics) or 'none'}). Give both: --subject MODEL "
-                "--probe PROBE, or Context(probe_statistics={'NAME': ProbeStatistics(...)})."
+                "--probe PROBE."
             )
-        found = self._probe_statistics[network]
+        statistics = self._probe_statistics[network]
         if network not in self.chosen_on:
-            self.chosen_on[network] = dict(found.source)
-        return found
+            self.chosen_on[network] = dict(statistics.source)
+        return statistics
 
 
-def encoded_exemplars(units: Any) -> Iterator[dict[str, Any]]:
-    """Yield the images and masks of each unit as {"bytes": ..., "path": ...}, or null lists.
-
-    Args:
-        units: `datasets.Dataset` with the columns `images` and `masks`.
-    """
-    rows = units.select_columns(["images", "masks"]).with_format("arrow")
-    for table in rows.iter(32):
-        yield from table.to_pylist()
-
-
-def _digest(picture: Mapping[str, Any]) -> bytes:
-    content = picture["bytes"]
-    if content is None:  # a file, known by its path
-        content = b"path " + str(picture["path"]).encode()
+def _digest(image: Mapping[str, Any]) -> bytes:
+    content = image["bytes"]
+    if content is None:
+        # a file, identified by its path
+        content = b"path " + str(image["path"]).encode()
     return hashlib.sha256(content).digest()
 
 

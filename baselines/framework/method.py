@@ -1,4 +1,4 @@
-"""What a method is: a spec, and `describe(units, context)`, one answer a unit, in order."""
+"""Interface of methods: `MethodSpec`, `Description`, and the protocol `Method`."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Kind = Literal["floor", "method", "reference"]
 Status = Literal["ok", "abstained", "failed"]
 
 REQUIREMENTS = {
-    "training": "an edition to learn from, with what people wrote",
+    "training": "an annotated edition to learn from",
     "activations": "the network's activations on probe images",
     "text-image model": "a model of texts and images",
     "language model": "a model of text",
     "vision-language model": "a model that writes about images, or the address of one",
     "trained model": "a model that 'milan train' or 'milan convert' made (one of mini ships)",
-    "truth": "the answer itself (references alone)",
+    "truth": "the planted truth (references only)",
 }
-"""What a method may need beyond the exemplars."""
+"""Requirements that a method may have beyond exemplars, by name in `MethodSpec.requires`."""
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What a method is, for lists and records.
+    """Metadata of a method, for lists and records.
 
     Attributes:
-        name: as it is called: lower case, digits, dashes.
-        version: moves whenever its answers move.
-        kind: "floor" looks at no exemplar, "reference" knows the answer, else "method".
-        title: what it does, in a line.
-        paper: who proposed it, or "".
-        license: of the code and of what ships with it.
-        trained_on: what it, or a model inside it, learned from; "" is nothing.
-        requires: what it needs beyond the exemplars (`REQUIREMENTS`).
+        name: lower case letters, digits and dashes.
+        version: changes whenever the method's descriptions do.
+        kind: "floor" looks at no exemplar, "reference" knows the answer, all others are "method".
+        title: one line on how the method describes a unit.
+        paper: authors, year and title of the paper that proposed it, or "".
+        license: license of the code and of what ships with it.
+        trained_on: data that the method, or a model inside it, learned from; "" is none.
+        requires: what it needs beyond exemplars (`REQUIREMENTS`).
 
     Raises:
-        ValueError: a field that holds something else.
+        ValueError: a field has another form.
     """
 
     name: str
@@ -57,13 +57,13 @@ class MethodSpec:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise ValueError(f"A method is named in lower case with dashes, not {self.name!r}.")
+            raise ValueError(f"The name is {self.name!r}; write it in lower case with dashes.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.version):
             raise ValueError(f"{self.name}: the version is {self.version!r}; write one as '1.0'.")
         if self.kind not in get_args(Kind):
             raise ValueError(f"{self.name}: kind {self.kind!r} is none of {get_args(Kind)}.")
         if not has_words(self.title):
-            raise ValueError(f"{self.name}: the title is empty; say in a line what it does.")
+            raise ValueError(f"{self.name}: the title is empty; write one line on what it does.")
         if isinstance(self.requires, str) or not set(self.requires) <= set(REQUIREMENTS):
             raise ValueError(
                 f"{self.name}: requires is {self.requires!r}; expected a tuple of "
@@ -74,25 +74,27 @@ class MethodSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the method sees of the units it describes."""
+        """Columns of the units to describe that the method sees."""
         return schema.COLUMNS if "truth" in self.requires else VISIBLE_COLUMNS
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a method says of one unit.
+    """Description of one unit.
 
     Attributes:
-        senses: (text, confidence or None), the likeliest first; several if the unit
-            means several things.
-        status: "ok"; "abstained", this unit means nothing; "failed", no answer came.
+        senses: (text, confidence or None) pairs, the likeliest first; several if the unit
+            responds to several things.
+        status: "ok"; "abstained": the unit responds to nothing that can be named; "failed": no
+            description could be made.
 
     Raises:
-        ValueError: an answer without a text, a text without a word, a text beside
-            "abstained" or "failed", a confidence that is no finite number.
+        ValueError: status "ok" without a text, another status with one, a text without a word,
+            or a confidence that is no finite number.
 
     Example:
         >>> Description.of("striped squares", 0.9).senses
@@ -109,32 +111,34 @@ class Description:
         if self.status not in get_args(Status):
             raise ValueError(f"Status {self.status!r} is none of {get_args(Status)}.")
         if self.status == "ok" and not self.senses:
-            raise ValueError("An answer without a text; say Description.failed() or abstained().")
+            raise ValueError(
+                "A description without a text; use Description.failed() or abstained()."
+            )
         if self.status != "ok" and self.senses:
-            raise ValueError(f"A text beside the status {self.status!r}: {self.senses[0][0]!r}.")
+            raise ValueError(f"A text with the status {self.status!r}: {self.senses[0][0]!r}.")
 
     @classmethod
     def of(cls, text: str, score: float | None = None) -> Description:
-        """Return an answer of one sense."""
+        """Return a description with one sense."""
         return cls(((text, score),))
 
     @classmethod
     def abstained(cls) -> Description:
-        """Return the answer "this unit means nothing"."""
+        """Return the description of a unit that responds to nothing that can be named."""
         return cls(status="abstained")
 
     @classmethod
     def failed(cls) -> Description:
-        """Return what stands where no answer came."""
+        """Return the description of a unit for which none could be made."""
         return cls(status="failed")
 
     @property
     def text(self) -> str | None:
-        """The first sense, or None."""
+        """Text of the first sense, or None."""
         return self.senses[0][0] if self.senses else None
 
     def rows(self) -> list[tuple[str, int, float | None, Status]]:
-        """Return (description, rank, score, status), a row a rank, as predictions hold them.
+        """Return the rows of a predictions file: (description, rank, score, status) per sense.
 
         Example:
             >>> Description.abstained().rows()
@@ -152,7 +156,7 @@ def _sense(sense: Any) -> tuple[str, float | None]:
         raise ValueError(f"A sense is (text, confidence or None), not {sense!r}.")
     text, score = sense
     if not isinstance(text, str) or not has_words(text):
-        raise ValueError(f"A description holds words; this is {text!r}.")
+        raise ValueError(f"A description needs words; this is {text!r}.")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"A description with half a character (a lone surrogate): {text!r}.")
     if score is None:
@@ -170,22 +174,22 @@ def _sense(sense: Any) -> tuple[str, float | None]:
 class Method(Protocol):
     """Anything with a spec that describes units.
 
-    A method that pays by the token may have `tokens`: those it has read and written so far, a
-    pair of numbers or None. They go into the account.
+    A method with a language model may have an attribute `tokens`: the numbers of tokens read and
+    written so far, each an integer or None. They go into the account.
     """
 
     spec: MethodSpec
 
     def describe(self, units: Any, context: Context) -> Sequence[Description]:
-        """Return one answer a unit, in the order of `units`.
+        """Return one description per unit, in the order of `units`.
 
         Args:
-            units: `datasets.Dataset` of some units, none included, with the columns
-                `spec.columns`. A picture is decoded when its column is read.
+            units: `datasets.Dataset` of any number of units, with the columns `spec.columns`. An
+                image is decoded when its column is read.
             context: the seed, and what `spec.requires` names.
 
         Raises:
-            InputError: something that the caller can mend, with what to do. A unit
-                that it cannot describe is no error: `Description.failed()`.
+            InputError: something that the user can correct, with what to do. A unit that cannot
+                be described is no error: return `Description.failed()`.
         """
         ...

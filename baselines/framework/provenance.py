@@ -1,4 +1,4 @@
-"""What describing took, and what answers were chosen on: it goes into records."""
+"""Account of how descriptions were made: method, seed, cost, and what they were chosen on."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from milannotations.errors import InputError
 from milannotations.utils.files import replacing, sha256
 
 SUFFIX = ".account.json"
-"""An account stands beside its predictions: `nearest.csv` and `nearest.csv.account.json`."""
+"""Suffix of an account's file beside its predictions: `nearest.csv.account.json`."""
 
 
 @dataclass
 class Account:
-    """How a method made its answers. `baselines.run` adds to it, batch by batch.
+    """Account of how a method made its descriptions; `baselines.run` updates it batch by batch.
 
     Attributes:
-        method: its spec.
-        options: that it was made with, as text.
-        seed: of its draws.
-        blind: it was shown other units' exemplars, as a control.
+        method: spec of the method.
+        options: options that it was created with, as text.
+        seed: random seed.
+        blind: the method was shown other units' exemplars, as a control.
         n_units: units described while this account was kept.
         n_kept: units that an interrupted run had described before.
-        seconds: that the `n_units` took, loading of models included.
-        tokens_in, tokens_out: that a language model read and wrote; None where there is none.
-        chosen_on: by network, the probe pictures (with their digest) that answers were chosen
-            on: scores on the same pictures are not held out.
+        seconds: time for the `n_units`, loading of models included.
+        tokens_in, tokens_out: tokens that a language model read and wrote; None if there is none.
+        chosen_on: by network, the probe images (with their digest) that descriptions were chosen
+            on; scores on the same images are not held out.
     """
 
     method: dict[str, Any] = field(default_factory=dict)
@@ -45,18 +45,22 @@ class Account:
     chosen_on: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON, with what a unit took."""
-        made = {**asdict(self), "seconds": round(self.seconds, 3)}
+        """Return the account as JSON, with the cost per unit."""
+        content = {**asdict(self), "seconds": round(self.seconds, 3)}
         n = max(self.n_units, 1)
-        made["a_unit"] = {
+        content["a_unit"] = {
             "seconds": round(self.seconds / n, 5),
             "tokens_in": None if self.tokens_in is None else round(self.tokens_in / n, 2),
             "tokens_out": None if self.tokens_out is None else round(self.tokens_out / n, 2),
         }
-        return made
+        return content
 
     def write(self, predictions: str | os.PathLike[str]) -> Path:
-        """Write it beside a file of predictions, which it knows by digest; return where."""
+        """Write the account beside a file of predictions, with that file's digest.
+
+        Returns:
+            Path of the account.
+        """
         target = Path(f"{os.fspath(predictions)}{SUFFIX}")
         content = {"predictions": sha256(predictions), **self.to_dict()}
         with replacing(target) as temporary:
@@ -65,22 +69,22 @@ class Account:
 
 
 def read_account(predictions: str | os.PathLike[str], digest: str) -> Mapping[str, Any] | None:
-    """Return the account beside a file of predictions; None if there is none, or of another file.
+    """Return the account beside a file of predictions; None if there is none for its content.
 
     Args:
-        predictions: the file.
-        digest: its sha256.
+        predictions: path of the predictions.
+        digest: their sha256.
 
     Raises:
-        InputError: a file of that name which is no account.
+        InputError: the account's file is not JSON.
     """
     path = Path(f"{os.fspath(predictions)}{SUFFIX}")
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Remove it, or describe again.") from None
-    if not isinstance(found, dict) or found.pop("predictions", None) != digest:
+    if not isinstance(content, dict) or content.pop("predictions", None) != digest:
         return None
-    return found
+    return content

@@ -1,7 +1,7 @@
-"""Methods by name: files of this folder, entry points `milan.methods`, files by path.
+"""Registry of methods: files of `baselines/`, entry points `milan.methods`, files by path.
 
-A module is a method if it has a `SPEC` and a function `create(**options)` that returns
-a `Method`. Nothing else registers it.
+A module is a method if it has a `SPEC` and a function `create(**options)` that returns a
+`Method`. Nothing else registers it.
 """
 
 from __future__ import annotations
@@ -23,41 +23,39 @@ from baselines.framework.method import Kind, Method, MethodSpec
 from milannotations.errors import InputError, did_you_mean
 
 ENTRY_POINT_GROUP = "milan.methods"
-"""Entry points of other packages; each names a module, or any object with SPEC and create."""
+"""Group of the entry points of other packages: modules, or objects with SPEC and create."""
 
 
 def specs() -> list[MethodSpec]:
-    """Return the spec of every method that has a name: floors, methods, references.
+    """Return the specs of all methods with a name: floors, methods, references.
 
     An entry point that cannot be imported is left out with a warning.
     """
     modules = {name: _folder_module(name) for name in _folder_names()}
     known = {name: module.SPEC for name, module in modules.items() if hasattr(module, "SPEC")}
-    ours = set(known)
+    own = set(known)
     for name, entry in _entry_points().items():
-        if name in ours:
+        if name in own:
             warnings.warn(f"{entry.value}: there is a method '{name}' already.", stacklevel=2)
             continue
         try:
-            known[name] = _checked(entry.load(), entry.value, name).SPEC
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # somebody else's package; ours are still to be listed
+            known[name] = _check_module(entry.load(), entry.value, name).SPEC
+        except (Exception, SystemExit) as error:
+            # a third-party package may raise anything; the other methods must still be listed
             warnings.warn(f"Method '{name}' ({entry.value}): {error!r}", stacklevel=2)
     kinds = get_args(Kind)
     return sorted(known.values(), key=lambda spec: (kinds.index(spec.kind), spec.name))
 
 
 def get(name: str, /, **options: Any) -> Method:
-    """Return a method, ready to describe.
+    """Create a method.
 
     Args:
         name: such as `most-common`; or a path such as `path/to/file.py`.
-        options: what the method's `create` takes.
+        options: arguments of the method's `create`.
 
     Raises:
-        InputError: no such method, file or option; a file that is no method.
+        InputError: unknown method, file or option, or a file that is no method.
 
     Example:
         >>> get("constant", text="an object").spec.kind
@@ -69,7 +67,7 @@ def get(name: str, /, **options: Any) -> Method:
     try:
         signature.bind(**options)
     except TypeError as error:
-        raise InputError(f"'{spec.name}': {error}. {_takes(signature)}") from None
+        raise InputError(f"'{spec.name}': {error}. {_describe_options(signature)}") from None
     method = module.create(**options)
     if not isinstance(method, Method) or method.spec.name != spec.name:
         raise InputError(
@@ -80,15 +78,15 @@ def get(name: str, /, **options: Any) -> Method:
 
 
 def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:
-    """Return options written as `NAME=VALUE`, each of the type that `create` says it has.
+    """Parse options written as `NAME=VALUE`, by the type annotations of the method's `create`.
 
     Args:
-        name: of the method, as of `get`.
-        given: such as `["lam=0.3", "show=crops", "pmi=true"]`. Where `create` says no type, a
-            value is read as JSON, and as text if it is none.
+        name: name or path of the method; see `get`.
+        given: such as `["lam=0.3", "show=crops", "pmi=true"]`. Where `create` declares no type,
+            a value is parsed as JSON, or else taken as text.
 
     Raises:
-        InputError: no such option; a value of another type.
+        InputError: unknown option, or a value of another type.
 
     Example:
         >>> parse_options("captioner", ["lam=0.3", "show=crops", "pmi=true"])
@@ -100,34 +98,36 @@ def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:
         return {}
     create = _find(name).create
     signature, types = inspect.signature(create), _types(create)
-    made: dict[str, Any] = {}
-    for each in given:
-        option, equals, text = each.partition("=")
+    options: dict[str, Any] = {}
+    for argument in given:
+        option, equals, text = argument.partition("=")
         option = option.strip().replace("-", "_")
         if not equals or not option:
-            raise InputError(f"--set {each}: NAME=VALUE was expected. {_takes(signature)}")
+            raise InputError(
+                f"--set {argument}: NAME=VALUE was expected. {_describe_options(signature)}"
+            )
         if option not in signature.parameters:
-            raise InputError(f"'{name}' has no option '{option}'. {_takes(signature)}")
-        if option in made:
-            raise InputError(f"--set {each}: '{option}' is set twice.")
+            raise InputError(f"'{name}' has no option '{option}'. {_describe_options(signature)}")
+        if option in options:
+            raise InputError(f"--set {argument}: '{option}' is set twice.")
         if option not in types:
-            made[option] = _json_or_text(text)
+            options[option] = _json_or_text(text)
             continue
-        kind = TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True))
-        validate = kind.validate_json if text[:1] in ("{", "[") else kind.validate_strings
+        adapter = TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True))
+        validate = adapter.validate_json if text[:1] in ("{", "[") else adapter.validate_strings
         try:
-            made[option] = validate(text)
+            options[option] = validate(text)
         except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise InputError(f"--set {each}: {why}. {_takes(signature)}") from None
-    return made
+            cause = error.errors()[0]["msg"]
+            raise InputError(f"--set {argument}: {cause}. {_describe_options(signature)}") from None
+    return options
 
 
 def _types(create: Any) -> dict[str, Any]:
-    """Return the types of a function's arguments, none if they are written for readers alone."""
+    """Return the type annotations of a function's arguments; none if they cannot be resolved."""
     try:
         return get_type_hints(create)
-    except Exception:  # names that exist for type checkers alone, in anybody's file
+    except Exception:  # names that a third-party file imports for type checkers only
         return {}
 
 
@@ -148,7 +148,7 @@ def _find(name: str) -> Any:
             return module
     entries = _entry_points()
     if name in entries:
-        return _checked(entries[name].load(), entries[name].value, name)
+        return _check_module(entries[name].load(), entries[name].value, name)
     known = [spec.name for spec in specs()]
     raise InputError(
         f"No method '{name}'.{did_you_mean(name, known)} See: milan list methods. "
@@ -157,18 +157,20 @@ def _find(name: str) -> Any:
 
 
 def _folder_names() -> list[str]:
-    """Return the names of this folder's modules as methods are called, with dashes."""
+    """Return the names of the modules in `baselines/`, with dashes."""
     import baselines
 
     modules = pkgutil.iter_modules(baselines.__path__)
-    # packages (framework, shared) hold what methods are made of
+    # packages (framework, shared) are no methods
     return [module.name.replace("_", "-") for module in modules if not module.ispkg]
 
 
 def _folder_module(name: str) -> Any:
     stem = name.replace("-", "_")
     module = importlib.import_module(f"baselines.{stem}")
-    return _checked(module, f"baselines/{stem}.py", name) if hasattr(module, "SPEC") else module
+    return (
+        _check_module(module, f"baselines/{stem}.py", name) if hasattr(module, "SPEC") else module
+    )
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -180,24 +182,24 @@ def _file_module(name: str) -> Any:
     if not path.is_file():
         raise InputError(f"No file '{name}'. A method is a name or a path/to/file.py.")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    found = importlib.util.spec_from_file_location(f"method_{path.stem}_{digest}", path)
-    if found is None or found.loader is None:
+    import_spec = importlib.util.spec_from_file_location(f"method_{path.stem}_{digest}", path)
+    if import_spec is None or import_spec.loader is None:
         raise InputError(f"{name} is no Python file; a method's file ends in .py.")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # dataclasses look their module up
+    module = importlib.util.module_from_spec(import_spec)
+    sys.modules[import_spec.name] = module  # dataclasses look up their module there
     try:
-        found.loader.exec_module(module)
+        import_spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[found.name]
+        del sys.modules[import_spec.name]
         raise
-    return _checked(module, name)
+    return _check_module(module, name)
 
 
-def _checked(module: Any, where: str, name: str | None = None) -> Any:
-    """Return a module with a SPEC and `create`, of that name.
+def _check_module(module: Any, where: str, name: str | None = None) -> Any:
+    """Return a module if it is a method of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: it has no SPEC or `create`, or another name.
     """
     spec = getattr(module, "SPEC", None)
     if not isinstance(spec, MethodSpec) or not callable(getattr(module, "create", None)):
@@ -207,13 +209,13 @@ def _checked(module: Any, where: str, name: str | None = None) -> Any:
             "See docs/write-a-method.md."
         )
     if name not in (None, spec.name):
-        raise InputError(f"{where} is found as '{name}', but its SPEC is named '{spec.name}'.")
+        raise InputError(f"{where} is registered as '{name}', but its SPEC is named '{spec.name}'.")
     return module
 
 
-def _takes(signature: inspect.Signature) -> str:
-    shown = [
+def _describe_options(signature: inspect.Signature) -> str:
+    options = [
         name if option.default is option.empty else f"{name}={option.default!r}"
         for name, option in signature.parameters.items()
     ]
-    return f"It takes {', '.join(shown)}." if shown else "It takes no options."
+    return f"It takes {', '.join(options)}." if options else "It takes no options."

@@ -1,7 +1,7 @@
-"""Answers on their way to a file: kept batch by batch, so that an interrupted run goes on.
+"""Append-only log of descriptions, from which an interrupted `describe` resumes.
 
-A line of JSON a batch, in a hidden file beside the predictions. The first line says what was
-asked; a run that is asked something else starts over.
+A hidden file beside the predictions holds one line of JSON per batch. Its first line holds
+everything that descriptions depend on; a run that differs from it in anything starts over.
 """
 
 from __future__ import annotations
@@ -19,79 +19,82 @@ from milannotations.utils.files import replacing
 
 
 class DescriptionLog:
-    """Keeps answers in a file.
+    """Append-only log of descriptions.
 
     Args:
-        target: the file that the answers will be in: the journal stands beside it.
+        target: file that the predictions will be written to; the log is a hidden file beside it.
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
         target = Path(target)
         self.path = target.with_name(f".{target.name}.unfinished")
 
-    def open(self, asked: Mapping[str, Any]) -> list[Description]:
-        """Return the answers that an earlier run, asked the same, has given.
+    def open(self, key: Mapping[str, Any]) -> list[Description]:
+        """Open the log and return the descriptions of an interrupted run with the same key.
 
         Args:
-            asked: what answers depend on, as JSON.
+            key: see `resume_key`.
         """
-        first = json.dumps(asked, sort_keys=True)
+        header = json.dumps(key, sort_keys=True)
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        answers: list[Description] = []
-        if lines[:1] == [first]:
+        descriptions: list[Description] = []
+        if lines[:1] == [header]:
             for line in lines[1:]:
                 try:
-                    made = [Description(tuple(map(tuple, senses)), status)
-                            for senses, status in json.loads(line)]  # fmt: skip
-                except ValueError:  # the line that was being written
+                    batch = [
+                        Description(tuple(map(tuple, senses)), status)
+                        for senses, status in json.loads(line)
+                    ]
+                except ValueError:  # the interruption came while this line was written
                     break
-                answers += made
+                descriptions += batch
+        # written again without a broken last line
         with replacing(self.path) as temporary:
-            temporary.write_text("\n".join([first, _line(answers), ""]), encoding="utf-8")
-        return answers
+            temporary.write_text("\n".join([header, _to_line(descriptions), ""]), encoding="utf-8")
+        return descriptions
 
-    def add(self, answers: Sequence[Description]) -> None:
-        """Keep the answers of a batch."""
+    def append(self, descriptions: Sequence[Description]) -> None:
+        """Append the descriptions of a batch; they are on disk when this returns."""
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(_line(answers) + "\n")
+            stream.write(_to_line(descriptions) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 
     def close(self) -> None:
-        """Remove the journal: the answers are in their file."""
+        """Remove the log, once the predictions are written."""
         self.path.unlink(missing_ok=True)
-
-
-def _line(answers: Sequence[Description]) -> str:
-    return json.dumps([(answer.senses, answer.status) for answer in answers])
 
 
 def resume_key(
     spec: MethodSpec, options: Mapping[str, Any], seed: int, units: Sequence[Unit], data: str
 ) -> dict[str, Any]:
-    """Return what answers depend on, as JSON.
+    """Return everything that descriptions depend on, as JSON.
 
     Args:
-        spec, options, seed: of the method.
-        units: in order.
-        data: what tells the units' data set from another.
+        spec, options, seed: spec, options and random seed of the method.
+        units: keys of the units, in order.
+        data: fingerprint of the units' dataset and of further inputs.
     """
     return {
         "method": spec.to_dict(),
-        "options": {name: [str(value), _state(value)] for name, value in options.items()},
+        "options": {name: [str(value), _file_states(value)] for name, value in options.items()},
         "seed": seed,
         "units": hashlib.sha256("\n".join(map(str, units)).encode()).hexdigest(),
         "data": data,
     }
 
 
-def _state(value: Any) -> list[tuple[str, int, int]]:
-    """Return names, sizes and times of the files that an option names, a model's for instance."""
+def _to_line(descriptions: Sequence[Description]) -> str:
+    return json.dumps([(description.senses, description.status) for description in descriptions])
+
+
+def _file_states(value: Any) -> list[tuple[str, int, int]]:
+    """Return name, size and time of the files that an option names, such as a model's."""
     path = Path(str(value))
     try:
         if not path.exists():
             return []
-    except OSError:  # a text that is too long for a name
+    except OSError:  # a text that is too long for a file name
         return []
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

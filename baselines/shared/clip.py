@@ -1,8 +1,8 @@
-"""Texts and pictures in one space: any CLIP or SigLIP of transformers, each thing embedded once.
+"""CLIP and SigLIP models of transformers, with a cache of embeddings.
 
-What was embedded is known by its content, a text by its characters and a picture by its pixels,
-in memory and, where a folder is given, on disk: any number of methods, layers, units and runs
-costs one pass over the pictures and one over the texts.
+Embeddings are cached by content, of a text by its characters and of an image by its pixels, in
+memory and, if a folder is given, on disk. Any number of methods, layers, units and runs therefore
+needs one pass over the images and one over the texts.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-KINDS = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
-"""Types of models that are read, and their classes in transformers."""
+MODEL_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
+"""Supported model types and their classes in transformers."""
 
 EXAMPLE_MODEL = "openai/clip-vit-base-patch16"
-"""The model of CLIP-Dissect's paper."""
+"""Model of CLIP-Dissect's paper, named in messages."""
 
-PICTURES, TEXTS = 32, 256
-"""How many are embedded together."""
+IMAGE_BATCH, TEXT_BATCH = 32, 256
+"""Images, and texts, embedded together."""
 
 SHARD = 1024
-"""Embeddings in a file of the cache, so that an interrupted run loses little."""
+"""Embeddings in a file of the cache; an interrupted run loses at most so many."""
 
 
 @runtime_checkable
 class TextImageModel(Protocol):
-    """Anything that embeds texts and pictures in one space.
-
-    Attributes:
-        digest: changes whenever an embedding does.
-    """
+    """A model that embeds texts and images in one space."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Digest that changes whenever an embedding does."""
 
-    def embed_images(self, pictures: Iterable[Image.Image]) -> Tensor:
-        """Return vectors of pictures, float32 (picture, e); their similarities are products."""
+    def embed_images(self, images: Iterable[Image.Image]) -> Tensor:
+        """Return embeddings of images, float32 (image, e).
+
+        Their inner products with those of texts are similarities.
+        """
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors of texts, float32 (text, e)."""
+        """Return embeddings of texts, float32 (text, e)."""
 
 
 class ClipModel:
-    """A CLIP or SigLIP of transformers; vectors have length 1 and are on the CPU.
+    """A CLIP or SigLIP of transformers; embeddings have length 1 and are on the CPU.
 
-    Pictures go in as the model's own image processor makes them, texts as its tokenizer does:
-    CLIP's are padded to the longest that go together, SigLIP's to its whole context without a
-    mask, as it was trained. What is beyond the context is cut off. The last digits of a vector
-    may depend on what it is embedded together with.
+    Images are preprocessed by the model's own image processor, texts by its tokenizer: CLIP's are
+    padded to the longest of a batch, SigLIP's to its whole context without a mask, as it was
+    trained. Texts are truncated to the context. The last digits of an embedding may depend on
+    what is embedded in the same batch.
 
     Args:
-        model: of a type in `KINDS`.
+        model: model of a type in `MODEL_CLASSES`.
         tokenizer: its tokenizer.
         processor: its image processor.
-        cache: folder in which embeddings are kept; None keeps them in memory alone.
+        cache: folder for embeddings; None keeps them in memory only.
 
     Raises:
-        InputError: the tokenizer is of another model.
+        InputError: the tokenizer belongs to another model.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class ClipModel:
         self.model = model.float().eval().requires_grad_(False)
         self.tokenizer, self.processor = tokenizer, processor
         self.cache = Cache(cache)
-        reads = model.config.text_config
-        self.context = int(reads.max_position_embeddings)
+        config = model.config.text_config
+        self.context = int(config.max_position_embeddings)
         end = tokenizer.eos_token_id
-        # CLIP reads a text at its end token (old configs say 2: at the highest token)
-        other = model.config.model_type == "clip" and reads.eos_token_id not in (2, end)
-        if len(tokenizer) > reads.vocab_size or other:
+        # CLIP reads a text at its end token (old configs say 2, which means the highest token)
+        wrong_end = model.config.model_type == "clip" and config.eos_token_id not in (2, end)
+        if len(tokenizer) > config.vocab_size or wrong_end:
             raise InputError(
                 f"The tokenizer has {len(tokenizer):,} tokens and ends texts with {end}; the model "
-                f"has {reads.vocab_size:,} and looks for {reads.eos_token_id}. They are of two "
+                f"has {config.vocab_size:,} and looks for {config.eos_token_id}. They are of two "
                 "models; expected a folder that holds both of one."
             )
-        self._known: dict[str, dict[bytes, Tensor]] = {}
+        self._embeddings: dict[str, dict[bytes, Tensor]] = {}
 
     @classmethod
     def load(
@@ -97,162 +97,168 @@ class ClipModel:
         device: str | torch.device | None = None,
         cache: str | Path | None = None,
     ) -> ClipModel:
-        """Return the model of a folder, or of a name on the hub.
+        """Load the model of a folder, or of a name on the hub.
 
         Args:
-            name: what `save_pretrained` of the model and of its processor wrote.
-            device: where it runs; None is the best there is.
-            cache: folder in which embeddings are kept.
+            name: folder that `save_pretrained` of the model and of its processor wrote, or a name.
+            device: device to run on; None is the best one available.
+            cache: folder for embeddings.
 
         Raises:
-            InputError: no such folder or name; something else than a CLIP or SigLIP; weights,
-                a tokenizer or an image processor that are missing.
+            InputError: unknown folder or name; no CLIP or SigLIP; missing weights, tokenizer or
+                image processor.
         """
         import transformers
 
         from milannotations.exemplars.device import best_device
         from milannotations.exemplars.networks.transformers import explain_load_errors
 
-        where = str(name)
+        location = str(name)
         expected = (
             "a folder that save_pretrained of a CLIP or SigLIP and of its processor both wrote, or "
             f"a name on the hub such as {EXAMPLE_MODEL}"
         )
-        with explain_load_errors("text-image model", where, expected):
-            kind = transformers.AutoConfig.from_pretrained(where).model_type
-            if kind not in KINDS:
+        with explain_load_errors("text-image model", location, expected):
+            kind = transformers.AutoConfig.from_pretrained(location).model_type
+            if kind not in MODEL_CLASSES:
                 raise InputError(
-                    f"{where} is a model of type '{kind}'; expected a whole CLIP or SigLIP, of "
-                    f"texts and pictures ({', '.join(KINDS)}), such as {EXAMPLE_MODEL}."
+                    f"{location} is a model of type '{kind}'; expected a whole CLIP or SigLIP, of "
+                    f"texts and images ({', '.join(MODEL_CLASSES)}), such as {EXAMPLE_MODEL}."
                 )
-            of_kind = getattr(transformers, KINDS[kind])
-            model, info = of_kind.from_pretrained(where, output_loading_info=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-            processor = transformers.AutoImageProcessor.from_pretrained(where)
-        lacking = [key for key in info["missing_keys"] if not key.endswith("position_ids")]
-        if lacking:
-            raise InputError(f"{where} lacks weights of a {kind}: {some(sorted(lacking), 3)}.")
+            model_class = getattr(transformers, MODEL_CLASSES[kind])
+            model, info = model_class.from_pretrained(location, output_loading_info=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(location)
+            processor = transformers.AutoImageProcessor.from_pretrained(location)
+        missing = [key for key in info["missing_keys"] if not key.endswith("position_ids")]
+        if missing:
+            raise InputError(f"{location} lacks weights of a {kind}: {some(sorted(missing), 3)}.")
         return cls(model.to(device or best_device()), tokenizer, processor, cache)
 
     @cached_property
     def digest(self) -> str:
-        """Of the weights, the tokenizer and what is done to pictures."""
+        """Digest of the weights, the tokenizer and the image preprocessing."""
         from milannotations.exemplars.networks.digest import network_digest
 
-        inner = getattr(self.tokenizer, "backend_tokenizer", None)
-        words = inner.to_str() if inner is not None else sorted(self.tokenizer.get_vocab().items())
-        pixels = {k: str(v) for k, v in self.processor.to_dict().items() if "name_or" not in k}
-        return content_key(network_digest(self.model), words, pixels, self.context)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = (
+            backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
+        )
+        # the name or path of a processor decides nothing
+        settings = {k: str(v) for k, v in self.processor.to_dict().items() if "name_or" not in k}
+        return content_key(network_digest(self.model), vocabulary, settings, self.context)
 
-    def embed_images(self, pictures: Iterable[Image.Image]) -> Tensor:
-        """Return vectors of pictures, float32 (picture, e); see `TextImageModel.embed_images`."""
+    def embed_images(self, images: Iterable[Image.Image]) -> Tensor:
+        """Return embeddings of images, float32 (image, e); see `TextImageModel.embed_images`."""
 
-        def keyed() -> Iterator[tuple[bytes, Any]]:
-            for picture in pictures:
-                shown = picture.convert("RGB")
-                yield hashlib.sha256(f"{shown.size} ".encode() + shown.tobytes()).digest(), shown
+        def with_keys() -> Iterator[tuple[bytes, Any]]:
+            for image in images:
+                rgb = image.convert("RGB")
+                yield hashlib.sha256(f"{rgb.size} ".encode() + rgb.tobytes()).digest(), rgb
 
-        return self._vectors("images", keyed(), PICTURES)
+        return self._embed_all("images", with_keys(), IMAGE_BATCH)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors of texts, float32 (text, e); see `TextImageModel.embed_texts`."""
-        keyed = ((hashlib.sha256(text.encode()).digest(), text) for text in texts)
-        return self._vectors("texts", keyed, TEXTS)
+        """Return embeddings of texts, float32 (text, e); see `TextImageModel.embed_texts`."""
+        with_keys = ((hashlib.sha256(text.encode()).digest(), text) for text in texts)
+        return self._embed_all("texts", with_keys, TEXT_BATCH)
 
     # ---- embedding
 
     def _embed(self, kind: str, batch: list[Any]) -> Tensor:
+        """Return the embeddings of a batch of images or texts, (item, e)."""
         import torch
         from torch.nn import functional
 
         if kind == "images":
-            made = self.processor(images=batch, return_tensors="pt")
+            inputs = self.processor(images=batch, return_tensors="pt")
         else:
             siglip = self.model.config.model_type.startswith("siglip")
-            made = self.tokenizer(
+            inputs = self.tokenizer(
                 batch,
                 padding="max_length" if siglip else True,
                 truncation=True,
                 max_length=self.context,
                 return_tensors="pt",
             )
-            used = ["input_ids"] if siglip else ["input_ids", "attention_mask"]
-            made = {name: made[name] for name in used}
-        sent = {name: value.to(self.model.device) for name, value in made.items()}
+            names = ["input_ids"] if siglip else ["input_ids", "attention_mask"]
+            inputs = {name: inputs[name] for name in names}
+        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         embed = self.model.get_image_features if kind == "images" else self.model.get_text_features
         with torch.inference_mode():
-            found = embed(**sent)
-            vectors = found if isinstance(found, torch.Tensor) else found.pooler_output
+            # versions of transformers differ in what they return
+            output = embed(**inputs)
+            vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
             return functional.normalize(vectors.float(), dim=-1).cpu().clone()
 
-    def _vectors(self, kind: str, keyed: Iterable[tuple[bytes, Any]], size: int) -> Tensor:
+    def _embed_all(self, kind: str, items: Iterable[tuple[bytes, Any]], size: int) -> Tensor:
+        """Return the embeddings of (key, item) pairs, of which only new keys are embedded."""
         import torch
 
-        known, keys = self._remembered(kind), list[bytes]()
+        embeddings, keys = self._read_cache(kind), list[bytes]()
         pending: dict[bytes, Any] = {}
         unsaved: dict[bytes, Tensor] = {}
 
-        def embed() -> None:
+        def embed_pending() -> None:
             if pending:
-                made = self._embed(kind, list(pending.values()))
-                unsaved.update(zip(pending, made.unbind(), strict=True))
+                vectors = self._embed(kind, list(pending.values()))
+                unsaved.update(zip(pending, vectors.unbind(), strict=True))
                 pending.clear()
 
-        def keep() -> None:
-            known.update(unsaved)
+        def save() -> None:
+            embeddings.update(unsaved)
             if self.cache.folder is not None and unsaved:
-                self._write(kind, unsaved)
+                self._write_cache(kind, unsaved)
             unsaved.clear()
 
-        for key, each in keyed:
+        for key, item in items:
             keys.append(key)
-            if key not in known and key not in unsaved:
-                pending[key] = each
+            if key not in embeddings and key not in unsaved:
+                pending[key] = item
             if len(pending) == size:
-                embed()
+                embed_pending()
             if len(unsaved) >= SHARD:
-                keep()
-        embed()
-        keep()
+                save()
+        embed_pending()
+        save()
         if not keys:
-            reads = self.model.config.text_config
-            size = getattr(reads, "projection_size", None) or self.model.config.projection_dim
-            return torch.zeros(0, size)
-        return torch.stack([known[key] for key in keys])
+            config = self.model.config.text_config
+            width = getattr(config, "projection_size", None) or self.model.config.projection_dim
+            return torch.zeros(0, width)
+        return torch.stack([embeddings[key] for key in keys])
 
-    # ---- what is kept
+    # ---- cache on disk
 
     def _shards(self) -> Cache:
-        """Return the part of the cache that is of this model: a file a shard."""
+        """Return the cache of this model's embeddings, with one entry per shard."""
         folder = self.cache.entry("embeddings", self.digest).path
         assert folder is not None
         return Cache(folder)
 
-    def _remembered(self, kind: str) -> dict[bytes, Tensor]:
+    def _read_cache(self, kind: str) -> dict[bytes, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if kind in self._known:
-            return self._known[kind]
-        known = self._known[kind] = {}
+        if kind in self._embeddings:
+            return self._embeddings[kind]
+        embeddings = self._embeddings[kind] = {}
         if self.cache.folder is None:
-            return known
+            return embeddings
         for path in self._shards().paths(kind, ".safetensors"):
             try:
-                kept = load_file(path)
+                shard = load_file(path)
             except SafetensorError as error:
                 raise InputError(f"{path} is broken ({error}). Remove it; it is a cache.") from None
-            rows = (bytes(row.tolist()) for row in kept["keys"])
-            known.update(zip(rows, kept["vectors"].unbind(), strict=True))
-        return known
+            keys = (bytes(row.tolist()) for row in shard["keys"])
+            embeddings.update(zip(keys, shard["vectors"].unbind(), strict=True))
+        return embeddings
 
-    def _write(self, kind: str, vectors: dict[bytes, Tensor]) -> None:
+    def _write_cache(self, kind: str, embeddings: dict[bytes, Tensor]) -> None:
         import torch
         from safetensors.torch import save_file
 
         shard = {
-            "keys": torch.tensor([list(key) for key in vectors], dtype=torch.uint8),
-            "vectors": torch.stack(list(vectors.values())),
+            "keys": torch.tensor([list(key) for key in embeddings], dtype=torch.uint8),
+            "vectors": torch.stack(list(embeddings.values())),
         }
-        entry = self._shards().entry(kind, [key.hex() for key in vectors], suffix=".safetensors")
+        entry = self._shards().entry(kind, [key.hex() for key in embeddings], suffix=".safetensors")
         entry.write(lambda path: save_file(shard, path))

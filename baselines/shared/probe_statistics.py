@@ -1,9 +1,9 @@
-"""A network on a probe data set: every statistic that methods ask for, in two passes at most.
+"""Statistics of a network on a probe dataset, for all methods in two passes at most.
 
-The first pass gives pooled activations and quantiles of all layers; the second, which needs the
-quantiles as thresholds, where units are active among the concepts. Both are passes of the
-exemplar engine, with its tallies, whatever the number of methods, layers and units; what was
-computed is kept, in memory and, where a folder is given, on disk, by content.
+The first pass gives pooled activations and quantiles of all layers. The second, which needs the
+quantiles as thresholds, counts where units are active among the concepts. Both are passes of the
+exemplar engine with its tallies, whatever the number of methods, layers and units. Results are
+kept in memory and, if there is a cache folder, on disk under a digest of all that decides them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from milannotations.probes import Concept, Probe
 
 QUANTILE = 0.995
-"""Of a unit's activations: its threshold, in Network Dissection (Bau et al. 2017, section 3)."""
+"""Quantile of a unit's activations that is its threshold (Bau et al. 2017, section 3)."""
 
 
 class ProbeStatistics:
-    """What a network's units do on the pictures of a probe data set.
+    """Statistics of a network's units on the images of a probe dataset.
 
     Args:
-        network: its name, as the rows of the edition call it.
+        network: name of the network in the edition.
         model: the network.
-        items: what it is shown: a data set for `exemplars.compute` whose items have `image` and
-            label planes in `concepts` (`probes.ProbeItems`), with a `source` for records.
-        probe: the pictures, with their concepts.
-        layers: which are looked at; their labels are those of the edition's rows.
-        run: of the passes.
-        cache: folder in which statistics are kept; None keeps them in memory alone.
+        items: dataset for `exemplars.compute` whose items have an `image` and label planes in
+            `concepts` (`probes.ProbeItems`), with a `source` for records.
+        probe: the probe images with their concepts.
+        layers: layers to compute; their labels are those of the edition.
+        run: settings of the passes.
+        cache: folder for the statistics; None keeps them in memory only.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class ProbeStatistics:
     ) -> None:
         self.network, self.model, self.items, self.probe = network, model, items, probe
         self.layers, self.run, self.cache = list(layers), run, Cache(cache)
-        self._kept: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What it is of, for records: probe images with their digest, and the network."""
+        """Digests of network and probe images, for records and as part of cache keys."""
         from milannotations.exemplars.networks.digest import network_digest
 
         return {
@@ -72,77 +72,77 @@ class ProbeStatistics:
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """Concepts of the probe; in label planes they are numbered from 1.
+        """Concepts of the probe dataset; label planes number them from 1.
 
         Raises:
-            InputError: nothing is known of its pictures.
+            InputError: the probe dataset has no labels.
         """
         if not self.probe.concepts:
             raise InputError(
-                f"{self.probe.name} are pictures of which nothing is known. Give a probe data set "
-                "with labels (--probe broden:DIR, coco:DIR, segments:DIR), or a list of concepts "
+                f"{self.probe.name} are images without labels. Give a probe dataset with "
+                "labels (--probe broden:DIR, coco:DIR, segments:DIR), or a list of concepts "
                 "to a method that takes one (--set concepts=FILE)."
             )
         return self.probe.concepts
 
     def image(self, i: int) -> Image.Image:
-        """Return a picture of the probe, whole."""
+        """Return a probe image, without preprocessing."""
         return self.probe.image(i)
 
     @cached_property
     def presence(self) -> NDArray[np.bool_]:
-        """Which concepts are in which pictures: bool (image, concept)."""
+        """Presence of concepts in images: bool (image, concept)."""
         import numpy as np
 
-        found = np.zeros((len(self.items), len(self.concepts)), bool)
+        presence = np.zeros((len(self.items), len(self.concepts)), bool)
         for i in range(len(self.items)):
             numbers = np.unique(self.items[i]["concepts"].numpy())
-            found[i, numbers[numbers > 0] - 1] = True
-        return found
+            presence[i, numbers[numbers > 0] - 1] = True
+        return presence
 
     def pooled_activations(self, how: str = "mean") -> dict[str, Tensor]:
-        """Return activations of whole pictures: by layer, float32 (image, unit).
+        """Return activations pooled over positions: by layer, float32 (image, unit).
 
         Args:
-            how: `mean` or `max` over positions.
+            how: `mean` or `max`.
         """
-        return {label: own[how].values for label, own in self._first().items()}
+        return {label: results[how].values for label, results in self._first_pass().items()}
 
     def thresholds(self, quantile: float = QUANTILE) -> dict[str, Tensor]:
-        """Return a quantile of each unit over all positions of all pictures: by layer, (unit,)."""
-        return {label: own["quantile"] for label, own in self._first(quantile).items()}
+        """Return a quantile of each unit over all positions of all images: by layer, (unit,)."""
+        return {label: results["quantile"] for label, results in self._first_pass(quantile).items()}
 
     def run_thresholded_tally(
         self, name: str, make: Callable[[Tensor], Tally], quantile: float = QUANTILE
     ) -> dict[str, Any]:
-        """Return the result of a tally that needs thresholds, of every layer, in one pass.
+        """Return the results of a tally that needs thresholds, by layer, from one pass.
 
         Args:
-            name: of the tally, settings included: what is kept is kept under it.
-            make: returns an empty tally, of a layer's thresholds.
-            quantile: of the thresholds.
+            name: name of the tally with all its settings, which is part of the cache key.
+            make: returns an empty tally for a layer's thresholds.
+            quantile: quantile that is a unit's threshold.
         """
         thresholds = self.thresholds(quantile)
-        found = self._pass(
+        results = self._pass(
             f"{name}@{quantile}", {name: lambda label: make(thresholds[label])}, quantile
         )
-        return {label: own[name] for label, own in found.items()}
+        return {label: tallies[name] for label, tallies in results.items()}
 
     def run_tally(self, name: str, make: Callable[[str], Tally]) -> dict[str, Any]:
-        """Return the result of a tally that needs no thresholds, of every layer, in one pass.
+        """Return the results of a tally that needs no thresholds, by layer, from one pass.
 
         Args:
-            name: of the tally, settings included: what is kept is kept under it.
-            make: returns an empty tally, of a layer's label.
+            name: name of the tally with all its settings, which is part of the cache key.
+            make: returns an empty tally for a layer's label.
         """
-        found = self._pass(name, {name: make}, QUANTILE)
-        return {label: own[name] for label, own in found.items()}
+        results = self._pass(name, {name: make}, QUANTILE)
+        return {label: tallies[name] for label, tallies in results.items()}
 
     def locate(self, units: Sequence[Unit]) -> list[tuple[str, int]]:
-        """Return each unit's layer and its row in what this object returns.
+        """Return each unit's layer and its index among the units of the layer's statistics.
 
         Raises:
-            InputError: a unit of another network, layer or index.
+            InputError: unknown network, layer or index.
         """
         known = {label: len(values) for label, values in self.thresholds().items()}
         for unit in units:
@@ -155,7 +155,7 @@ class ProbeStatistics:
 
     # ---- passes
 
-    def _first(self, quantile: float = QUANTILE) -> dict[str, dict[str, Any]]:
+    def _first_pass(self, quantile: float = QUANTILE) -> dict[str, dict[str, Any]]:
         from milannotations.exemplars import Pooled
 
         return self._pass(
@@ -167,13 +167,13 @@ class ProbeStatistics:
     def _pass(
         self, name: str, tallies: Mapping[str, Callable[[str], Tally]], quantile: float
     ) -> dict[str, dict[str, Any]]:
-        """Return the results of tallies by layer and name, computed once."""
-        if name not in self._kept:
-            found = self._load(name, tallies)
-            self._kept[name] = (
-                found if found is not None else self._compute(name, tallies, quantile)
-            )
-        return self._kept[name]
+        """Return the results of tallies by layer and name: from memory, the cache, or a pass."""
+        if name not in self._results:
+            results = self._load(name, tallies)
+            if results is None:
+                results = self._compute(name, tallies, quantile)
+            self._results[name] = results
+        return self._results[name]
 
     def _compute(
         self, name: str, tallies: Mapping[str, Callable[[str], Tally]], quantile: float
@@ -182,14 +182,16 @@ class ProbeStatistics:
 
         from milannotations.exemplars import compute
 
+        # `compute` makes the tallies and returns their results. The cache holds their states, so
+        # keep the tallies as they are made.
         made: dict[str, dict[str, Tally]] = {}
 
-        def remembered(tally: str, make: Callable[[str], Tally]) -> Callable[[str], Tally]:
-            def again(label: str) -> Tally:
-                made.setdefault(label, {})[tally] = make(label)
-                return made[label][tally]
+        def recording(name: str, make: Callable[[str], Tally]) -> Callable[[str], Tally]:
+            def make_and_keep(label: str) -> Tally:
+                made.setdefault(label, {})[name] = make(label)
+                return made[label][name]
 
-            return again
+            return make_and_keep
 
         computed = compute(
             self.model,
@@ -197,7 +199,7 @@ class ProbeStatistics:
             self.layers,
             k=1,
             quantile=quantile,
-            tallies={tally: remembered(tally, make) for tally, make in tallies.items()},
+            tallies={tally: recording(tally, make) for tally, make in tallies.items()},
             run=self.run,
         )
         entry = self._entry(name)
@@ -223,30 +225,30 @@ class ProbeStatistics:
         state = self._entry(name).read(lambda path: torch.load(path, weights_only=True))
         if state is None:
             return None
-        found: dict[str, dict[str, Any]] = {}
-        for label, own in state.items():
-            found[label] = {"quantile": own["quantile"]}
-            for tally, make in tallies.items():
-                empty = make(label)
-                empty.load_state_dict(own[tally])
-                found[label][tally] = empty.result()
-        return found
+        results: dict[str, dict[str, Any]] = {}
+        for label, states in state.items():
+            results[label] = {"quantile": states["quantile"]}
+            for tally_name, make in tallies.items():
+                tally = make(label)
+                tally.load_state_dict(states[tally_name])
+                results[label][tally_name] = tally.result()
+        return results
 
     def _entry(self, name: str) -> CacheEntry:
-        if self.cache.folder is None:  # the network's digest takes time
+        if self.cache.folder is None:  # do not compute the network's digest, which takes time
             return CacheEntry(None)
         layers = list(map(str, self.layers))
         return self.cache.entry("statistics", self.source, layers, name, suffix=".pt")
 
 
 def mini_probe_statistics(networks: Sequence[str] = ()) -> dict[str, ProbeStatistics]:
-    """Return the networks of the mini world on scenes of its probe data set, by name.
+    """Return the statistics of the mini world's networks on its probe dataset, by name.
 
     Args:
-        networks: those alone; made once and kept.
+        networks: names of networks; all of them if empty. Statistics are kept between calls.
 
     Raises:
-        InputError: no such network.
+        InputError: unknown network.
     """
     from milannotations.synthetic.unit_plan import NETWORKS
 
@@ -259,10 +261,10 @@ def _mini(name: str) -> ProbeStatistics:
     from milannotations.synthetic.networks import network
     from milannotations.synthetic.unit_plan import NETWORKS
 
-    made = network(name)
+    model = network(name)
     items = _mini_items()
     layers = list(NETWORKS[name])
-    return ProbeStatistics(name, made, items, items.probe, layers, run=RunConfig(batch_size=64))
+    return ProbeStatistics(name, model, items, items.probe, layers, run=RunConfig(batch_size=64))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The network that is described, with a probe data set: what methods that need activations take."""
+"""The described network with a probe dataset, for methods that need activations."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network by name, and the pictures that methods may choose on.
+    """The described network and the probe images that methods may choose descriptions on.
 
-    Args:
-        model: as of `milan exemplars`: `torchvision:resnet18@DEFAULT`, `path/to/file.py:factory`.
-        probe: `broden:DIR`, `coco:DIR`, `segments:DIR`, `images:DIR` (`probes.open_probe`).
+    Attributes:
+        model: network as in `milan exemplars`: `torchvision:resnet18@DEFAULT`,
+            `path/to/file.py:factory`.
+        probe: `broden:DIR`, `coco:DIR`, `segments:DIR` or `images:DIR` (`probes.open_probe`).
         weights: file of weights, safetensors or .pth.
-        random: random weights, of a fixed seed.
-        preprocess: `imagenet[:SIDE]` or `file.py:name`, instead of the model's own.
-        cache: folder in which what the passes found is kept, by content.
-        batch_size: pictures that go through the network together.
-        device: `cpu`, `cuda`, `mps`; None takes the best there is.
-        progress: show a bar for each pass.
+        random: random weights with a fixed seed.
+        preprocess: `imagenet[:SIDE]` or `file.py:name`, instead of the network's own.
+        cache: folder for the statistics of a pass over the probe images.
+        batch_size: images per forward pass.
+        device: `cpu`, `cuda` or `mps`; None is the best one available.
+        progress: show a progress bar for each pass.
     """
 
     model: str
@@ -44,14 +45,17 @@ class Subject:
     def probe_statistics(
         self, units: Sequence[Unit], sampling: Callable[[Probe], Probe] | None = None
     ) -> dict[str, ProbeStatistics]:
-        """Return the network on the probe data set, under the name that the units have for it.
+        """Open the network and the probe dataset.
 
         Args:
-            units: that are to be described: their layers are looked at.
-            sampling: returns those of the pictures that are shown; None shows all.
+            units: units to describe; activations of their layers are computed.
+            sampling: returns a subset of the probe images; None uses all.
+
+        Returns:
+            {network: statistics}, with the network's name in the units.
 
         Raises:
-            InputError: units of several networks; no such network, weights or probe data set.
+            InputError: units of several networks; unknown network, weights or probe dataset.
         """
         from milannotations.exemplars import RunConfig
         from milannotations.exemplars.networks.loading import load_model
@@ -62,7 +66,7 @@ class Subject:
         if len(networks) != 1:
             raise InputError(
                 f"{self.model} is one network, and the units are of {len(networks)} "
-                f"({', '.join(networks) or 'none'}). Say which it is: --network NAME."
+                f"({', '.join(networks) or 'none'}). Choose one: --network NAME."
             )
         if self.cache is not None and Path(self.cache).is_file():
             raise InputError(f"{self.cache} is a file; the cache is a folder.")
@@ -82,7 +86,7 @@ class Subject:
         )
         layers = list(dict.fromkeys(unit.layer for unit in units))
         cache = None if self.cache is None else Path(self.cache)
-        made = ProbeStatistics(
+        statistics = ProbeStatistics(
             networks[0], loaded.model, items, items.probe, layers, run=run, cache=cache
         )
-        return {networks[0]: made}
+        return {networks[0]: statistics}

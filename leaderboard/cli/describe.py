@@ -83,21 +83,21 @@ def describe(
     if Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet.")
     check_writable(out)
-    journal, account = DescriptionLog(out), Account()
+    log, account = DescriptionLog(out), Account()
     described = baselines.describe(
         edition,
         method,
         options=method_options(method, model=model, text=text, given=set_),
         subject=open_subject(subject, probe, network, device, cache),
         progress=progress_wanted(),
-        journal=journal,
+        log=log,
         account=account,
         **selection,
     )
     predictions = from_descriptions(described)
     predictions.write(out)
     account.write(out)
-    journal.close()
+    log.close()
     units = predictions.to_pandas().drop_duplicates(["network", "layer", "unit"])
     counts = ", ".join(f"{n:,} {status}" for status, n in units.status.value_counts().items())
     print(f"{out}: {len(predictions):,} units ({counts})")

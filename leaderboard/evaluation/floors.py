@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from baselines.shared.text import commonest
+from baselines.shared.text import most_common_text
 from leaderboard.evaluation.references import Descriptions, References
 from leaderboard.metrics.text import normalise
 from leaderboard.record_format.score_record import CONSTANT_FLOOR, LAYER_FLOOR
@@ -33,13 +33,13 @@ def floor_descriptions(
     """
     texts = references.texts if texts is None else texts
     n = len(references.units)
-    most_common = commonest((text for members in texts for text in members), accepts)
+    most_common = most_common_text((text for members in texts for text in members), accepts)
     floors: dict[str, Descriptions] = {CONSTANT_FLOOR: [most_common] * n}
     for text in constants:
         floors[f"constant: {text}"] = [normalise(text)] * n
     of_layer: list[str | None] = [None] * n
     for members in references.layers.values():
-        text_of_layer = commonest((text for i in members for text in texts[i]), accepts)
+        text_of_layer = most_common_text((text for i in members for text in texts[i]), accepts)
         for i in members:
             of_layer[i] = text_of_layer
     floors[LAYER_FLOOR] = of_layer

@@ -56,7 +56,7 @@ def choose_lambda(
             its units; lifts are averaged over them.
         metric: name of the metric.
     """
-    from baselines.framework.run import unit_keys
+    from baselines.framework.units import unit_keys
     from leaderboard.metrics import build
 
     built = build([metric])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from baselines.shared.text import medoid
+from baselines.shared.text import medoid_text
 from leaderboard import statistics
 from leaderboard.evaluation import predictions, references
 from leaderboard.evaluation.score_config import ScoreConfig
@@ -111,7 +111,7 @@ def nearest_descriptions(fold: Fold, features: Features, texts: Sequence[list[st
         normalized.append(means / means.norm(dim=1, keepdim=True).clamp(min=1e-12))
     # rounded, so that units that are equal but for the last bits tie on every machine
     closest = (normalized[1] @ normalized[0].T).round(decimals=6).argmax(1).tolist()
-    return [medoid([text for text in texts[fold.train[i]] if text.strip()]) for i in closest]
+    return [medoid_text([text for text in texts[fold.train[i]] if text.strip()]) for i in closest]
 
 
 def summarize(

@@ -104,7 +104,7 @@ def open_units(data: Sequence[str], condition: str | None = None) -> tuple[Any, 
     """
     from datasets import concatenate_datasets
 
-    from baselines.framework.run import unit_keys
+    from baselines.framework.units import unit_keys
 
     parts: dict[str, list[Any]] = {"train": [], "validation": []}
     for given in data:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from milannotations.schema import Unit
 from milannotations.utils.contact_sheet import unit_sheet
 

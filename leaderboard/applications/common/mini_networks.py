@@ -21,7 +21,7 @@ from torch import Tensor
 
 import baselines
 from baselines import Context
-from baselines.framework.run import unit_keys
+from baselines.framework.units import unit_keys
 from baselines.shared.probe_statistics import ProbeStatistics
 from leaderboard.applications.common.mini_scenes import Scenes
 from leaderboard.applications.common.selectivity import ImagesWithRegions, compute_selectivity

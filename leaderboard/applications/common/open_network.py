@@ -111,7 +111,7 @@ def open_exemplars(
         InputError: the edition lacks a network.
     """
     import baselines
-    from baselines.framework.run import unit_keys
+    from baselines.framework.units import unit_keys
     from milannotations.editions.configs import list_configs
 
     units: list[Unit] = []

@@ -42,10 +42,10 @@ def method(write_file):
     return write_file("halting.py", METHOD)
 
 
-def described(method, journal=None, **more):
+def described(method, log=None, **more):
     return baselines.describe(
         "mini", method, split="test", network="mini-sharp", layers="layer1", batch_size=16,
-        journal=journal, **more,
+        log=log, **more,
     )  # fmt: skip
 
 
@@ -57,14 +57,14 @@ def seen(method):
 
 @pytest.fixture
 def halted(method, tmp_path):
-    """Return a journal of a run that was interrupted in its third batch."""
+    """Return a log of a run that was interrupted in its third batch."""
     method.with_name("halt").touch()
-    journal = DescriptionLog(tmp_path / "said.csv")
+    log = DescriptionLog(tmp_path / "said.csv")
     with pytest.raises(KeyboardInterrupt):
-        described(method, journal)
+        described(method, log)
     method.with_name("halt").unlink()
     seen(method)
-    return journal
+    return log
 
 
 def test_an_interrupted_run_goes_on(method, halted):
