@@ -1,4 +1,4 @@
-"""The exemplar engine: what excites the units of any network most, in one pass over the images.
+"""Exemplar engine: the images that activate each unit of any network most, in one pass.
 
     from milannotations import exemplars
 
@@ -7,9 +7,9 @@
     computed = exemplars.compute(loaded.model, images, ["layer3", "layer4"])
     exemplars.write(computed, images, "out", "resnet18-val", made_from={...})
 
-What a network answers without some of its units: `exemplars.Ablator`.
+`exemplars.Ablator` ablates units and returns the network's predictions.
 
-On the command line: `milan exemplars`. Over processes and hosts: `torchrun
+On the command line: `milan exemplars`. In several processes, on one host or many: `torchrun
 --nproc-per-node=N -m milannotations.exemplars`, with the same arguments.
 """
 

@@ -14,14 +14,14 @@ from milannotations.utils.terminal import expand_options, run_command
 
 
 def main() -> None:
-    """Join the other processes, if there are any, and run the command."""
+    """Join the process group, if there is one, and run the command."""
     with distributed.joined():
         try:
             app(args=expand_options(sys.argv[1:]), prog_name="python -m milannotations.exemplars")
         except StoppedError as stopped:
             if stopped.is_first:
                 raise
-            sys.exit(1)
+            sys.exit(1)  # one process prints the message
 
 
 if __name__ == "__main__":
