@@ -289,6 +289,14 @@ def test_neither_order_batches_nor_parts_matter(order, size, cut):
     same(third.result(), expected)
 
 
+def test_a_part_with_an_empty_batch_alone_can_be_merged():
+    planes, maps, thresholds = rectangles(9, 6), layer(), torch.linspace(0.5, 2, 5)
+    whole = tally([torch.arange(9)], planes, maps, thresholds)
+    expected = whole.result()
+    whole.merge(tally([torch.arange(0)], planes, maps, thresholds))
+    same(whole.result(), expected)
+
+
 def test_counts_that_wait_are_added_in_time(monkeypatch):
     planes, maps, thresholds = rectangles(9, 6), layer(), torch.linspace(0.5, 2, 5)
     expected = tally([torch.arange(9)], planes, maps, thresholds)

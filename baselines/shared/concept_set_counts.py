@@ -208,7 +208,8 @@ class ConceptSetTally(BaseTally):
             [
                 self._add_area(key, area)
                 for key, area in zip(other._atom_indices, other._areas, strict=True)
-            ]
+            ],
+            np.int64,
         )
         units, atoms = other._keys >> ATOM_BITS, other._keys & ATOM_MASK
         self._append(_pack(units, indices[atoms]), other._counts)
