@@ -1,4 +1,4 @@
-"""Tiny real CLIP and SigLIP folders on disk, and networks on probe data sets, made up."""
+"""Tiny CLIP and SigLIP folders on disk, and artificial networks on probe datasets."""
 
 import gzip
 from functools import cached_property
@@ -35,7 +35,7 @@ TEXT = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2}
 
 
 def alphabet():
-    """Return a tiny BPE as CLIP's is written: vocabulary and merges."""
+    """Return a tiny BPE in CLIP's format: vocabulary and merges."""
     letters = [chr(i) for i in range(33, 127)]
     merges = [("r", "e"), ("re", "d</w>"), ("b", "a"), ("ba", "l"), ("bal", "l</w>")]
     tokens = [*letters, *(each + "</w>" for each in letters), *map("".join, merges), START, END]
@@ -43,7 +43,7 @@ def alphabet():
 
 
 def clip_bpe(path):
-    """Return CLIP's own BPE, of the file that came with it."""
+    """Return CLIP's own BPE from its file."""
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [i for i in range(256) if i not in kept]
     names = [chr(i) for i in kept] + [chr(256 + n) for n in range(len(others))]
@@ -54,7 +54,7 @@ def clip_bpe(path):
 
 
 def clip(vocabulary, seed=0, context=12, **text):
-    """Return a CLIP whose every weight is drawn."""
+    """Return a CLIP with random weights."""
     special = {"bos_token_id": vocabulary[START], "eos_token_id": vocabulary[END]}
     reads = {
         **TEXT,
@@ -82,7 +82,7 @@ def clip(vocabulary, seed=0, context=12, **text):
 
 
 def drawn(model, seed=0):
-    """Return a model whose every weight is drawn."""
+    """Return a model with random weights."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in model.parameters():
@@ -141,7 +141,7 @@ def shown(count, side=16, seed=0):
 
 
 class Squares:
-    """A probe: each image has some concepts, each a column of pixels of its own colour.
+    """A probe: each image has some concepts, each a column of pixels of its own color.
 
     Args:
         presence: bool (image, concept).
@@ -179,7 +179,7 @@ class Squares:
 
 
 class Items:
-    """A probe as a data set for the exemplar engine, its images as they are."""
+    """Probe as a dataset for the exemplar engine, without preprocessing."""
 
     def __init__(self, probe):
         self.probe, self.source = probe, {"probe": probe.source}
@@ -199,7 +199,7 @@ class Items:
 
 
 class Columns(nn.Module):
-    """Unit u is a weighted sum of the columns of pixels: of concepts, in `Squares`."""
+    """Network whose units are weighted sums of the columns of pixels: of concepts in `Squares`."""
 
     def __init__(self, weights):
         super().__init__()
@@ -220,7 +220,7 @@ def probing(weights, presence, names=None, network="net"):
 
 
 class Planted(ProbeStatistics):
-    """A network on a probe, whose pooled activations are given: by layer, (image, unit)."""
+    """Statistics with given pooled activations: by layer, (image, unit)."""
 
     def __init__(self, pooled, presence, names=None, network="net"):
         probe = Squares(presence, names)
@@ -239,7 +239,7 @@ class Planted(ProbeStatistics):
 
 
 def rows(network, units, layer="conv"):
-    """Return rows of units with every column, all null but for the keys."""
+    """Return rows of units with all columns, null except for the keys."""
     from datasets import Dataset
 
     from milannotations import schema

@@ -1,4 +1,4 @@
-"""The contract of methods, the registry, and what each method answers."""
+"""Interface of methods, registry, and the descriptions of each method."""
 
 import io
 import re
@@ -36,7 +36,7 @@ K = 3
 
 
 class Colours(torch.nn.Module):
-    """An encoder that sees colours; counts the pictures it was given."""
+    """Encoder of colors that counts the images it is given."""
 
     def __init__(self):
         super().__init__()
@@ -168,7 +168,7 @@ RUN = [name for name in NAMES if name not in REFUSED]
 
 
 class Painted:
-    """A probe data set: pictures of one colour in each half, each colour a concept."""
+    """Probe dataset of images with one color in each half; each color is a concept."""
 
     name = "painted"
     concepts = tuple(Concept(color, "color") for color in COLORS)
@@ -198,7 +198,7 @@ class Painted:
 
 
 class Layers(torch.nn.Module):
-    """The network `tiny`: twelve units in each of three layers."""
+    """Activations of the network `tiny`: twelve units in each of three layers."""
 
     def __init__(self):
         super().__init__()
@@ -217,7 +217,7 @@ def probing():
 
 @pytest.fixture(scope="module", autouse=True)
 def models(tmp_path_factory):
-    """Give the methods that need a model of somebody's a tiny one of the true form."""
+    """Give methods that need a third-party model a tiny one of the same architecture."""
     folder = tmp_path_factory.mktemp("models")
     OPTIONS["captioner"] = {"model": str(vlms.llava(folder / "vlm"))}
     OPTIONS["clip-dissect"] = {"model": str(clips.write(folder / "clip", clips.alphabet()))}
@@ -293,7 +293,7 @@ def test_only_the_seed_of_random_descriptions_matters(units, training):
         assert differs == (name == "random-description")
 
 
-# what a method sees -----------------------------------------------------------------------
+# columns that a method sees -----------------------------------------------------------------------
 
 
 def test_no_method_sees_the_answers(edition, method_file):
@@ -328,7 +328,7 @@ def test_the_truth_is_for_references_alone():
         MethodSpec("peek", "1", "method", "Peeks", requires=("truth",))
 
 
-def test_floors_decode_no_picture(edition, monkeypatch):
+def test_floors_decode_no_image(edition, monkeypatch):
     import datasets
 
     def refuse(*_, **__):
@@ -475,7 +475,7 @@ def test_the_guide_names_every_method():
     assert all(f"| `{name}` |" in page for name in NAMES)
 
 
-# answers that break the contract ----------------------------------------------------------
+# descriptions that break the contract ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_specs_that_are_none(fields, message):
         MethodSpec(*fields)
 
 
-# choosing units and what to learn from ----------------------------------------------------
+# selection of units and training units ----------------------------------------------------
 
 
 def test_choosing_units(edition):
@@ -736,7 +736,7 @@ def test_nearest_with_one_training_unit(units, training):
         baselines.run(method, units, dead)
 
 
-def test_nearest_needs_pictures(units, training):
+def test_nearest_needs_images(units, training):
     bare = training.select([0]).map(
         lambda _: dict.fromkeys(EXEMPLAR_COLUMNS), features=training.features
     )
@@ -747,7 +747,7 @@ def test_nearest_needs_pictures(units, training):
         baselines.run(method, bare, Context(training=training))
 
 
-def test_each_picture_is_encoded_once(units, training):
+def test_each_image_is_encoded_once(units, training):
     encoder, context = Colours(), Context(training=training)
     method = baselines.get("nearest", encoder=encoder)
     before = baselines.run(method, units, context, batch_size=1)
@@ -770,7 +770,7 @@ def test_what_is_remembered_has_a_bound(units, training, monkeypatch):
     assert 0 < sum(array.nbytes for arrays in kept.values() for array in arrays) <= 5000
 
 
-def test_pictures_and_masks_of_several_sizes(training, tmp_path):
+def test_images_and_masks_of_several_sizes(training, tmp_path):
     mixed = unit_row("a", 10, "green")
     mixed["images"][1] = picture(COLORS["green"], 90, 7)
     mixed["masks"][1] = mask(side=90)

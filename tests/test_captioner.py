@@ -1,4 +1,4 @@
-"""The captioner, against a server on this machine that speaks OpenAI's protocol as told, and
+"""Captioner, against a scripted local server with OpenAI's chat completions API, and
 against tiny real models of transformers."""
 
 import base64
@@ -58,7 +58,7 @@ def completion(text, **more):
 
 
 class Server:
-    """Answers as `script` says, one step a request, and then with `text`.
+    """Server that answers as in `script`, one step per request, and then with `text`.
 
     A step is a status; (status, headers, body); ("slow", seconds); ("close", bytes of the body);
     bytes, sent as they are; an object, sent as JSON; or a function of the request's JSON.
@@ -126,7 +126,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
-    """Collect the pauses between attempts, and take none. No key is in the environment."""
+    """Record the pauses between attempts without waiting, with no key in the environment."""
     taken = []
     monkeypatch.setattr(http_requests, "_pause", taken.append)
     for name in openai_client.KEYS:
@@ -189,7 +189,7 @@ def said(method, units):
 
 
 def shown(request):
-    """Return the pictures and the text of a request."""
+    """Return the images and the text of a request."""
     (message,) = request["messages"][:1]
     *pictures, text = message["content"]
     made = []
@@ -201,7 +201,7 @@ def shown(request):
     return made, text["text"]
 
 
-# what is shown ----------------------------------------------------------------------------
+# images of the prompt ----------------------------------------------------------------------------
 
 
 def test_one_grid_of_the_exemplars_that_have_a_region(server, units):
@@ -218,7 +218,7 @@ def test_one_grid_of_the_exemplars_that_have_a_region(server, units):
     assert method.costs[unit_keys(units)[2]] == UnitCost("no region")
 
 
-def test_a_picture_for_each_region(server, units):
+def test_a_image_for_each_region(server, units):
     baselines.run(asking(server, show="crops"), units)
     assert [len(shown(request)[0]) for request in server.asked] == [4, 2, 4]
     assert all(max(picture.shape[:2]) == 32 for picture in shown(server.asked[0])[0])
@@ -251,7 +251,7 @@ def test_an_outline_is_outside_the_region_and_thin():
 
 
 @pytest.mark.parametrize("size", [1, 3, 400])
-def test_no_region_is_lost_when_a_picture_is_made_smaller(size):
+def test_no_region_is_lost_when_a_image_is_made_smaller(size):
     image, region = Image.new("RGB", (400, 400), (255,) * 3), np.zeros((400, 400), dtype=bool)
     region[100 : 100 + size, 200 : 200 + size] = True
     assert (np.asarray(dim_outside(image, region, 20, outline=False)) == 255).any()
@@ -271,7 +271,7 @@ def test_a_crop_holds_its_region_with_a_margin():
     assert 0 < (crop == 200).mean() < 0.05
 
 
-def test_pictures_that_are_no_squares_and_wrong_masks():
+def test_images_that_are_no_squares_and_wrong_masks():
     image, region = Image.new("RGB", (60, 30), (255,) * 3), np.ones((30, 60), dtype=bool)
     sheet = np.asarray(draw_grid([(image, region)] * 7, 28))
     assert sheet.shape == (2 * 30 + 2, 5 * 30 + 2, 3)
@@ -280,7 +280,7 @@ def test_pictures_that_are_no_squares_and_wrong_masks():
             make(image, region.T, 28)
 
 
-def test_blank_pictures_in_place_of_the_exemplars(server, units):
+def test_blank_images_in_place_of_the_exemplars(server, units):
     for show, distinct in (("grid", 2), ("crops", 2)):
         server.asked.clear()
         method = asking(server, show=show, blank=True)
@@ -308,7 +308,7 @@ def test_an_edition_of_text_alone(server, tmp_path):
     assert server.asked == []
 
 
-# what is said -----------------------------------------------------------------------------
+# descriptions -----------------------------------------------------------------------------
 
 
 def test_requests_are_as_the_protocol_has_them(server, one):
@@ -549,7 +549,7 @@ def test_a_request_that_is_refused_says_why(server, one, pauses):
     assert pauses == []
 
 
-def test_an_interrupted_run_goes_on(server, units, tmp_path):
+def test_an_interrupted_run_resumes(server, units, tmp_path):
     server.script = ["red", 400]
     with pytest.raises(InputError):
         baselines.run(asking(server, cache=str(tmp_path)), units)
@@ -744,7 +744,7 @@ def test_one_failure_of_several_stops_the_run(server, units):
 
 
 def _scorer(log_p, drop=False):
-    """Return a step that scores the text of the last message as vLLM does, else None."""
+    """Return a step that scores the text of the last message as vLLM does, or None."""
 
     def step(body):
         text = body["messages"][-1]["content"]
@@ -823,7 +823,7 @@ def test_tokens_that_do_not_spell_the_text_are_no_score(server, one):
     assert method.costs[Unit("tiny", "a", 0)].outcome == "not scored"
 
 
-# a model that runs here -------------------------------------------------------------------
+# local models -------------------------------------------------------------------
 
 KINDS = {
     "llava": vlms.llava,
@@ -871,7 +871,7 @@ def test_what_is_said_depends_on_what_is_seen(folder, units):
 
 
 def _plainly(folder, pictures, prompt, words):
-    """Return log p of each word after the words before it, one pass a word over text only."""
+    """Return log p of each word given the words before it, by one pass per word over text."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
@@ -990,7 +990,7 @@ def test_an_answer_ends_where_the_model_ends_it(folders, one, monkeypatch):
     assert cut.tokens_out == len(cut.ids)
 
 
-# what the caller can mend -----------------------------------------------------------------
+# errors of the user -----------------------------------------------------------------
 
 
 def test_without_a_model():

@@ -1,4 +1,4 @@
-"""CLIP-Dissect: similarities against the paper's formulas read plainly; real tiny models."""
+"""CLIP-Dissect: similarities against a plain reading of the paper's formulas; tiny models."""
 
 import math
 
@@ -41,7 +41,7 @@ def run(method, probe, units, **how):
     return baselines.framework.run.run(method, rows(probe.network, units), context(probe), **how)
 
 
-# ---- the paper's formulas, one picture, concept and unit at a time
+# ---- the paper's formulas, one image, concept and unit at a time
 
 
 def softmaxed(p, a):
@@ -165,11 +165,11 @@ def test_work_in_blocks_is_the_same(monkeypatch):
         torch.testing.assert_close(function(p, q), one)
 
 
-# ---- planted: similarities are known
+# ---- planted similarities
 
 
 class Fake:
-    """A text-image model that knows which concepts are in the pictures of `clips.Squares`."""
+    """Text-image model that knows the concepts in the images of `clips.Squares`."""
 
     digest = "fake"
 
@@ -212,7 +212,7 @@ def test_planted_concepts_are_named(name):
 
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_what_misleads_which(name):
-    """Every picture is much like one concept, and no activation is near 0.
+    """Test images that all resemble one concept, and activations far from 0.
 
     The plain cosine, weakest in the paper, then sees the offsets alone; and of the prior of that
     concept, a lam below 1 leaves some in WPMI.
@@ -234,7 +234,7 @@ def test_what_misleads_which(name):
         assert said == NAMES
 
 
-def test_texts_and_pictures_are_embedded_once_whatever_asks():
+def test_texts_and_images_are_embedded_once_whatever_asks():
     fake, probe = Fake(NAMES), planted(layers=("a", "b", "c"))
     given, method = context(probe), create(fake)
     for layer in ("a", "b", "c"):
@@ -256,12 +256,12 @@ def test_batches_and_order_change_nothing():
     assert run(create(Fake(NAMES)), probe, [3]) == answers[3:4]
 
 
-def test_a_probe_of_one_picture(folders):
+def test_a_probe_of_one_image(folders):
     one = Planted({"conv": [[1.0, 0.0]]}, [[True, False]])
     assert run(create(folders["clip"]), one, [0, 1]) == [Description.abstained()] * 2
 
 
-def test_a_probe_of_two_pictures(folders):
+def test_a_probe_of_two_images(folders):
     two = Planted({"conv": [[1.0, 0.0], [0.0, 0.0]]}, [[True, False], [False, True]])
     for name in SIMILARITIES:
         answers = run(create(folders["siglip"], similarity=name), two, [0, 1])
@@ -269,7 +269,7 @@ def test_a_probe_of_two_pictures(folders):
         assert answers[1] == Description.abstained()
 
 
-# ---- real models, tiny
+# ---- tiny real models
 
 
 def test_vectors_are_transformers_own(folders):
@@ -405,7 +405,7 @@ def test_real_lists_of_concepts(real, name, count):
     assert {"red", "dog", "the"} <= set(words)
 
 
-# ---- what a user can mend
+# ---- errors of the user
 
 
 def test_without_a_model():
@@ -447,7 +447,7 @@ def test_folders_that_hold_something_else(folders, tmp_path):
         ClipModel.load(write(tmp_path / "other", alphabet(), eos_token_id=7))
 
 
-def test_pictures_of_one_mode_and_size_are_known_by_pixels(folders):
+def test_images_of_one_mode_and_size_are_known_by_pixels(folders):
     model = ClipModel.load(folders["clip"])
     flat, tall = Image.new("RGB", (8, 2)), Image.new("RGB", (2, 8))
     model.embed_images([flat, tall])

@@ -1,4 +1,4 @@
-"""Formulas over concepts, the tally that they are searched in, and the search."""
+"""Formulas over concepts, the tally of concept sets, and the search."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def masks_of(planes, concepts):
 
 
 def activity(active, planes, batch=None):
-    """Return the tally's result for units that are active where it is said: (unit, position)."""
+    """Return the tally's result for units with the given active positions, (unit, position)."""
     images, _, h, w = planes.shape
     maps = torch.from_numpy(active).float().reshape(-1, images, h, w).transpose(0, 1)
     tally = ConceptSetTally(torch.full((len(active),), 0.5), (h, w))
@@ -49,7 +49,7 @@ def iou(one, other):
 
 
 def plain(active, masks, length, beam):
-    """Search as `FormulaSearch.beam` says, a boolean array a formula."""
+    """Search as `FormulaSearch.beam` does, with one boolean array per formula."""
 
     def rank(pair):
         return -pair[1], pair[0].length, pair[0]

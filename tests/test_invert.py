@@ -1,4 +1,4 @@
-"""INVERT: AUROC against scikit-learn's, beams against every formula, units that are formulas."""
+"""INVERT: AUROC against scikit-learn, beams against all formulas, units that are formulas."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from milannotations.errors import InputError
 
 
 def made(images=80, concepts=6, units=5, seed=0, ties=True):
-    """Return activations with ties and concepts that they have to do with."""
+    """Return activations with ties, and concepts that depend on them."""
     draw = np.random.default_rng(seed)
     presence = draw.random((images, concepts)) < draw.uniform(0.1, 0.7, concepts)
     activations = draw.normal(size=(images, units)) + presence @ draw.normal(size=(concepts, units))
@@ -37,7 +37,7 @@ def context(*probes):
     return Context(probe_statistics={each.network: each for each in probes})
 
 
-# ---- the measure
+# ---- AUROC
 
 
 @pytest.mark.parametrize("ties", [True, False])
@@ -99,7 +99,7 @@ def test_a_beam_of_all_literals_finds_the_best_pair(few):
 
 
 def slow(values, presence, length, beam, few):
-    """Return the AUROC of a beam search that is written as one would say it."""
+    """Return the AUROC of a plainly written beam search."""
     masks = masks_of(presence)
     concepts = presence.shape[1]
     joins = {"AND": np.logical_and, "OR": np.logical_or}
@@ -147,7 +147,7 @@ def test_longer_formulas_and_wider_beams_are_never_worse():
         assert all(a <= b for a, b in zip(shorter, longer, strict=True))
 
 
-def test_the_least_and_the_most_pictures():
+def test_the_least_and_the_most_images():
     presence = np.zeros((100, 2), bool)
     presence[:2, 0], presence[:30, 1] = True, True
     activations = np.arange(100.0)[::-1, None]
@@ -255,7 +255,7 @@ def test_units_of_several_networks_and_layers():
     assert [each.text for each in answers] == ["water", "cat", "red", "dog"]
 
 
-def test_a_probe_of_one_picture():
+def test_a_probe_of_one_image():
     probe = Planted({"conv": [[1.0, 0.0]]}, [[True, False]])
     assert run(create(), probe, [0, 1]) == [Description.abstained()] * 2
 

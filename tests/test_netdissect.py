@@ -31,7 +31,7 @@ NIGHT, DOT = 5, 6
 
 
 class Painted:
-    """Grey pictures with a dot of each colour in most; those by night are said to be, and dark."""
+    """Gray images, most with a dot of each color; dark ones are labelled as night."""
 
     name = "painted"
     concepts = CONCEPTS
@@ -68,7 +68,7 @@ class Painted:
 
 
 class Filters(torch.nn.Module):
-    """Units that compute a colour exactly: red, green, blue, yellow; then "green or blue", none."""
+    """Network whose units compute red, green, blue, yellow, "green or blue" and nothing."""
 
     def __init__(self, preprocessing):
         super().__init__()
@@ -124,7 +124,7 @@ def bilinear(maps, size):
 
 
 def by_definition(maps, thresholds, planes, concepts):
-    """Return IoUs (unit, concept): sums over the pictures that label the concept's category."""
+    """Return IoUs (unit, concept), summed over images that label the concept's category."""
     names = netdissect.list_categories(concepts)
     size = planes[0].shape[1:]
     both, union = np.zeros((2, maps.shape[1], len(concepts)))
@@ -365,7 +365,7 @@ class Random(torch.nn.Module):
 
 @pytest.mark.parametrize("quantile", [0.9, 0.995])
 def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
-    """Thresholds and label maps are read anew too: torch's quantile, and planes of the reader."""
+    """Test against thresholds by torch's quantile and label planes read again."""
     brodens.broden(tmp_path, pictures=8)
     probe = open_probe(f"broden:{tmp_path}")
     items = ProbeItems(probe, Preprocessing.imagenet(32), size=(28, 28))
@@ -393,7 +393,7 @@ def test_ious_on_broden_are_those_of_the_definition(tmp_path, quantile):
 
 @pytest.mark.slow
 def test_units_of_mini_networks_are_named_by_their_concepts():
-    """Planted concepts, and pairs of them joined by AND; units are no exact masks of them."""
+    """Test planted concepts and pairs of them joined by AND, which units match only roughly."""
     from baselines.shared.probe_statistics import mini_probe_statistics
     from milannotations.synthetic import unit_plan
 
@@ -422,11 +422,11 @@ def test_units_of_mini_networks_are_named_by_their_concepts():
     assert both >= 54
 
 
-# ---- real networks and pictures
+# ---- real networks and images
 
 
 class Shuffled:
-    """A probe with its label maps dealt anew among the pictures."""
+    """Probe with its label maps permuted among the images."""
 
     def __init__(self, probe, seed):
         self.probe, self.name, self.concepts = probe, probe.name, probe.concepts

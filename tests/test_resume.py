@@ -1,4 +1,4 @@
-"""Answers kept over interruptions."""
+"""Runs that resume after an interruption."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def halted(method, tmp_path):
     return log
 
 
-def test_an_interrupted_run_goes_on(method, halted):
+def test_an_interrupted_run_resumes(method, halted):
     answers = described(method, halted)
     assert len(seen(method)) == len(answers) - 32
     halted.close()

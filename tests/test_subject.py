@@ -1,4 +1,4 @@
-"""Describing the units of one's own network: a subject on a probe data set, options, accounts."""
+"""Describing a user's network: a subject on a probe dataset, options, accounts."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ FACTORY = f"{networks.__file__}:exact_plain"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Return a folder with an edition of a network's exemplars, and two probe data sets."""
+    """Return a folder with an edition of a network's exemplars, and two probe datasets."""
     root = tmp_path_factory.mktemp("subject")
     networks.folder(root / "pictures" / "bright", 12)
     networks.folder(root / "pictures" / "dark", 12, seed=1)
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 @contextmanager
 def suppress_success():
-    """Let a command leave with 0, and with nothing else."""
+    """Let a command exit with 0, and with no other status."""
     try:
         yield
     except SystemExit as stop:
@@ -60,7 +60,7 @@ def run(*said):
 
 
 def test_a_network_of_ones_own_is_described(place, tmp_path, capsys):
-    """From pictures and a file with a network to described units and an account of them."""
+    """Test the way from images and a network's file to descriptions and their account."""
     out, cache = tmp_path / "said.csv", tmp_path / "cache"
     words = ["describe", place / "edition", "--method", "netdissect", "--subject", FACTORY,
              "--probe", f"segments:{place}/segments", "--cache", cache, "--out", out]  # fmt: skip
@@ -117,7 +117,7 @@ def test_class_folders_are_concepts(place):
     assert probe.image(0).size == (16, 16)
 
 
-def test_pictures_of_which_nothing_is_known(place):
+def test_images_of_which_nothing_is_known(place):
     subject = Subject(FACTORY, f"images:{place / 'segments' / 'images'}")
     with pytest.raises(InputError, match="are images without labels"):
         baselines.describe(place / "edition", "netdissect", subject=subject)
@@ -209,7 +209,7 @@ def test_accounts_and_the_blind_control_go_into_records(tmp_path):
 
 @pytest.mark.slow
 def test_what_looks_at_exemplars_has_no_lift_when_they_are_shuffled(tmp_path, capsys):
-    """Every method of the main job that does; the others have no such control."""
+    """Test all methods with blind controls in the main job."""
     out = tmp_path / "records"
     names = ("nearest", "milan", "milan-greedy", "milan-beam", "invert")
     run("run", "--methods", *names, "--metrics", "concept-f1", "retrieval-tfidf-auc", "--blind",

@@ -27,7 +27,7 @@ QWEN_TEMPLATE = (
 
 
 def tokenizer(*special, **named):
-    """Return a tokenizer of whole words, which writes them with spaces between."""
+    """Return a tokenizer of whole words, joined with spaces."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -47,7 +47,7 @@ def tokenizer(*special, **named):
 
 
 def llava(folder, *, seed=0, template=True):
-    """Save a LLaVA: CLIP of 32 px pictures, and Llama. Return the folder."""
+    """Save a LLaVA of CLIP (32 px images) and Llama, and return the folder."""
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -80,7 +80,7 @@ def llava(folder, *, seed=0, template=True):
 
 
 def qwen(folder, *, seed=0):
-    """Save a Qwen2-VL, whose positions have three axes and whose pictures keep their shape."""
+    """Save a Qwen2-VL, whose positions have three axes and whose images keep their shape."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,

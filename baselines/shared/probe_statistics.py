@@ -94,6 +94,7 @@ class ProbeStatistics:
         """Presence of concepts in images: bool (image, concept)."""
         import numpy as np
 
+        # from the label planes that the network's images come with, so that both agree
         presence = np.zeros((len(self.items), len(self.concepts)), bool)
         for i in range(len(self.items)):
             numbers = np.unique(self.items[i]["concepts"].numpy())
@@ -122,7 +123,7 @@ class ProbeStatistics:
             make: returns an empty tally for a layer's thresholds.
             quantile: quantile that is a unit's threshold.
         """
-        thresholds = self.thresholds(quantile)
+        thresholds = self.thresholds(quantile)  # the first pass, unless its results are known
         results = self._pass(
             f"{name}@{quantile}", {name: lambda label: make(thresholds[label])}, quantile
         )
@@ -158,6 +159,8 @@ class ProbeStatistics:
     def _first_pass(self, quantile: float = QUANTILE) -> dict[str, dict[str, Any]]:
         from milannotations.exemplars import Pooled
 
+        # Both poolings and the quantile in one pass, though a method may need only one of them:
+        # a forward pass costs far more than these tallies, and they serve the other methods.
         return self._pass(
             f"pooled@{quantile}",
             {"mean": lambda _: Pooled("mean"), "max": lambda _: Pooled("max")},
@@ -204,6 +207,8 @@ class ProbeStatistics:
         )
         entry = self._entry(name)
         if entry.path is not None:
+            # states and not results, which may be of any class: a file of tensors and plain
+            # values can be loaded without running code
             state = {
                 label: {
                     "quantile": layer.thresholds,
