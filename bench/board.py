@@ -110,7 +110,7 @@ def thumbnails() -> None:
     from milannotations.editions.configs import list_files
 
     whole = list_files("mini", "mini")["test"][0]
-    small = [(images, masks) for _, images, masks in sprites._rows([whole])][: 10 * sprites.ROWS]
+    small = [images for _, images in sprites._rows([whole])][: 10 * sprites.ROWS]
     photographs = _photographs(300)
     mask = shards.encode_png(np.arange(224)[:, None] * np.ones(224) > 112)
 
@@ -126,12 +126,12 @@ def thumbnails() -> None:
         ("of 224 pixels, lossless, each twice", units_of(2), 96),
         ("of 224 pixels, lossless, each six times", units_of(6), 96),
     ):
-        kept = sprites._Small()
+        kept = sprites._ShrunkImages()
         begun = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             for start in range(0, len(units), sprites.ROWS):
                 sheet = units[start : start + sprites.ROWS]
-                sprites._write(sheet, side, Path(folder) / f"{start}.webp", kept)
+                sprites._draw_sheet(sheet, side, Path(folder) / f"{start}.webp", kept)
         pictures = sum(len(images) for images, _ in units)
         line(f"pictures {name}", pictures / (time.process_time() - begun), "a second", "aim: 500")
 

@@ -109,7 +109,7 @@ def test_what_is_synthetic_stands_in_a_section_of_its_own(site):
     assert "tracks/" not in real
     assert "no record of a real network" in real
     assert "tracks/" in synthetic
-    assert "no person wrote a word of it" in synthetic
+    assert "no human wrote any of the descriptions" in synthetic
     for pattern in ("tracks/*.html", "units/*.html", "applications/*.html"):
         assert "Synthetic." in read(site, pattern)
 
@@ -151,8 +151,8 @@ def test_a_method_has_a_page_with_what_it_is_how_to_run_it_and_slices(site):
     assert "mini-sharp/layer1" in page
     assert "mini-sharp/x&lt;b&gt;y" in page
     assert page.count('class="bar"') >= 4
-    assert "accuracy gained" not in page.split("Its descriptions at work")[0]
-    assert "Its descriptions at work" in page
+    assert "accuracy gained" not in page.split("Applications of its descriptions")[0]
+    assert "Applications of its descriptions" in page
 
 
 def test_downloads_hold_every_record_and_every_estimate(site, place):
@@ -186,8 +186,8 @@ def test_two_builds_are_the_same_to_the_byte(site, place):
 def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch):
     made = thumbnails.make_sheets(place / "small", "small", cache=place / "cache")
     assert made.count == 6
-    assert set(made.pictures.values()) == {15}
-    monkeypatch.setattr(thumbnails, "_make", None)  # what is in the cache is not made again
+    assert set(made.image_counts.values()) == {15}
+    monkeypatch.setattr(thumbnails, "_write_sheets", None)  # what is in the cache is not made again
     assert thumbnails.make_sheets(place / "small", "small", cache=place / "cache") == made
     copied = list(site.glob("sprites/*/*.jpg"))
     assert len(copied) == 6
@@ -217,7 +217,7 @@ def test_images_that_are_small_already_are_decoded_before_threads_share_them(kin
     """Pillow decodes on first use, and two threads at once fail."""
     stream = io.BytesIO()
     Image.new("RGB", (32, 32), "red").save(stream, kind)
-    image, size = thumbnails._Small().of(stream.getvalue(), 64)
+    image, size = thumbnails._ShrunkImages().get(stream.getvalue(), 64)
     assert size == image.size == (32, 32)
     with ThreadPoolExecutor(4) as pool:
         pixels = list(pool.map(image.getpixel, [(0, 0)] * 50))
@@ -227,12 +227,12 @@ def test_images_that_are_small_already_are_decoded_before_threads_share_them(kin
 
 def test_an_edition_that_is_not_at_hand_or_is_another_leaves_answers_alone(place, tmp_path):
     board.build(tmp_path / "site", [place / "records" / "good"], cache=place / "cache")
-    assert "is not at hand" in read(tmp_path / "site", "units/*.html")
+    assert "is not available" in read(tmp_path / "site", "units/*.html")
     index = read(tmp_path / "site", "units/*/index.js")
     assert '"sheet":null' in index
     assert not (tmp_path / "site" / "sprites").exists()
     part = read(tmp_path / "site", "units/*/part-0.js")
-    assert '"people":[[],' in part
+    assert '"annotations":[[],' in part
 
 
 def test_old_versions_of_a_track_are_frozen(place, tmp_path, monkeypatch):
@@ -310,10 +310,10 @@ def test_only_addresses_of_the_web_are_links():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("nothing", "No record lies under"),
+        ("nothing", "No record under"),
         ("changed", "its sha256 differs"),
         ("twice", "hold the same record"),
-        ("elsewhere", "does not lie there"),
+        ("elsewhere", "which is not in the folder"),
         ("unknown", "No track 'no-such"),
     ],
 )
@@ -343,11 +343,11 @@ def test_records_that_cannot_be_trusted_are_refused(place, tmp_path, given, says
 def test_a_folder_that_is_no_board_is_left_alone(place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with pytest.raises(InputError, match="holds no board"):
+    with pytest.raises(InputError, match="holds something other than a site"):
         board.build(tmp_path / "mine", [place / "records"], cache=tmp_path)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    with pytest.raises(InputError, match="is written anew"):
-        builder._check_place(place / "site", [place / "site" / "records"])
+    with pytest.raises(InputError, match="which is replaced"):
+        builder._check_out(place / "site", [place / "site" / "records"])
 
 
 def test_records_of_no_track_say_so_and_of_ours_what_they_are(place):
@@ -429,9 +429,7 @@ def test_scores_in_activations_have_a_table_and_columns_beside_agreement(grounde
     heads = re.findall(r'data-first="descending"[^>]*>([^<]*)</button>', agreement)
     assert heads[-2:] == ["pearson (grammar)", "f1 (grammar)"]
     method = read(grounded, "methods/milan-beam-1.0.html")
-    assert all(
-        f'scope="col">{head}</th>' in method for head in ("pearson", "pearson above shuffle")
-    )
+    assert all(f'scope="col">{head}</th>' in method for head in ("pearson", "pearson lift"))
 
 
 def test_units_have_one_answer_a_method_however_often_it_was_scored(grounded):
@@ -448,4 +446,4 @@ def test_units_have_one_answer_a_method_however_often_it_was_scored(grounded):
     assert any(value is not None for value in nearest)
     assert any(value is not None for value in constant)
     assert all(value is None for value in beam)
-    assert all(said is not None for said in part["said"][2])
+    assert all(numbers is not None for numbers in part["descriptions"][2])

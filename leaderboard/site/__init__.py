@@ -1,4 +1,4 @@
-"""The board: static pages from records alone, and from the editions that they name."""
+"""Leaderboard site: static pages from records, and from the editions that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of applications: one number a method, with its interval and its control."""
+"""Tables of applications: one score per method, with its interval and its control."""
 
 from __future__ import annotations
 
@@ -10,52 +10,50 @@ from leaderboard.site.cells import bar, domain_of, interval_text, three
 from leaderboard.site.load_records import ApplicationRun
 from leaderboard.site.safe_text import method_file, slug
 
-
-def tables(findings: Sequence[ApplicationRun]) -> list[dict[str, Any]]:
-    """Return a table for each task and set of networks; synthetic and real ones apart."""
-    groups: dict[tuple[str, str, bool, str, str], list[ApplicationRun]] = {}
-    for each in findings:
-        made = each.outcome
-        networks = "+".join(sorted(made.networks))
-        # numbers of other names, or over other replicates, are not the same thing
-        key = (made.kind, made.data, made.synthetic, networks, made.number.name)
-        groups.setdefault(key, []).append(each)
-    return [_table(*key, members) for key, members in sorted(groups.items(), key=_order)]
+TableKey = tuple[str, str, bool, str, str]
+"""Task, dataset, whether it is synthetic, networks, and name of the number."""
 
 
-def _order(group: tuple[tuple[str, str, bool, str, str], list[ApplicationRun]]) -> tuple[Any, ...]:
-    kind, data, synthetic, networks, name = group[0]
+def application_tables(runs: Sequence[ApplicationRun]) -> list[dict[str, Any]]:
+    """Return one table per task and set of networks; real tables first."""
+    groups: dict[TableKey, list[ApplicationRun]] = {}
+    for run in runs:
+        record = run.record
+        networks = "+".join(sorted(record.networks))
+        # Numbers with other names, or over other replicates, are not comparable.
+        key = (record.kind, record.data, record.synthetic, networks, record.number.name)
+        groups.setdefault(key, []).append(run)
+    return [_table(key, groups[key]) for key in sorted(groups, key=_sort_key)]
+
+
+def _sort_key(key: TableKey) -> tuple[Any, ...]:
+    kind, data, synthetic, networks, name = key
     return synthetic, list(TASKS).index(kind), data, networks, name
 
 
-def _table(
-    kind: str,
-    data: str,
-    synthetic: bool,
-    networks: str,
-    name: str,
-    members: Sequence[ApplicationRun],
-) -> dict[str, Any]:
-    numbers = [each.outcome.number for each in members]
+def _table(key: TableKey, runs: Sequence[ApplicationRun]) -> dict[str, Any]:
+    """Return the data of a table's page; rows are in descending order of the number."""
+    kind, data, synthetic, networks, name = key
+    numbers = [run.record.number for run in runs]
     ends = [end for n in numbers for end in (n.low, n.value, n.high, n.control)]
     domain = domain_of([*ends, 0.0])
     ordered = sorted(
-        members,
-        key=lambda each: (
-            each.outcome.number.value is None,
-            -(each.outcome.number.value or 0.0),
-            each.outcome.address,
+        runs,
+        key=lambda run: (
+            run.record.number.value is None,
+            -(run.record.number.value or 0.0),
+            run.record.address,
         ),
     )
     rows = []
-    for place, each in enumerate(ordered):
-        made, number = each.outcome, each.outcome.number
+    for position, run in enumerate(ordered):
+        record, number = run.record, run.record.number
         rows.append(
             {
-                "place": place,
-                "name": made.method,
-                "version": made.version,
-                "page": method_file(made.method, made.version),
+                "position": position,
+                "name": record.method,
+                "version": record.version,
+                "page": method_file(record.method, record.version),
                 "value": number.value,
                 "text": three(number.value, signed=True),
                 "interval": interval_text(number.low, number.high, signed=True),
@@ -65,22 +63,20 @@ def _table(
                 "p_text": three(number.p),
                 "n": number.n,
                 "over": number.over,
-                "says": number.says,
-                "figure": f"{slug(made.id)}.png" if "figure.png" in made.files else None,
-                "folder": each.folder,
-                "warnings": made.warnings,
+                "summary": number.says,
+                "figure": f"{slug(record.id)}.png" if "figure.png" in record.files else None,
+                "folder": run.folder,
+                "warnings": record.warnings,
             }
         )
-    title = f"{kind}: {TASKS[kind].partition(':')[0]}"
     return {
         "kind": kind,
-        "title": title,
-        "says": TASKS[kind],
+        "heading": TASKS[kind],
         "data": data,
         "networks": networks.split("+"),
         "synthetic": synthetic,
         "number": name,
         "file": f"{slug('-'.join((kind, data, networks, name)))}.html",
         "rows": rows,
-        "footnotes": sorted({each.outcome.footnote for each in members}),
+        "footnotes": sorted({run.record.footnote for run in runs}),
     }

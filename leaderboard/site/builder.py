@@ -1,4 +1,4 @@
-"""`milan board build`: static pages from records, and from the editions that they name."""
+"""Builder of the static leaderboard site: pages from records, and from the editions they name."""
 
 from __future__ import annotations
 
@@ -14,41 +14,55 @@ from leaderboard.site import (
     application_page,
     downloads,
     load_records,
+    method_page,
     rendering,
     thumbnails,
     track_table,
     unit_browser,
 )
-from leaderboard.site import method_page as methods
 from leaderboard.site.load_records import ApplicationRun
+from leaderboard.site.method_page import MethodPage
 from leaderboard.site.safe_text import method_file, script_json, slug, track_file
 from milannotations.errors import InputError
 from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import replacing
 
 RECORDS = Path(__file__).parent.parent / "results"
-"""The records that ship: every method that needs no download, on `mini`."""
+"""Records that ship: every method that needs no download, on `mini`."""
 
 SHIPPED = "shipped"
-"""What they are called beside folders of one's own."""
+"""Name of `RECORDS` on the command line, beside folders of a user's own records."""
+
+PageKey = tuple[str, str, str]
+"""Edition, config, and digest of the references."""
 
 
 @dataclass
 class UnitPage:
-    """A page of units: of one state of the references of an edition's config."""
+    """A page of units, for one state of the references of an edition's config.
 
-    of: tuple[str, str, str]
+    Attributes:
+        key: edition, config and digest of the references.
+        file: file name of the page.
+        title: title of the page.
+        runs: tables and runs whose descriptions are shown, in the order of their columns.
+        synthetic: True if units are planted.
+        reason: why exemplars and annotations are not shown; "" if they are.
+        n_units, n_methods: number of units and of methods on the page.
+    """
+
+    key: PageKey
     file: str
     title: str
     runs: list[tuple[TrackRuns, EntryRun]]
     synthetic: bool
-    why: str = ""
-    n: int = 0
-    methods: int = 0
+    reason: str = ""
+    n_units: int = 0
+    n_methods: int = 0
 
-    def shows(self, named: tuple[str, str | None]) -> bool:
-        """Say whether a method's answers, by (name, version), are on the page."""
-        return any((run.record.method, run.record.version) == named for _, run in self.runs)
+    def shows(self, name: str, version: str | None) -> bool:
+        """Return True if a method's descriptions are on the page."""
+        return any((r.record.method, r.record.version) == (name, version) for _, r in self.runs)
 
 
 def build(
@@ -61,108 +75,111 @@ def build(
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:
-    """Write a board: whole, or not at all. The same records give the same bytes.
+    """Build a leaderboard site, atomically. The same records give the same bytes.
 
     Args:
-        out: folder of the site; one that `build` made is replaced.
-        folders: of records, at any depth; `shipped` are those that ship (default: these alone).
-        editions: folders of editions that records name; embedded ones are at hand.
-        real: folder of other people's real descriptions (see `board.real`): their rows too.
-        cache: folder of what is made once: an edition's thumbnails, scores of real rows.
-        tell: called with a line of progress.
+        out: folder of the site; a folder that `build` wrote is replaced.
+        folders: folders of records, at any depth; `shipped` means the records that ship, which
+            are also the default.
+        editions: folders of editions that records name; embedded ones are always available.
+        real: folder of published descriptions (see `site.published_rows`), whose rows are added.
+        cache: cache folder for thumbnails and for scores of published rows.
+        tell: called with each line of progress.
         progress: show progress bars.
 
     Returns:
-        The page to open.
+        Path of the index page.
 
     Raises:
-        InputError: a folder without records, a record that is damaged or may not stand where it
-            would; `out` holds something else, or the records.
+        InputError: a folder without records, a record that is damaged or does not belong to its
+            track; an `out` that holds something else, or the records.
     """
-    roots = [RECORDS if str(each) == SHIPPED else Path(each) for each in folders or (SHIPPED,)]
-    places, out = list(editions), Path(out)
-    _check_place(out, roots)
+    roots = [RECORDS if str(folder) == SHIPPED else Path(folder) for folder in folders]
+    roots, edition_folders, out = roots or [RECORDS], list(editions), Path(out)
+    _check_out(out, roots)
     if real is not None:
         from leaderboard.site import published_rows
 
-        own, edition = published_rows.build_records(real, cache=cache, tell=tell)
-        roots, places = [*roots, own], [*places, edition]
-    runs, findings = load_records.load_records(roots)
+        records, edition = published_rows.build_records(real, cache=cache, tell=tell)
+        roots, edition_folders = [*roots, records], [*edition_folders, edition]
+    runs, applications = load_records.load_records(roots)
     tables = load_records.group_by_track(runs)
-    with replacing(out) as site:
-        site.mkdir()
-        _Site(site, runs, tables, findings, places, Path(cache), tell, progress).write()
+    with replacing(out) as folder:
+        folder.mkdir()
+        _Site(
+            folder, runs, tables, applications, edition_folders, Path(cache), tell, progress
+        ).write()
     return out / "index.html"
 
 
-def _check_place(out: Path, folders: Sequence[Path]) -> None:
+def _check_out(out: Path, folders: Sequence[Path]) -> None:
+    """Raise if replacing `out` would delete something other than a site."""
     if out.is_file():
-        raise InputError(f"{out} is a file; a folder was expected at --out.")
+        raise InputError(f"--out {out} is a file; expected a folder.")
     if out.is_dir() and any(out.iterdir()):
         page = out / "index.html"
         if not page.is_file() or rendering.MARK not in page.read_text("utf-8", errors="replace"):
-            raise InputError(f"{out} is not empty and holds no board. Give another --out.")
+            raise InputError(f"--out {out} holds something other than a site. Give another --out.")
     for folder in folders:
         if folder.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"{folder} lies in {out}, which is written anew. Give another --out.")
+            raise InputError(
+                f"{folder} is inside --out {out}, which is replaced. Give another --out."
+            )
 
 
 @dataclass
 class _Site:
-    """A site that is being written."""
+    """A site under construction: its inputs, and one method per kind of page."""
 
-    at: Path
+    folder: Path
     runs: Sequence[EntryRun]
     tables: Sequence[TrackRuns]
-    findings: Sequence[ApplicationRun]
+    applications: Sequence[ApplicationRun]
     editions: Sequence[str | os.PathLike[str]]
     cache: Path
     tell: Callable[[str], Any]
     progress: bool
 
     def write(self) -> None:
+        """Write all pages; the index comes last, because it links to the others."""
         for name in rendering.ASSETS:
-            self._put(f"assets/{name}", rendering.asset(name))
-        self.tell(
-            f"{sum(len(table.runs) for table in self.tables)} records on {len(self.tables)} tables"
-        )
-        made = [
+            self._write(f"assets/{name}", rendering.asset(name))
+        n_records = sum(len(table.runs) for table in self.tables)
+        self.tell(f"records: {n_records}, tables: {len(self.tables)}")
+        table_data = [
             (table, track_table.table_data(table, self._grounded(table))) for table in self.tables
         ]
-        browsers = self._browsers(made)
-        shown = [self._track(table, values, browsers) for table, values in made]
-        works = application_page.tables(self.findings)
-        for work in works:
-            self._application(work)
-        listed = [
-            self._method(page, browsers, works)
-            for page in methods.pages(self.tables, self.findings)
+        unit_pages = self._unit_pages(table_data)
+        track_cards = [self._write_track(table, data, unit_pages) for table, data in table_data]
+        application_tables = application_page.application_tables(self.applications)
+        for application_table in application_tables:
+            self._write_application(application_table)
+        method_links = [
+            self._write_method(page, unit_pages, application_tables)
+            for page in method_page.pages(self.tables, self.applications)
         ]
-        (self.at / "downloads").mkdir()
-        files = downloads.write(self.at / "downloads", self.runs, self.findings)
-        self._put(
+        (self.folder / "downloads").mkdir()
+        files = downloads.write(self.folder / "downloads", self.runs, self.applications)
+        current = [card for card in track_cards if not card["newest"]]
+        index = rendering.render(
             "index.html",
-            rendering.render(
-                "index.html",
-                root="",
-                real=[each for each in shown if not each["track"].synthetic and not each["newest"]],
-                synthetic=[
-                    each for each in shown if each["track"].synthetic and not each["newest"]
-                ],
-                real_applied=[work for work in works if not work["synthetic"]],
-                synthetic_applied=[work for work in works if work["synthetic"]],
-                frozen=[each for each in shown if each["newest"]],
-                browse=browsers,
-                methods=listed,
-                downloads=[
-                    {"file": name, "says": says, "size": self._size(f"downloads/{name}")}
-                    for name, says in files
-                ],
-            ),
+            root="",
+            real=[card for card in current if not card["track"].synthetic],
+            synthetic=[card for card in current if card["track"].synthetic],
+            real_applications=[t for t in application_tables if not t["synthetic"]],
+            synthetic_applications=[t for t in application_tables if t["synthetic"]],
+            frozen=[card for card in track_cards if card["newest"]],
+            unit_pages=unit_pages,
+            methods=method_links,
+            downloads=[
+                {"file": name, "content": content, "size": self._size(f"downloads/{name}")}
+                for name, content in files
+            ],
         )
+        self._write("index.html", index)
 
     def _grounded(self, table: TrackRuns) -> list[TrackRuns]:
-        """Return the tables of scores in activations of the units of a table of agreement."""
+        """Return the tables of grounded scores of the same edition as a table of agreement."""
         if table.track.task == "grounding":
             return []
         edition = table.runs[0].record.edition
@@ -172,178 +189,183 @@ class _Site:
             if other.track.task == "grounding" and other.runs[0].record.edition == edition
         ]
 
-    def _put(self, name: str, text: str) -> None:
-        path = self.at / name
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
 
     def _size(self, name: str) -> str:
-        return f"{(self.at / name).stat().st_size / 1e6:,.1f} MB"
+        return f"{(self.folder / name).stat().st_size / 1e6:,.1f} MB"
 
-    def _track(
-        self, table: TrackRuns, values: dict[str, Any], browsers: Sequence[UnitPage]
+    def _write_track(
+        self, table: TrackRuns, data: dict[str, Any], unit_pages: Sequence[UnitPage]
     ) -> dict[str, Any]:
+        """Write the page of a track; return its data for the index."""
         file = track_file(table.track)
-        there = {each.track.key for each in self.tables}
+        keys = {other.track.key for other in self.tables}
         newest = table.newest
-        self._put(
-            f"tracks/{file}",
-            rendering.render(
-                "track.html",
-                root="../",
-                here="tracks",
-                units_page=_page_of(table, browsers),
-                newest_file=f"{newest.slug}.html" if newest and newest.key in there else None,
-                **values,
-            ),
+        page = rendering.render(
+            "track.html",
+            root="../",
+            here="tracks",
+            units_page=_page_of(table, unit_pages),
+            newest_file=f"{newest.slug}.html" if newest and newest.key in keys else None,
+            **data,
         )
-        return {**values, "file": file}
+        self._write(f"tracks/{file}", page)
+        return {**data, "file": file}
 
-    def _browsers(self, made: Sequence[tuple[TrackRuns, dict[str, Any]]]) -> list[UnitPage]:
-        found: dict[tuple[str, str, str], UnitPage] = {}
-        for table, values in made:
-            place = {(row["name"], row["version"]): i for i, row in enumerate(values["rows"])}
+    def _unit_pages(self, table_data: Sequence[tuple[TrackRuns, dict[str, Any]]]) -> list[UnitPage]:
+        """Write the pages of units: one for each edition, config and state of the references."""
+        pages: dict[PageKey, UnitPage] = {}
+        for table, data in table_data:
+            # Columns are in the order of the table's rows; one seed stands for all of a method.
+            position = {(row["name"], row["version"]): i for i, row in enumerate(data["rows"])}
             seen: set[tuple[str, str | None]] = set()
             for run in sorted(
-                table.runs, key=lambda run: place.get((run.record.method, run.record.version), 0)
+                table.runs, key=lambda run: position.get((run.record.method, run.record.version), 0)
             ):
-                edition, named = run.record.edition, (run.record.method, run.record.version)
-                key = _key(run)
-                if named in seen:  # another seed: the first stands for all
+                edition, method = run.record.edition, (run.record.method, run.record.version)
+                if method in seen:
                     continue
-                seen.add(named)
+                seen.add(method)
+                key = _key(run)
                 title = f"{edition.edition} / {edition.config}"
-                if any(other[:2] == key[:2] and other != key for other in found):
+                if any(other[:2] == key[:2] and other != key for other in pages):
                     title += f", references {edition.digest[:6]}"
-                browser = found.setdefault(key, UnitPage(key, "", title, [], edition.synthetic))
-                browser.file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
-                # a score in activations is of words that are shown already, as a rule
-                if table.track.task != "grounding" or not browser.shows(named):
-                    browser.runs.append((table, run))
-        for browser in found.values():
-            self._browse(browser)
-        return list(found.values())
+                file = f"{slug('-'.join((*key[:2], key[2][:6])))}.html"
+                page = pages.setdefault(key, UnitPage(key, file, title, [], edition.synthetic))
+                # A grounded score usually scores descriptions that are on the page already.
+                if table.track.task != "grounding" or not page.shows(*method):
+                    page.runs.append((table, run))
+        for page in pages.values():
+            self._write_unit_page(page)
+        return list(pages.values())
 
-    def _browse(self, browser: UnitPage) -> None:
-        record = browser.runs[0][1].record
-        edition, browser.why = load_records.find_edition(record, self.editions)
-        known = sheets = None
+    def _write_unit_page(self, page: UnitPage) -> None:
+        """Write a page of units, its data scripts and its thumbnails."""
+        record = page.runs[0][1].record
+        edition, page.reason = load_records.find_edition(record, self.editions)
+        annotations = sheets = None
         if edition is not None:
-            known = unit_browser.read_annotations(edition, record.edition.config)
+            config = record.edition.config
+            annotations = unit_browser.read_annotations(edition, config)
             sheets = thumbnails.make_sheets(
-                edition,
-                record.edition.config,
-                cache=self.cache,
-                tell=self.tell,
-                progress=self.progress,
+                edition, config, cache=self.cache, tell=self.tell, progress=self.progress
             )
-        names = [(run.record.method, run.record.version) for _, run in browser.runs]
-        measure = track_table.head(browser.runs[0][0].track.ranked_by)
-        said = []
-        for table, run in browser.runs:
-            own = run.record
-            kind = "method" if own.about is None else own.about.kind
-            metric = table.track.ranked_by
-            if track_table.head(metric) != measure:  # values of another kind are not the same thing
-                metric = ""
-            told = unit_browser.read_descriptions(
-                run, kind, method_file(own.method, own.version), metric
-            )
-            if names.count((own.method, own.version)) > 1:
-                told = unit_browser.renamed(told, f"{told.name} on {table.track.key}")
-            said.append(told)
-        made = unit_browser.build_browser(said, known, sheets, title=browser.title, measure=measure)
-        browser.n, browser.methods = len(made.index["unit"]), len(said)
-        folder = browser.file.removesuffix(".html")
-        self._put(f"units/{folder}/index.js", f"milanIndex({script_json(made.index)});\n")
-        for number, part in enumerate(made.parts):
-            data = f"milanPart({number},{script_json(part)});\n"
-            self._put(f"units/{folder}/part-{number}.js", data)
-        place = None
-        if sheets is not None:
-            place = f"../sprites/{sheets.digest[:16]}"
-            target = self.at / "sprites" / sheets.digest[:16]
-            target.mkdir(parents=True, exist_ok=True)
-            for number in made.sheets:
-                shutil.copy(sheets.path(number), target)
-        self._put(
-            f"units/{browser.file}",
-            rendering.render(
-                "units.html",
-                root="../",
-                here="units",
-                title=browser.title,
-                synthetic=browser.synthetic,
-                why=browser.why,
-                measure=measure,
-                folder=folder,
-                sheets=place,
-                method_pages="../methods",
-            ),
+        measure = track_table.column_title(page.runs[0][0].track.ranked_by)
+        methods = self._method_columns(page, measure)
+        data = unit_browser.build_browser(
+            methods, annotations, sheets, title=page.title, measure=measure
         )
+        page.n_units, page.n_methods = len(data.index["unit"]), len(methods)
+        folder = page.file.removesuffix(".html")
+        self._write(f"units/{folder}/index.js", f"milanIndex({script_json(data.index)});\n")
+        for number, part in enumerate(data.parts):
+            script = f"milanPart({number},{script_json(part)});\n"
+            self._write(f"units/{folder}/part-{number}.js", script)
+        sheets_address = None
+        if sheets is not None:
+            sheets_address = f"../sprites/{sheets.digest[:16]}"
+            target = self.folder / "sprites" / sheets.digest[:16]
+            target.mkdir(parents=True, exist_ok=True)
+            for number in data.sheets:
+                shutil.copy(sheets.path(number), target)
+        html = rendering.render(
+            "units.html",
+            root="../",
+            here="units",
+            title=page.title,
+            synthetic=page.synthetic,
+            reason=page.reason,
+            measure=measure,
+            folder=folder,
+            sheets=sheets_address,
+            method_pages="../methods",
+        )
+        self._write(f"units/{page.file}", html)
 
-    def _method(
+    def _method_columns(
+        self, page: UnitPage, measure: str
+    ) -> list[unit_browser.MethodDescriptions]:
+        """Return the descriptions on a page of units, one column per method."""
+        names = [(run.record.method, run.record.version) for _, run in page.runs]
+        columns = []
+        for table, run in page.runs:
+            record, metric = run.record, table.track.ranked_by
+            kind = "method" if record.about is None else record.about.kind
+            if track_table.column_title(metric) != measure:
+                metric = ""  # values of another metric are not shown under this measure's name
+            file = method_file(record.method, record.version)
+            column = unit_browser.read_descriptions(run, kind, file, metric)
+            if names.count((record.method, record.version)) > 1:
+                column = unit_browser.renamed(column, f"{column.name} on {table.track.key}")
+            columns.append(column)
+        return columns
+
+    def _write_method(
         self,
-        page: methods.MethodPage,
-        browsers: Sequence[UnitPage],
-        works: Sequence[dict[str, Any]],
+        page: MethodPage,
+        unit_pages: Sequence[UnitPage],
+        application_tables: Sequence[dict[str, Any]],
     ) -> dict[str, Any]:
+        """Write the page of a method; return its link for the index."""
         title = f"{page.name} {page.version}" if page.version else page.name
-        shown = []
-        for table, record in page.records:
-            track = table.track
-            shown.append(
-                {
-                    "track": track,
-                    "file": track_file(track),
-                    "synthetic": record.edition.synthetic,
-                    "seed": None if record.about is None else record.about.seed,
-                    "units_page": _page_of(table, browsers),
-                    "slices": methods.slices(record, (track.ranked_by, track.ties_by)),
-                    "scores": methods.scores(record),
-                    "warnings": record.warnings,
-                }
-            )
-        at_work = [
-            {**row, "title": work["says"], "file": work["file"], "synthetic": work["synthetic"]}
-            for work in works
-            for row in work["rows"]
+        records = [
+            {
+                "track": table.track,
+                "file": track_file(table.track),
+                "synthetic": record.edition.synthetic,
+                "seed": None if record.about is None else record.about.seed,
+                "units_page": _page_of(table, unit_pages),
+                "slices": method_page.slices(record, (table.track.ranked_by, table.track.ties_by)),
+                "scores": method_page.scores(record),
+                "warnings": record.warnings,
+            }
+            for table, record in page.records
+        ]
+        applications = [
+            {
+                **row,
+                "title": table["heading"],
+                "file": table["file"],
+                "synthetic": table["synthetic"],
+            }
+            for table in application_tables
+            for row in table["rows"]
             if (row["name"], row["version"]) == (page.name, page.version)
         ]
-        self._put(
-            f"methods/{page.file}",
-            rendering.render(
-                "method.html",
-                root="../",
-                here="methods",
-                title=title,
-                facts=methods.facts(page),
-                commands=methods.commands(page),
-                records=shown,
-                applied=at_work,
-                costs=methods.costs(page),
-            ),
+        html = rendering.render(
+            "method.html",
+            root="../",
+            here="methods",
+            title=title,
+            facts=method_page.facts(page),
+            commands=method_page.commands(page),
+            records=records,
+            applications=applications,
+            costs=method_page.costs(page),
         )
+        self._write(f"methods/{page.file}", html)
         return {"file": page.file, "title": title}
 
-    def _application(self, work: dict[str, Any]) -> None:
-        for row in work["rows"]:
+    def _write_application(self, table: dict[str, Any]) -> None:
+        """Write the page of an application, and copy its figures."""
+        for row in table["rows"]:
             if row["figure"]:
-                (self.at / "figures").mkdir(exist_ok=True)
-                shutil.copyfile(row["folder"] / "figure.png", self.at / "figures" / row["figure"])
-        self._put(
-            f"applications/{work['file']}",
-            rendering.render("application.html", root="../", here="tracks", table=work),
-        )
+                (self.folder / "figures").mkdir(exist_ok=True)
+                target = self.folder / "figures" / row["figure"]
+                shutil.copyfile(row["folder"] / "figure.png", target)
+        html = rendering.render("application.html", root="../", here="tracks", table=table)
+        self._write(f"applications/{table['file']}", html)
 
 
-def _page_of(table: TrackRuns, browsers: Sequence[UnitPage]) -> str | None:
-    """Return the page of the units of a table."""
+def _page_of(table: TrackRuns, pages: Sequence[UnitPage]) -> str | None:
+    """Return the file name of the page with a table's units, if there is one."""
     key = _key(table.runs[0])
-    return next((browser.file for browser in browsers if browser.of == key), None)
+    return next((page.file for page in pages if page.key == key), None)
 
 
-def _key(run: EntryRun) -> tuple[str, str, str]:
-    """Return what a page of units is of: edition, config, and the state of its references."""
+def _key(run: EntryRun) -> PageKey:
     edition = run.record.edition
     return edition.edition, edition.config, edition.digest

@@ -1,4 +1,4 @@
-"""Everything that a board shows, to take away: one parquet and one JSON."""
+"""Downloads of the site: everything that it shows, as one parquet and one JSON file."""
 
 from __future__ import annotations
 
@@ -17,53 +17,55 @@ COLUMNS = (
     "seed", "record", "system", "slice", "metric", "mean", "mean_all", "low", "high", "lift",
     "lift_low", "lift_high", "n_scored", "n_units",
 )  # fmt: skip
-"""Of the parquet: an estimate a row; `system` is "method" or a floor, `slice` "" or a layer."""
+"""Columns of the parquet file, one row per estimate.
+
+`system` is "method" or the name of a floor; `slice` is "" or a network or layer.
+"""
 
 
 def write(
-    folder: Path, runs: Sequence[EntryRun], findings: Sequence[ApplicationRun]
+    folder: Path, runs: Sequence[EntryRun], applications: Sequence[ApplicationRun]
 ) -> list[tuple[str, str]]:
-    """Write both files; return (name, what it holds)."""
+    """Write both files; return the name and the content, in words, of each."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     records = [run.record for run in runs]
-    named = {record.track for record in records}
-    whole = {
-        "tracks": [track.to_dict() for track in all_tracks() if track.key in named],
+    used_tracks = {record.track for record in records}
+    content = {
+        "tracks": [track.to_dict() for track in all_tracks() if track.key in used_tracks],
         "records": [record.model_dump() for record in records],
-        "applications": [each.outcome.model_dump() for each in findings],
+        "applications": [run.record.model_dump() for run in applications],
     }
-    made = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    (folder / "board.json").write_text(made, encoding="utf-8")
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    (folder / "board.json").write_text(text, encoding="utf-8")
     rows = [row for record in records for row in _rows(record)]
     table = pa.Table.from_pylist(rows, schema=_schema())
     parquet.write_table(table, folder / "board.parquet", compression="zstd")
+    n_records = len(runs) + len(applications)
     return [
-        (
-            "board.json",
-            f"{len(runs) + len(findings)} records as they were written, and their tracks",
-        ),
-        ("board.parquet", f"{len(rows):,} estimates, a row each, with floors and slices"),
+        ("board.json", f"{n_records} records, unchanged, with their tracks"),
+        ("board.parquet", f"{len(rows):,} estimates, one per row, with floors and slices"),
     ]
 
 
 def _schema() -> Any:
     import pyarrow as pa
 
-    kinds = {
+    types = {
         "synthetic": pa.bool_(),
         "seed": pa.int64(),
         "n_scored": pa.int64(),
         "n_units": pa.int64(),
         **dict.fromkeys(COLUMNS[14:21], pa.float64()),
     }
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    """Yield one row per estimate: of the method, of each floor, and of each slice."""
     edition, about = record.edition, record.about
-    same = {
+    shared = {
         "track": record.track,
         "edition": edition.edition,
         "config": edition.config,
@@ -77,8 +79,9 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
         "record": record.id,
     }
     parts: list[tuple[str, str, dict[str, Estimate]]] = [("method", "", record.scores)]
-    parts += [(floor, "", made) for floor, made in sorted(record.floors.items())]
-    parts += [("method", cut, made) for cut, made in sorted(record.slices.items())]
-    for system, cut, made in parts:
-        for name, estimate in sorted(made.items()):
-            yield {**same, "system": system, "slice": cut, "metric": name, **estimate.model_dump()}
+    parts += [(floor, "", estimates) for floor, estimates in sorted(record.floors.items())]
+    parts += [("method", cut, estimates) for cut, estimates in sorted(record.slices.items())]
+    for system, cut, estimates in parts:
+        for name, estimate in sorted(estimates.items()):
+            values = estimate.model_dump()
+            yield {**shared, "system": system, "slice": cut, "metric": name, **values}

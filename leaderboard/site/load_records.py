@@ -1,4 +1,4 @@
-"""What a board is made of: records, sorted into tracks, and the editions that they name."""
+"""Input of the leaderboard: records, grouped by track, and the editions that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import baselines
 from leaderboard.applications import TASKS
 from leaderboard.console.grounding_table import judge
-from leaderboard.evaluation import references as reference_sources
+from leaderboard.evaluation import references
 from leaderboard.evaluation.references import References
 from leaderboard.grounding.metrics import HEADLINE
 from leaderboard.ranking import tracks
@@ -35,96 +35,105 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ApplicationRun:
-    """An application's record and where it lies."""
+    """Record of an application, and its folder."""
 
-    outcome: ApplicationRecord
+    record: ApplicationRecord
     folder: Path
 
 
 def load_records(
     folders: Iterable[str | os.PathLike[str]],
 ) -> tuple[list[EntryRun], list[ApplicationRun]]:
-    """Return the records in or under these folders, of scores and of applications, sorted.
+    """Load all records in or under some folders, sorted: of scores, and of applications.
 
     Raises:
-        InputError: a folder without a record; a record that cannot be read, or whose files are
-            not those that it names; a record twice.
+        InputError: a folder without a record; a record that cannot be read, or whose files differ
+            from those that it names; a record that occurs twice.
     """
     runs: list[EntryRun] = []
-    found: list[ApplicationRun] = []
-    seen: dict[str, Path] = {}
+    applications: list[ApplicationRun] = []
+    folder_of: dict[str, Path] = {}  # by id of the record
     for root in folders:
-        places = sorted(path.parent for path in Path(root).rglob("record.json"))
-        if not places:
+        record_folders = sorted(path.parent for path in Path(root).rglob("record.json"))
+        if not record_folders:
             raise InputError(
-                f"No record lies under {root}; 'milan run --out DIR' and 'milan submit score' "
-                "write them."
+                f"No record under {root}. Write records with: milan run --out DIR, or milan submit "
+                "score PATH --out DIR"
             )
-        for place in places:
-            raw = read_json(place / "record.json")
-            kind = raw.get("kind") if isinstance(raw, dict) else None
-            made: Record | ApplicationRecord
+        for folder in record_folders:
+            content = read_json(folder / "record.json")
+            kind = content.get("kind") if isinstance(content, dict) else None
+            record: Record | ApplicationRecord
             if isinstance(kind, str) and kind in TASKS:
-                made = application_record.load(place)
-                found.append(ApplicationRun(made, place))
+                record = application_record.load(folder)
+                applications.append(ApplicationRun(record, folder))
             else:
-                made = score_record.load(place)
-                runs.append(EntryRun(made, _units(place), place))
-            _check_files(place, made.files)
-            if made.id in seen:
-                raise InputError(f"{place} and {seen[made.id]} hold the same record.")
-            seen[made.id] = place
+                record = score_record.load(folder)
+                runs.append(EntryRun(record, _read_units(folder), folder))
+            _check_files(folder, record.files)
+            if record.id in folder_of:
+                raise InputError(
+                    f"{folder} and {folder_of[record.id]} hold the same record. Leave one out."
+                )
+            folder_of[record.id] = folder
     runs.sort(key=lambda run: (run.record.address, run.record.id))
-    found.sort(key=lambda each: (each.outcome.address, each.outcome.id))
-    return runs, found
+    applications.sort(key=lambda run: (run.record.address, run.record.id))
+    return runs, applications
 
 
-def _units(folder: Path) -> pd.DataFrame:
-    """Return what `units.parquet` holds of the metrics that order tables."""
+def _read_units(folder: Path) -> pd.DataFrame:
+    """Read the rows of `units.parquet` of the metrics that order tables."""
     import pandas as pd
     import pyarrow as pa
 
-    names = {name for track in tracks.all_tracks() for name in (track.ranked_by, track.ties_by)}
-    names |= set(HEADLINE)
+    names = {FALLBACK_METRIC, *HEADLINE}
+    for track in tracks.all_tracks():
+        names |= {track.ranked_by, track.ties_by}
     path = folder / "units.parquet"
     try:
-        made = pd.read_parquet(path, filters=[("metric", "in", sorted({*names, FALLBACK_METRIC}))])
-        return made[["network", "layer", "unit", "metric", "value", "lift"]]
+        units = pd.read_parquet(path, filters=[("metric", "in", sorted(names))])
+        return units[["network", "layer", "unit", "metric", "value", "lift"]]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _check_files(folder: Path, digests: dict[str, str]) -> None:
+    """Raise if a file of a record is missing, is a link, or has changed."""
     for name, digest in digests.items():
         path = folder / name
         if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise InputError(f"{folder} names the file {name!r:.60}, which does not lie there.")
+            raise InputError(f"{folder} names the file {name!r:.60}, which is not in the folder.")
         if sha256(path) != digest:
-            raise InputError(f"{path} is not as it was written: its sha256 differs. Score it anew.")
+            raise InputError(
+                f"{path} has changed since it was written: its sha256 differs. Score it again."
+            )
 
 
 def group_by_track(runs: Sequence[EntryRun]) -> list[TrackRuns]:
-    """Return runs by track, in the order of the tracks; those of none in tables of their own.
+    """Group runs by track, in the order of the tracks; runs without a track form further tables.
 
-    Scores in activations come last, each in a table of the same pictures and the same judge.
+    Grounded scores come last, in one table per set of images and scorer.
 
     Raises:
-        InputError: a record of a track that is not known.
+        InputError: a record of an unknown track.
     """
     known = tracks.all_tracks()
-    newest = {track.name: track for track in known}
+    newest = {track.name: track for track in known}  # versions ascend
     by_key: dict[str, list[EntryRun]] = {}
-    loose: dict[Track, list[EntryRun]] = {}
-    for run in map(_introduced, runs):
+    untracked: dict[Track, list[EntryRun]] = {}
+    for run in map(_with_method_info, runs):
         if run.record.track is not None:
             track = tracks.get(run.record.track)
-            if track.key != run.record.track:
-                raise InputError(f"{run.folder} is of track '{run.record.track[:100]}'; no such.")
+            if track.key != run.record.track:  # a name without its version
+                raise InputError(
+                    f"{run.folder} is of the unknown track '{run.record.track[:100]}'. "
+                    "See: milan list tracks"
+                )
             by_key.setdefault(track.key, []).append(run)
-        elif track_of := _loose(run.record):
-            own = run.record.model_copy(update={"track": track_of.key})
-            loose.setdefault(track_of, []).append(replace(run, record=own))
-    made = [
+        elif own_track := _own_track(run.record):
+            record = run.record.model_copy(update={"track": own_track.key})
+            untracked.setdefault(own_track, []).append(replace(run, record=record))
+    tables = [
         TrackRuns(
             track,
             tuple(by_key[track.key]),
@@ -133,17 +142,15 @@ def group_by_track(runs: Sequence[EntryRun]) -> list[TrackRuns]:
         for track in known
         if track.key in by_key
     ]
-    return [
-        *made,
-        *(TrackRuns(track, tuple(loose[track])) for track in sorted(loose, key=_by_name)),
-    ]
+    own_tracks = sorted(untracked, key=_sort_key)
+    return [*tables, *(TrackRuns(track, tuple(untracked[track])) for track in own_tracks)]
 
 
-def _introduced(run: EntryRun) -> EntryRun:
-    """Return a run whose record says what the method is: of ours, what their specs say."""
+def _with_method_info(run: EntryRun) -> EntryRun:
+    """Return a run whose record describes its method, from its spec if it is one of ours."""
     record = run.record
-    known = {} if record.about else {spec.name: spec for spec in baselines.specs()}
-    spec = known.get(record.method)
+    specs = {} if record.about else {spec.name: spec for spec in baselines.specs()}
+    spec = specs.get(record.method)
     if spec is None or record.version != spec.version:
         return run
     command = (
@@ -154,18 +161,22 @@ def _introduced(run: EntryRun) -> EntryRun:
     return replace(run, record=record.model_copy(update={"about": about}))
 
 
-def _by_name(track: Track) -> tuple[bool, bool, str, str]:
+def _sort_key(track: Track) -> tuple[bool, bool, str, str]:
     return track.task == "grounding", not track.synthetic, track.name, track.edition_digest or ""
 
 
-def _loose(record: Record) -> Track | None:
-    """Return a table for records that stand on no track: what they are of is its name."""
+def _own_track(record: Record) -> Track | None:
+    """Return a track of version 0 for a record without one; comparable records share it.
+
+    Returns:
+        The track, named by edition, config, split and digest; None without a metric to rank by.
+    """
     edition, grounding = record.edition, record.grounding
-    choices = (RANKED_BY, FALLBACK_METRIC) if grounding is None else HEADLINE
-    ranked_by = next((name for name in choices if name in record.scores), None)
+    candidates = (RANKED_BY, FALLBACK_METRIC) if grounding is None else HEADLINE
+    ranked_by = next((name for name in candidates if name in record.scores), None)
     if ranked_by is None:
         return None
-    made = Track(
+    track = Track(
         name="-".join((edition.edition, edition.config, edition.split, edition.digest[:6])),
         version=0,
         title=f"{edition.edition} / {edition.config}, split {edition.split}",
@@ -183,60 +194,63 @@ def _loose(record: Record) -> Track | None:
         edition_digest=edition.digest,
     )
     if grounding is None:
-        more = "-tfidf" if ranked_by == FALLBACK_METRIC else ""
-        return replace(made, name=made.name + more, title=f"{made.title}: not a track")
-    # the same pictures, networks and judge have one signature
+        suffix = "-tfidf" if ranked_by == FALLBACK_METRIC else ""
+        return replace(track, name=track.name + suffix, title=f"{track.title}: not a track")
+    # The signature covers images, networks and scorer: equal signatures are comparable.
     state = hashlib.sha256(record.metrics[ranked_by].signature.encode()).hexdigest()
     return replace(
-        made,
-        name=f"{made.name}-grounding-{state[:6]}",
-        title=f"{made.title}: what units do, judged by {judge(grounding)}",
+        track,
+        name=f"{track.name}-grounding-{state[:6]}",
+        title=f"{track.title}: activations, judged by {judge(grounding)}",
         task="grounding",
         ties_by=ranked_by,
     )
 
 
 def find_edition(
-    record: Record, places: Iterable[str | os.PathLike[str]]
+    record: Record, editions: Iterable[str | os.PathLike[str]]
 ) -> tuple[str | os.PathLike[str] | None, str]:
-    """Return the edition that a record names, and why it is not shown where it is not at hand.
+    """Find the edition that a record names, among folders and embedded editions.
 
     Args:
-        record: names edition, config and digest.
-        places: folders of editions at hand; embedded ones always are.
+        record: record with the edition's name, config and digest.
+        editions: folders of editions; embedded ones are always available.
+
+    Returns:
+        The edition and ""; or None and the reason why it is not available.
     """
-    named, config = record.edition.edition, record.edition.config
-    known = {edition_name(place): place for place in places}
-    at = known.get(named) or (named if named in EMBEDDED else None)
-    if at is None:
-        return None, f"the edition '{named}' is not at hand"
-    if config not in list_configs(at):
-        return None, f"the edition at hand has no config '{config}'"
-    if read_references(at, config).digest != record.edition.digest:
-        return None, "the edition at hand has other units or descriptions than was scored"
-    return at, ""
+    name, config = record.edition.edition, record.edition.config
+    by_name = {edition_name(edition): edition for edition in editions}
+    edition = by_name.get(name) or (name if name in EMBEDDED else None)
+    if edition is None:
+        return None, f"the edition '{name}' is not available"
+    if config not in list_configs(edition):
+        return None, f"the available edition has no config '{config}'"
+    if read_references(edition, config).digest != record.edition.digest:
+        return None, "the available edition has other units or descriptions than the scored one"
+    return edition, ""
 
 
 def read_references(edition: str | os.PathLike[str], config: str) -> References:
-    """Return what people wrote of an edition's units, as `read_references.from_edition` does.
+    """Read the references of an edition, equal to those of `references.from_edition`.
 
-    Read by pyarrow alone: importing `datasets` takes longer than making a board.
+    They are read with pyarrow only: importing `datasets` takes longer than building the pages.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    parts = {}
+    splits = {}
     for split, paths in list_files(edition, config).items():
         columns = list(TEXT_COLUMNS)
-        parts[split] = _Rows(
+        splits[split] = _DatasetRows(
             pa.concat_tables(parquet.read_table(p, columns=columns) for p in paths)
         )
     name = edition_name(edition)
-    return reference_sources.from_dataset(parts, edition=name, config=config, source=edition)
+    return references.from_dataset(splits, edition=name, config=config, source=edition)
 
 
-class _Rows:
-    """A table whose rows are dicts, as a data set's are."""
+class _DatasetRows:
+    """The part of the interface of `datasets.Dataset` that references need, over a table."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -246,8 +260,8 @@ class _Rows:
         names: list[str] = self.table.column_names
         return names
 
-    def select_columns(self, names: list[str]) -> _Rows:
-        return _Rows(self.table.select(names))
+    def select_columns(self, names: list[str]) -> _DatasetRows:
+        return _DatasetRows(self.table.select(names))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.table.to_batches():

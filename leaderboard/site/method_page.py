@@ -1,4 +1,4 @@
-"""A page per method: what it is, how to run it again, its scores, slices and cost."""
+"""Data of a method's page: description, commands, scores, slices and cost."""
 
 from __future__ import annotations
 
@@ -7,108 +7,110 @@ from dataclasses import dataclass
 from typing import Any
 
 from leaderboard.ranking.standings import TrackRuns
-from leaderboard.record_format.score_record import Estimate, Record
+from leaderboard.record_format.score_record import HUMAN, Estimate, Record
 from leaderboard.site.cells import bar, domain_of, interval_text, metric_label, three
 from leaderboard.site.load_records import ApplicationRun
 from leaderboard.site.safe_text import method_file
 
-BY_FORMULA = ("seen", "unseen")
-"""Slices by whether a unit's formula was seen in training; synthetic editions alone have them."""
+SEEN_SLICES = ("seen", "unseen")
+"""Slices by whether a unit's formula occurs in training; only synthetic editions have them."""
 
 
 @dataclass(frozen=True)
 class MethodPage:
-    """What the page of a method is made from.
+    """Records of a method, from which its page is made.
 
     Attributes:
         name, version: of the method.
-        records: with the table that each stands in, in the order of the tables.
-        findings: of applications.
+        records: records with their tables, in the order of the tables.
+        applications: records of applications.
     """
 
     name: str
     version: str | None
     records: tuple[tuple[TrackRuns, Record], ...]
-    findings: tuple[ApplicationRun, ...] = ()
+    applications: tuple[ApplicationRun, ...] = ()
 
     @property
     def file(self) -> str:
+        """File name of the page."""
         return method_file(self.name, self.version)
 
 
-def pages(tables: Sequence[TrackRuns], findings: Sequence[ApplicationRun]) -> list[MethodPage]:
-    """Return a page for every method and version, by name."""
-    found: dict[tuple[str, str], list[tuple[TrackRuns, Record]]] = {}
+def pages(tables: Sequence[TrackRuns], applications: Sequence[ApplicationRun]) -> list[MethodPage]:
+    """Return one page per method and version, by name."""
+    scored: dict[tuple[str, str], list[tuple[TrackRuns, Record]]] = {}
     applied: dict[tuple[str, str], list[ApplicationRun]] = {}
     for table in tables:
         for run in table.runs:
             key = run.record.method, run.record.version or ""
-            found.setdefault(key, []).append((table, run.record))
-    for each in findings:
-        applied.setdefault((each.outcome.method, each.outcome.version or ""), []).append(each)
+            scored.setdefault(key, []).append((table, run.record))
+    for application in applications:
+        key = application.record.method, application.record.version or ""
+        applied.setdefault(key, []).append(application)
     return [
-        MethodPage(name, version or None, tuple(found.get(key, ())), tuple(applied.get(key, ())))
-        for key in sorted({*found, *applied})
+        MethodPage(name, version or None, tuple(scored.get(key, ())), tuple(applied.get(key, ())))
+        for key in sorted({*scored, *applied})
         for name, version in [key]
     ]
 
 
 def facts(page: MethodPage) -> list[tuple[str, list[str]]]:
-    """Return what is said of a method: (what, lines); what nobody says is left out."""
-    said: dict[str, list[str]] = {}
+    """Return the description of a method as (term, lines); unknown terms are left out."""
+    lines: dict[str, list[str]] = {}
 
-    def say(what: str, value: object) -> None:
+    def add(term: str, value: object) -> None:
         line = "" if value is None else str(value).strip()
-        if line and line not in said.setdefault(what, []):
-            said[what].append(line)
+        if line and line not in lines.setdefault(term, []):
+            lines[term].append(line)
 
     for _, record in page.records:
         about = record.about
         if about is None:
             continue
-        say("What it does", about.title)
+        add("Description", about.title)
         for author in about.authors:
-            say("Authors", author)
-        say("Described in", about.paper)
-        say("Code", about.code)
-        say("State of the code", about.commit)
-        say("Licence", about.licence)
-        for need in about.requires:
-            say("Needs, beyond exemplars", need)
+            add("Authors", author)
+        add("Paper", about.paper)
+        add("Code", about.code)
+        add("Commit", about.commit)
+        add("Licence", about.licence)
+        for requirement in about.requires:
+            add("Requires, beyond exemplars", requirement)
         for source in about.trained_on:
-            say("Learned from", source)
+            add("Trained on", source)
         if about.saw_test_units is not None:
-            say("Saw units of the test", "yes" if about.saw_test_units else "no")
-        for other in about.external_data:
-            say("Other data", other)
-        for other in about.external_models:
-            say("Other models", other)
-    return [(what, lines) for what, lines in said.items() if lines]
+            add("Saw test units", "yes" if about.saw_test_units else "no")
+        for dataset in about.external_data:
+            add("External data", dataset)
+        for model in about.external_models:
+            add("External models", model)
+    return [(term, values) for term, values in lines.items() if values]
 
 
 def commands(page: MethodPage) -> list[tuple[str, list[str]]]:
-    """Return how to run a method again: (track, commands), as its makers state them."""
-    made: dict[str, list[str]] = {}
+    """Return the commands to reproduce a method, as stated, by track."""
+    by_track: dict[str, list[str]] = {}
     for table, record in page.records:
-        lines = made.setdefault(table.track.key, [])
+        lines = by_track.setdefault(table.track.key, [])
         if record.about is not None and record.about.command and record.about.command not in lines:
             lines.append(record.about.command)
-    return [(key, lines) for key, lines in made.items() if lines]
+    return [(key, lines) for key, lines in by_track.items() if lines]
 
 
 def costs(page: MethodPage) -> list[dict[str, Any]]:
-    """Return what describing took, a row a record: as stated, and as accounts have it."""
+    """Return the cost of each record: as stated, and as measured by the accounts."""
     rows = []
     for table, record in page.records:
         about = record.about
-        measured = sum(float(each.get("seconds") or 0.0) for each in record.accounts)
+        describing = sum(float(account.get("seconds") or 0.0) for account in record.accounts)
         rows.append(
             {
                 "track": table.track,
                 "seed": None if about is None else about.seed,
                 "hardware": "" if about is None else about.hardware,
                 "cost": "" if about is None else about.cost,
-                "describing": three(measured) if measured else "",
+                "describing": three(describing) if describing else "",
                 "scoring": three(record.seconds.get("total")),
                 "commit": (record.ran.get("commit") or "")[:10],
                 "dirty": record.ran.get("dirty"),
@@ -120,7 +122,7 @@ def costs(page: MethodPage) -> list[dict[str, Any]]:
 
 
 def scores(record: Record) -> list[dict[str, Any]]:
-    """Return the table of a record: a metric a row, floors and one person beside it."""
+    """Return the table of a record: one row per metric, with its floors and the human."""
     rows = []
     for name in sorted(record.scores):
         estimate, entry = record.scores[name], record.metrics[name]
@@ -136,8 +138,8 @@ def scores(record: Record) -> list[dict[str, Any]]:
                 "lift": three(estimate.lift, signed=True),
                 "shuffled": _floor(record, "shuffled", name),
                 "constant": _floor(record, "constant", name),
-                "commonest": _floor(record, "most-common-of-layer", name),
-                "person": _floor(record, "one-person", name),
+                "most_common": _floor(record, "most-common-of-layer", name),
+                "human": _floor(record, HUMAN, name),
                 "versus": three(versus.difference, signed=True) if versus else "-",
                 "p": three(versus.p_holm) if versus else "-",
                 "n": f"{estimate.n_scored:,} of {estimate.n_units:,}",
@@ -147,24 +149,33 @@ def scores(record: Record) -> list[dict[str, Any]]:
 
 
 def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
-    """Return slices by network and layer, with bars, under the metrics that order the table."""
+    """Return slices by network and layer, with bars, under the metrics that order the table.
+
+    Args:
+        record: the record.
+        names: the metric that ranks, whose score is shown, and the one that breaks ties, whose
+            lift is shown; for grounded scores they are the same metric.
+    """
     known = [name for name in names if name in record.scores]
-    cuts = [cut for cut in record.slices if cut not in BY_FORMULA]
-    cuts += [cut for cut in BY_FORMULA if cut in record.slices and record.edition.synthetic]
+    cuts = [cut for cut in record.slices if cut not in SEEN_SLICES]
+    cuts += [cut for cut in SEEN_SLICES if cut in record.slices and record.edition.synthetic]
     if not known or not cuts:
         return None
     columns = []
-    for place, name in enumerate(known):  # the same metric twice, of scores in activations
-        lifted = place > 0
-        found = [_ends(record.slices[cut].get(name), lifted) for cut in cuts]
-        mark = 0.0 if lifted else record.metrics[name].chance
-        domain = domain_of([*(value for row in found for value in row), mark])
+    for position, name in enumerate(known):
+        is_lift = position > 0
+        intervals = [_interval(record.slices[cut].get(name), is_lift) for cut in cuts]
+        mark = 0.0 if is_lift else record.metrics[name].chance
+        domain = domain_of([*(end for interval in intervals for end in interval), mark])
         columns.append(
             {
-                "name": f"{metric_label(name)}{' above shuffle' if lifted else ''}",
+                "name": f"{metric_label(name)} lift" if is_lift else metric_label(name),
                 "cells": [
-                    {"text": three(row[1], signed=lifted), "bar": bar(*row, domain, mark)}
-                    for row in found
+                    {
+                        "text": three(interval[1], signed=is_lift),
+                        "bar": bar(*interval, domain, mark),
+                    }
+                    for interval in intervals
                 ],
             }
         )
@@ -182,12 +193,13 @@ def slices(record: Record, names: Sequence[str]) -> dict[str, Any] | None:
     }
 
 
-def _ends(
-    estimate: Estimate | None, lifted: bool
+def _interval(
+    estimate: Estimate | None, is_lift: bool
 ) -> tuple[float | None, float | None, float | None]:
+    """Return (low, mean, high) of an estimate or of its lift."""
     if estimate is None:
         return None, None, None
-    if lifted:
+    if is_lift:
         return estimate.lift_low, estimate.lift, estimate.lift_high
     return estimate.low, estimate.mean, estimate.high
 

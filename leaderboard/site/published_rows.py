@@ -1,7 +1,7 @@
-"""Rows from other people's real descriptions of resnet152-imagenet, where they are at hand.
+"""Rows of published methods, built from their real descriptions of resnet152-imagenet.
 
-They have no licence to be given on, so neither they nor their records are part of the package;
-they are scored once and kept in the cache.
+These descriptions have no licence to redistribute, so neither they nor their records are part of
+the package. If a user has the files, they are scored once, and the records are cached.
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ from milannotations.utils.files import sha256
 TRACK = "leave-one-out/resnet152-imagenet"
 NETWORK = "resnet152-imagenet"
 ANNOTATIONS = "annotations/milannotations_resnet152_imagenet.csv"
+"""Path of the human annotations, relative to the user's folder."""
+
 VERSION = 1
-"""Moves whenever the same files would make other records."""
+"""Version of the cached records; increase it if the same files would give other records."""
 
 
 @dataclass(frozen=True)
 class PublishedMethod:
-    """One method's published descriptions.
+    """A method with published descriptions.
 
-    `files` are below the folder, with the layer that a file is of where it does not say.
+    Attributes:
+        name, version: of the method.
+        files: layer and path, relative to the user's folder, of each file; the layer is None if the
+            file has a column for it.
+        about: description of the method for the records.
     """
 
     name: str
@@ -64,7 +70,7 @@ PUBLISHED_METHODS = (
             for layer in ("layer1", "layer2", "layer3", "layer4")
         ),
         About(
-            title="Describe-and-Dissect: captions of exemplars, summed up, tested on made pictures",
+            title="Describe-and-Dissect: captions of exemplars, tested on generated images",
             authors=["Bai et al."],
             paper="https://arxiv.org/abs/2403.13771",
             requires=["language model", "vision-language model"],
@@ -75,7 +81,7 @@ PUBLISHED_METHODS = (
         "2023",
         ((None, "descriptions/clip-dissect/resnet152_imagenet.csv"),),
         About(
-            title="CLIP-Dissect: the concept whose text-image similarity goes with the activations",
+            title="CLIP-Dissect: the concept whose text-image similarity matches activations",
             authors=["Oikarinen and Weng"],
             paper="https://arxiv.org/abs/2204.10965",
             requires=["activations", "text-image model"],
@@ -90,64 +96,79 @@ def build_records(
     cache: str | os.PathLike[str] = DEFAULT_FOLDER,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Path, Path]:
-    """Return a folder of records and one of their edition, from the cache or made now.
+    """Score the published descriptions in a folder, or take their records from the cache.
 
-    Rows whose files are not in `folder` are left out, and `tell` says so.
+    Methods whose files are missing are left out, and `tell` names them.
+
+    Args:
+        folder: folder with annotations and descriptions.
+        cache: cache folder.
+        tell: called with each line of progress.
+
+    Returns:
+        Folder of the records, and folder of their edition.
 
     Raises:
-        InputError: no annotations in `folder`, or no row's descriptions.
+        InputError: no annotations in `folder`, or no method's descriptions.
     """
     root = Path(folder)
     if not (root / ANNOTATIONS).is_file():
-        raise InputError(f"--with {folder}: {ANNOTATIONS} was expected there.")
-    found = []
-    for row in PUBLISHED_METHODS:
-        if all((root / path).is_file() for _, path in row.files):
-            found.append(row)
+        raise InputError(f"--with {folder} has no {ANNOTATIONS}; expected the annotations there.")
+    methods = []
+    for method in PUBLISHED_METHODS:
+        if all((root / path).is_file() for _, path in method.files):
+            methods.append(method)
         else:
-            tell(f"{row.name}: left out, {root / row.files[0][1]} is not there")
-    if not found:
-        raise InputError(f"--with {folder}: it holds descriptions of no method that is known here.")
-    entry = _entry(root, found, Cache(cache))
+            tell(f"{method.name}: left out, {root / method.files[0][1]} is missing")
+    if not methods:
+        names = ", ".join(method.files[0][1] for method in PUBLISHED_METHODS)
+        raise InputError(
+            f"--with {folder} has no descriptions of a known method; expected one of {names}."
+        )
+    entry = _cache_entry(root, methods, Cache(cache))
     assert entry.path is not None
     if not entry.path.is_dir():
-        entry.write(lambda temporary: _make(root, found, temporary, tell))
+        entry.write(lambda temporary: _write_records(root, methods, temporary, tell))
     return entry.path / "records", entry.path / "release"
 
 
-def _entry(root: Path, found: Sequence[PublishedMethod], cache: Cache) -> CacheEntry:
-    rows = [
+def _cache_entry(root: Path, methods: Sequence[PublishedMethod], cache: Cache) -> CacheEntry:
+    """Return the cache entry, named by track, methods and contents of the files."""
+    parts = [
         (
-            row.name,
-            row.version,
-            row.about.model_dump(mode="json"),
-            sha256(root / ANNOTATIONS, *(root / path for _, path in row.files)),
+            method.name,
+            method.version,
+            method.about.model_dump(mode="json"),
+            sha256(root / ANNOTATIONS, *(root / path for _, path in method.files)),
         )
-        for row in found
+        for method in methods
     ]
-    return cache.entry("published-rows", VERSION, tracks.get(TRACK).to_dict(), rows)
+    return cache.entry("published-rows", VERSION, tracks.get(TRACK).to_dict(), parts)
 
 
-def _make(
-    root: Path, found: Sequence[PublishedMethod], folder: Path, tell: Callable[[str], Any]
+def _write_records(
+    root: Path, methods: Sequence[PublishedMethod], folder: Path, tell: Callable[[str], Any]
 ) -> None:
+    """Write edition and records to a new folder."""
     folder.mkdir()
     track = tracks.get(TRACK)
     published.build_edition(root / ANNOTATIONS, NETWORK, folder / "release")
     known = open_references(track, folder / "release")
     metrics = build(track.metrics)
-    for row in found:
-        tell(f"{row.name}: scoring, once")
+    for method in methods:
+        tell(f"{method.name}: scoring (once)")
         files = [
-            f"{layer}={root / path}" if layer else str(root / path) for layer, path in row.files
+            f"{layer}={root / path}" if layer else str(root / path) for layer, path in method.files
         ]
         score = scoring.score(
             predictions.read(*files, network=NETWORK),
             known,
             metrics,
             allow_missing=True,
-            method=f"{row.name}@{row.version}",
+            method=f"{method.name}@{method.version}",
             accounts=[],
         )
-        score.record = score.record.model_copy(update={"track": track.key, "about": row.about})
-        score.save(folder / "records" / tracks.record_path(track, row.name, row.version))
+        update = {"track": track.key, "about": method.about}
+        score.record = score.record.model_copy(update=update)
+        path = tracks.record_path(track, method.name, method.version)
+        score.save(folder / "records" / path)

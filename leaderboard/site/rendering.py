@@ -1,4 +1,4 @@
-"""Pages from templates. Everything is escaped; what cannot be seen is made visible."""
+"""Rendering of pages from templates, with escaping and without hidden characters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from leaderboard.site.safe_text import safe_link, visible_text
 HERE = Path(__file__).parent
 ASSETS = ("board.css", "icon.svg", "table.js", "theme.js", "units.js")
 MARK = "milan board"
-"""Stands in every page made here; only a folder of such pages is written over."""
+"""Generator name in every page; only a folder with such a page is replaced."""
 
-# 'self' and file: are the folder that a page lies in, from a server and from a disk
+# 'self' covers a page on a server, and file: a page on a disk: scripts may come from nowhere else.
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; "
     "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
@@ -26,29 +26,29 @@ POLICY = (
 
 @cache
 def environment() -> Any:
-    """Return the templates: autoescape on, an undefined name is an error."""
+    """Return the template environment: autoescape is on, and undefined names are errors."""
     import jinja2
 
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(shown=visible_text, link=safe_link, three=three)
-    made.globals.update(policy=POLICY, mark=MARK)
-    return made
+    templates.filters.update(visible=visible_text, link=safe_link, three=three)
+    templates.globals.update(policy=POLICY, mark=MARK)
+    return templates
 
 
 def render(template: str, /, *, root: str, here: str = "", **values: Any) -> str:
-    """Return a page.
+    """Render a page of the site.
 
     Args:
-        template: name in `templates/`.
-        root: path from the page to the top of the site.
+        template: file name in `templates/`.
+        root: relative path from the page to the root of the site.
         here: part of the site that the page belongs to.
-        values: what the template shows.
+        values: values for the template.
     """
     page: str = environment().get_template(template).render(root=root, here=here, **values)
     return page if page.endswith("\n") else page + "\n"
@@ -57,20 +57,20 @@ def render(template: str, /, *, root: str, here: str = "", **values: Any) -> str
 def inline(
     template: str, /, *, theme: str, style: str, scripts: Sequence[str], **values: Any
 ) -> str:
-    """Return a page that holds its style and scripts; nothing else may run, nothing is fetched.
+    """Render a self-contained page: its policy allows only its own scripts and style.
 
     Args:
-        template: name in `templates/`.
-        theme: script of the head.
+        template: file name in `templates/`.
+        theme: script for the head of the page.
         style: style sheet.
-        scripts: of the end of the page; those with data are `text.script`, which hides `<`.
-        values: what the template shows.
+        scripts: scripts for the end of the page; data go through `safe_text.script_json`.
+        values: values for the template.
     """
     import markupsafe
 
-    named = " ".join(_source(each) for each in (theme, *scripts))
+    sources = " ".join(_source(script) for script in (theme, *scripts))
     policy = (
-        f"default-src 'none'; script-src {named}; style-src {_source(style)}; img-src data:; "
+        f"default-src 'none'; script-src {sources}; style-src {_source(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     page: str = (
@@ -80,14 +80,14 @@ def inline(
             **{**values, "policy": policy},
             theme=markupsafe.Markup(theme),  # noqa: S704 - our own files, and JSON without "<"
             style=markupsafe.Markup(style),  # noqa: S704
-            scripts=[markupsafe.Markup(each) for each in scripts],  # noqa: S704
+            scripts=[markupsafe.Markup(script) for script in scripts],  # noqa: S704
         )
     )
     return page
 
 
 def _source(text: str) -> str:
-    """Return what a content security policy calls an inline script or style by."""
+    """Return the source expression of an inline script or style in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -1,4 +1,4 @@
-"""`milan report`: what a network's units do, in one file that needs nothing else."""
+"""Report of a network's units and their descriptions, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from milannotations.utils.cache import DEFAULT_FOLDER
 from milannotations.utils.files import check_writable, replacing
 
 METRICS = ("retrieval-tfidf-auc", "rouge-l", "no-overlap", "distinct", "top10-share")
-"""What scores are shown, where people described the units: none needs a text model."""
+"""Scores shown for units with human descriptions; none of them needs a text model."""
 
-COMMONEST = 3
+N_COMMON = 3
+"""Most common descriptions listed for each layer."""
 
 
 def report(
@@ -43,74 +44,70 @@ def report(
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> Path:
-    """Write one self-contained page of an edition's units and of what methods say of them.
+    """Write one self-contained page with an edition's units and their descriptions.
 
     Args:
-        edition: a folder, or the name of an embedded one.
-        files: descriptions, a file a method; `NAME=FILE` names the method (default: the file's).
-        out: the page, `.html`.
-        config: config of the edition; may be left out if there is only one.
-        network, layer: for files that do not say.
-        settings: seeds and draws of the scores.
-        cache: folder of thumbnails, which are made once an edition.
-        tell: called with a line of progress.
+        edition: folder of an edition, or name of an embedded one.
+        files: descriptions, one file per method; `NAME=FILE` names the method, which is otherwise
+            named by the file.
+        out: path of the page, `.html`.
+        config: config of the edition; optional if there is only one.
+        network, layer: network and layer of files without these columns.
+        settings: random seed and numbers of draws of the scores.
+        cache: cache folder for thumbnails.
+        tell: called with each line of progress.
         progress: show progress bars.
 
     Raises:
-        InputError: no such edition or file; descriptions of units that the edition does not have.
+        InputError: no such edition or file; descriptions of units that are not in the edition.
     """
     if Path(out).suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--out {out}: a name that ends in .html was expected.")
+        raise InputError(f"--out {out} is not a name of a page; expected one that ends in .html.")
     check_writable(out)
     config = pick_config(edition, config)
     known = load_records.read_references(edition, config)
-    said = _read(files, known, network, layer)
-    runs = _scored(said, known, settings or ScoreConfig(), tell)
+    predictions_of = _read(files, known, network, layer)
+    runs = _score(predictions_of, known, settings or ScoreConfig(), tell)
     table = track_table.table_data(load_records.group_by_track(runs)[0]) if runs else None
     for row in table["rows"] if table else ():
-        row["page"] = None  # methods have no page here
+        row["page"] = None  # a report has no pages of methods
     methods = [
         MethodDescriptions(
             name,
             "method",
             None,
-            each,
+            predictions_of[name],
             unit_browser.unit_values(runs[i], METRICS[0]) if runs else {},
         )
-        for i, (name, each) in enumerate(said.items())
+        for i, name in enumerate(predictions_of)
     ]
     sheets = thumbnails.make_sheets(edition, config, cache=cache, tell=tell, progress=progress)
     name = edition_name(edition)
     title = config if config == name else f"{name} / {config}"
-    measure = track_table.head(METRICS[0])
-    made = unit_browser.build_browser(
-        methods,
-        unit_browser.read_annotations(edition, config),
-        sheets,
-        title=title,
-        measure=measure,
-    )
+    measure = track_table.column_title(METRICS[0])
+    annotations = unit_browser.read_annotations(edition, config)
+    data = unit_browser.build_browser(methods, annotations, sheets, title=title, measure=measure)
     if sheets is not None:
-        made.index["sheet"]["data"] = {n: _data(sheets.path(n)) for n in made.sheets}
+        data.index["sheet"]["data"] = {n: _data_url(sheets.path(n)) for n in data.sheets}
+    # The index comes last: when it is read, the scripts and all parts are there.
     scripts = [
-        *(rendering.asset(f"{part}.js") for part in ("table", "units")),
-        f"milanIndex({script_json(made.index)});",
-        *(f"milanPart({n},{script_json(part)});" for n, part in enumerate(made.parts)),
+        *(rendering.asset(f"{name}.js") for name in ("table", "units")),
+        *(f"milanPart({n},{script_json(part)});" for n, part in enumerate(data.parts)),
+        f"milanIndex({script_json(data.index)});",
     ]
-    theme, style = rendering.asset("theme.js"), rendering.asset("board.css")
     page = rendering.inline(
         "report.html",
-        scripts=[*scripts[:2], *scripts[3:], scripts[2]],  # parts are there when the index is read
-        theme=theme,
-        style=style,
+        scripts=scripts,
+        theme=rendering.asset("theme.js"),
+        style=rendering.asset("board.css"),
         title=title,
         synthetic=known.synthetic,
-        n_units=len(made.index["unit"]),
-        methods=list(said),
-        why="" if runs else "No unit has two descriptions by people, so nothing is scored.",
+        n_units=len(data.index["unit"]),
+        methods=list(predictions_of),
+        reason="" if runs else "Not scored: no unit has two human descriptions.",
         measure=measure,
         table=table,
-        layers=_layers(methods, known),
+        layers=_layer_rows(methods, known),
         folder="",
         sheets=None,
         method_pages=None,
@@ -123,47 +120,54 @@ def report(
 def _read(
     files: Sequence[str], known: References, network: str | None, layer: str | None
 ) -> dict[str, Predictions]:
-    made: dict[str, Predictions] = {}
+    """Read predictions by the name of their method."""
+    predictions_of: dict[str, Predictions] = {}
     if network is None and len(known.networks) == 1:
         network = known.networks[0]
     for file in files:
         name, path = predictions.split_layer(file)
         name = name or Path(path).stem
-        if name in made:
-            raise InputError(f"Two files are named '{name}'; name them: one={path} other=FILE.")
-        made[name] = predictions.read(path, network=network, layer=layer)
-        strange = [unit for unit in made[name].units if unit not in known.index]
-        if strange:
+        if name in predictions_of:
+            raise InputError(f"Two files are named '{name}'. Name them: one={path} other=FILE")
+        predictions_of[name] = predictions.read(path, network=network, layer=layer)
+        unknown = [unit for unit in predictions_of[name].units if unit not in known.index]
+        if unknown:
             raise InputError(
-                f"{path} describes {strange[0]}, which is not in {known.edition} / {known.config}."
+                f"{path} describes {unknown[0]}, which is not in {known.edition} / {known.config}."
             )
-    return made
+    return predictions_of
 
 
-def _scored(
-    said: dict[str, Predictions],
+def _score(
+    predictions_of: dict[str, Predictions],
     known: References,
     settings: ScoreConfig,
     tell: Callable[[str], Any],
 ) -> list[EntryRun]:
-    """Return a run a method, on the units that any of them describes; none without references."""
-    # matched scores need two descriptions of a unit
-    described = {unit for each in said.values() for unit in each.units}
-    twice = {unit for unit, texts in zip(known.units, known.texts, strict=True) if len(texts) > 1}
-    if not described & twice:
+    """Score each method on the units that any of them describes.
+
+    Returns:
+        One run per method; none if no described unit has two human descriptions, which matched
+        scores need.
+    """
+    described = {unit for members in predictions_of.values() for unit in members.units}
+    scorable = {
+        unit for unit, texts in zip(known.units, known.texts, strict=True) if len(texts) > 1
+    }
+    if not described & scorable:
         return []
     runs = []
     splits = sorted({known.splits[known.index[unit]] for unit in described})
-    for name, each in said.items():
+    for name, method_predictions in predictions_of.items():
         tell(f"{name}: scoring")
         score = scoring.score(
-            each,
+            method_predictions,
             known,
             METRICS,
             split="+".join(splits),
             allow_missing=True,
             unlisted=True,
-            method=f"{name.replace('@', '-')}",
+            method=name.replace("@", "-"),  # what follows an @ would be a version
             settings=settings,
             accounts=[],
         )
@@ -171,36 +175,39 @@ def _scored(
     return runs
 
 
-def _layers(methods: Sequence[MethodDescriptions], known: References) -> list[dict[str, Any]]:
-    """Return what each method says of each layer, counted."""
-    made = []
+def _layer_rows(methods: Sequence[MethodDescriptions], known: References) -> list[dict[str, Any]]:
+    """Return one row per layer and method: counts and the most common descriptions."""
+    rows = []
     for (network, layer), members in known.layers.items():
-        inside = [known.units[i] for i in members]
+        layer_units = [known.units[i] for i in members]
         for method in methods:
-            asked = [unit for unit in inside if method.said.first(unit) is not None]
-            if not asked:
+            firsts = {unit: method.predictions.first(unit) for unit in layer_units}
+            units = [unit for unit, first in firsts.items() if first is not None]
+            if not units:
                 continue
-            found = [method.said.first(unit) for unit in asked]
-            texts = [normalise(row.description) for row in found if row and row.status == "ok"]
+            texts = [
+                normalise(first.description)
+                for first in firsts.values()
+                if first is not None and first.status == "ok"
+            ]
             counts = Counter(texts)
-            values = [method.values[unit] for unit in asked if unit in method.values]
-            words = sum(len(text.split()) for text in texts)
-            made.append(
+            values = [method.values[unit] for unit in units if unit in method.values]
+            n_words = sum(len(text.split()) for text in texts)
+            by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            rows.append(
                 {
                     "layer": f"{network}/{layer}",
                     "method": method.name,
-                    "units": len(asked),
+                    "units": len(units),
                     "described": len(texts),
                     "distinct": len(counts),
-                    "words": f"{words / len(texts):.1f}" if texts else "-",
+                    "words": f"{n_words / len(texts):.1f}" if texts else "-",
                     "retrieval": three(sum(values) / len(values) if values else None),
-                    "commonest": sorted(counts.items(), key=lambda item: (-item[1], item[0]))[
-                        :COMMONEST
-                    ],
+                    "most_common": by_count[:N_COMMON],
                 }
             )
-    return made
+    return rows
 
 
-def _data(path: Path) -> str:
+def _data_url(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()

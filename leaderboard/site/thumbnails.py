@@ -1,8 +1,8 @@
-"""Sprite sheets: thumbnails of an edition's exemplars, many to a picture, made once.
+"""Sprite sheets: thumbnails of an edition's exemplars, many to an image, drawn once per edition.
 
-A sheet has `ROWS` units, a unit a row, its exemplars from left to right, strongest first, dimmed
-outside their masks. Sheets lie in a cache under the digest of the pictures, so that a board that
-is built again copies them.
+A sheet has `ROWS` units, one per row, with their exemplars from left to right, strongest first,
+dimmed outside their masks. Sheets are cached by the content of the images, so that a site that is
+built again only copies them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +28,53 @@ from milannotations.utils.contact_sheet import PAPER, draw_mask
 from milannotations.utils.files import sha256
 from milannotations.utils.progress import progress_bar
 
-COLUMNS, ROWS, SIDE = 15, 10, 96
+COLUMNS = 15
+"""Exemplars of a unit on a sheet."""
+
+ROWS = 10
+"""Units on a sheet."""
+
+SIDE = 96
+"""Largest side of a thumbnail, in pixels."""
+
 QUALITY = 80
-"""Of JPEG. Against WebP of quality 78 and method 0, on a sheet of photographs: an eighth of the
-time to write, a tenth larger, 1 dB further from the picture."""
-KEPT = 2048
-"""Small pictures in memory: 55 MB of them at most."""
+"""JPEG quality. Compared with WebP of quality 78 and method 0, on a sheet of photographs: written
+in an eighth of the time, a tenth larger, 1 dB less similar to the original."""
+
+MAX_KEPT = 2048
+"""Most shrunk images kept in memory: at most 55 MB."""
 
 VERSION = 3
-"""Moves whenever sheets of the same pictures would look different."""
+"""Version of the sheets; increase it if sheets of the same images would look different."""
+
+UnitImages = tuple[list[bytes], list[bytes]]
+"""Encoded exemplars of a unit, and their encoded masks."""
 
 
 @dataclass(frozen=True)
 class ThumbnailSheets:
-    """Where the sheets of a config lie, and which unit is where.
+    """Sheets of a config, and the row of each unit.
 
     Attributes:
-        digest: of the pictures and of how sheets are made.
-        folder: holds `0000.jpg`, ...; see `path`.
-        side: of a cell, in pixels.
-        pictures: of each unit, how many it has, in the order of the rows.
+        digest: digest of the images and of the format of the sheets.
+        folder: folder with `0000.jpg`, ...; see `path`.
+        side: side of a thumbnail, in pixels.
+        image_counts: number of exemplars of each unit, in the order of the rows.
     """
 
     digest: str
     folder: Path
     side: int
-    pictures: dict[Unit, int]
+    image_counts: dict[Unit, int]
 
     @property
     def count(self) -> int:
-        return -(-len(self.pictures) // ROWS)
+        """Number of sheets."""
+        return -(-len(self.image_counts) // ROWS)
 
     def path(self, number: int) -> Path:
-        """Return where a sheet lies, counted from 0."""
-        return self.folder / _name(number)
+        """Return the path of a sheet, numbered from 0."""
+        return self.folder / _sheet_name(number)
 
 
 def make_sheets(
@@ -71,87 +85,92 @@ def make_sheets(
     tell: Callable[[str], Any] = lambda line: None,
     progress: bool = False,
 ) -> ThumbnailSheets | None:
-    """Return the sheets of a config, from the cache or made now; None where there is no picture.
+    """Draw the sheets of a config, or take them from the cache.
 
     Args:
-        edition, config: as `editions.load`.
-        cache: folder of what can be made anew.
-        tell: called with a line before sheets are made.
+        edition, config: as for `milannotations.load`.
+        cache: cache folder.
+        tell: called with a line before sheets are drawn.
         progress: show a progress bar.
 
+    Returns:
+        The sheets; None for a config without images.
+
     Raises:
-        InputError: a file of the edition, or a picture in it, is damaged.
+        InputError: a file of the edition, or an image in it, is damaged.
     """
-    paths = [path for part in list_files(edition, config).values() for path in part]
+    paths = [path for split in list_files(edition, config).values() for path in split]
     digest = _digest(paths)
     entry = Cache(cache).entry("thumbnails", digest)
     folder = entry.path
     assert folder is not None
-    if (told := entry.read(_read)) is None:
-        tell(f"{config}: making thumbnails, once")
-        entry.write(lambda temporary: _make(paths, temporary, progress))
-        told = _read(folder)
-    if not told["units"]:
+    if (index := entry.read(_read_index)) is None:
+        tell(f"{config}: drawing thumbnails (once)")
+        entry.write(lambda temporary: _write_sheets(paths, temporary, progress))
+        index = _read_index(folder)
+    if not index["units"]:
         return None
-    pictures = {Unit(*key): count for *key, count in told["units"]}
-    return ThumbnailSheets(digest, folder, told["side"], pictures)
+    image_counts = {Unit(*key): count for *key, count in index["units"]}
+    return ThumbnailSheets(digest, folder, index["side"], image_counts)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    sheets: dict[str, Any] = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
-    return sheets
+def _read_index(folder: Path) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
+    return index
 
 
-def _name(number: int) -> str:
+def _sheet_name(number: int) -> str:
     return f"{number:04d}.jpg"
 
 
 def _digest(paths: list[Path]) -> str:
-    """Return what names the sheets: the content of the files, and how sheets are made."""
+    """Return the digest of the files' content and of the format of the sheets."""
     contents = []
     for folder in dict.fromkeys(path.parent for path in paths):
-        # converted editions keep the checksums of their shards: tens of gigabytes need no reading
-        sums = folder / "checksums.json"
-        known = json.loads(sums.read_text(encoding="utf-8")) if sums.is_file() else {}
+        # Converted editions store the checksums of their shards, tens of gigabytes: use those.
+        checksums = folder / "checksums.json"
+        known = json.loads(checksums.read_text(encoding="utf-8")) if checksums.is_file() else {}
         shards = [path for path in paths if path.parent == folder]
         contents += [known.get(path.name) or sha256(path) for path in shards]
     return content_key(VERSION, COLUMNS, ROWS, SIDE, QUALITY, contents)
 
 
-def _make(paths: list[Path], folder: Path, progress: bool) -> None:
+def _write_sheets(paths: list[Path], folder: Path, progress: bool) -> None:
+    """Write all sheets and `sheets.json` to a new folder; threads draw while rows are read."""
     import pyarrow.parquet as parquet
 
     folder.mkdir()
     total = sum(parquet.ParquetFile(path).metadata.num_rows for path in paths)
     rows = _rows(paths)
     first = next(rows, None)
-    side = SIDE if first is None else min(SIDE, _longest(first[1]))
+    # Small images are not enlarged: the first unit's images set the side.
+    side = SIDE if first is None else min(SIDE, _longest_side(first[1][0]))
     units: list[list[Any]] = []
-    small = _Small()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        waiting: deque[Future[None]] = deque()
-        sheet: list[Any] = []
-        bar = progress_bar(_chained(first, rows), total, "thumbnails", progress, unit="unit")
-        for row in bar:
-            key, images, masks = row
-            units.append([*key, min(len(images), COLUMNS)])
-            sheet.append((images, masks))
+    shrunk = _ShrunkImages()
+    n_threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        pending: deque[Future[None]] = deque()
+        sheet: list[UnitImages] = []
+        all_rows = rows if first is None else chain([first], rows)
+        for unit, images in progress_bar(all_rows, total, "thumbnails", progress, unit="unit"):
+            units.append([*unit, min(len(images[0]), COLUMNS)])
+            sheet.append(images)
             if len(sheet) == ROWS or len(units) == total:
-                at = folder / _name((len(units) - 1) // ROWS)
-                if any(pictures for pictures, _ in sheet):  # text alone needs no sheet
-                    waiting.append(pool.submit(_write, sheet, side, at, small))
+                path = folder / _sheet_name((len(units) - 1) // ROWS)
+                if any(exemplars for exemplars, _ in sheet):  # text-only units need no sheet
+                    pending.append(pool.submit(_draw_sheet, sheet, side, path, shrunk))
                 sheet = []
-            if len(waiting) > 2 * (os.cpu_count() or 1):  # pictures read, and not yet drawn
-                waiting.popleft().result()
-        for each in waiting:
-            each.result()
+            if len(pending) > 2 * n_threads:  # bounds the images read ahead
+                pending.popleft().result()
+        for future in pending:
+            future.result()
     if not any(count for *_, count in units):
         units = []
     (folder / "sheets.json").write_text(json.dumps({"side": side, "units": units}), "utf-8")
 
 
-def _rows(paths: list[Path]) -> Iterator[tuple[Unit, list[bytes], list[bytes]]]:
-    """Yield (unit, pictures, masks) of every row, in order; nothing else is read."""
+def _rows(paths: list[Path]) -> Iterator[tuple[Unit, UnitImages]]:
+    """Yield unit, exemplars and masks of every row, in order; other columns are not read."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -161,49 +180,50 @@ def _rows(paths: list[Path]) -> Iterator[tuple[Unit, list[bytes], list[bytes]]]:
                 columns = ["network", "layer", "unit", "images", "masks"]
                 for batch in file.iter_batches(batch_size=ROWS, columns=columns):
                     for row in batch.to_pylist():
-                        key = Unit(row["network"], row["layer"], row["unit"])
+                        unit = Unit(row["network"], row["layer"], row["unit"])
                         images, masks = (
-                            [each["bytes"] for each in (row[name] or ())[:COLUMNS]]
+                            [cell["bytes"] for cell in (row[name] or ())[:COLUMNS]]
                             for name in ("images", "masks")
                         )
-                        yield key, images, masks
+                        yield unit, (images, masks)
         except (pa.ArrowException, OSError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def _longest(images: list[bytes]) -> int:
-    return max((max(_open(each).size) for each in images), default=SIDE)
+def _longest_side(images: list[bytes]) -> int:
+    return max((max(_open(encoded).size) for encoded in images), default=SIDE)
 
 
-def _write(
-    sheet: list[tuple[list[bytes], list[bytes]]], side: int, path: Path, small: _Small
-) -> None:
-    """Draw a sheet: a row a unit."""
+def _draw_sheet(sheet: list[UnitImages], side: int, path: Path, shrunk: _ShrunkImages) -> None:
+    """Draw a sheet with one row per unit, and write it."""
     from PIL import Image
 
-    drawn = Image.new("RGB", (COLUMNS * side, len(sheet) * side), PAPER)
+    canvas = Image.new("RGB", (COLUMNS * side, len(sheet) * side), PAPER)
     for row, (images, masks) in enumerate(sheet):
         for column, encoded in enumerate(images):
-            cover = masks[column] if column < len(masks) else None
+            mask = masks[column] if column < len(masks) else None
             try:
-                drawn.paste(_thumbnail(encoded, cover, side, small), (column * side, row * side))
-            except (OSError, SyntaxError) as error:  # as Pillow says it
-                raise InputError(f"A picture of the edition is damaged: {error}") from None
-    drawn.save(path, "JPEG", quality=QUALITY)
+                thumbnail = _thumbnail(encoded, mask, side, shrunk)
+                canvas.paste(thumbnail, (column * side, row * side))
+            except (OSError, SyntaxError) as error:  # Pillow's errors for damaged files
+                raise InputError(f"An image of the edition is damaged: {error}") from None
+    canvas.save(path, "JPEG", quality=QUALITY)
 
 
-def _thumbnail(encoded: bytes, cover: bytes | None, side: int, small: _Small) -> Any:
-    """Return a picture of at most `side` pixels, dimmed outside its mask."""
+def _thumbnail(encoded: bytes, encoded_mask: bytes | None, side: int, shrunk: _ShrunkImages) -> Any:
+    """Return an image of at most `side` pixels per side, dimmed outside its mask."""
     from PIL import Image
 
-    image, size = small.of(encoded, side)
-    if cover is None:
+    image, size = shrunk.get(encoded, side)
+    if encoded_mask is None:
         return image
-    with _open(cover) as picture:
-        mask = picture.convert("1")
+    with _open(encoded_mask) as mask_image:
+        mask = mask_image.convert("1")
     if mask.size != size:
-        raise InputError(f"A picture of {size} pixels has a mask of {mask.size}.")
-    if mask.size != image.size:  # masks are coarse: what lies in the middle of a pixel will do
+        raise InputError(
+            f"An image of {size} pixels has a mask of {mask.size}; expected the same size."
+        )
+    if mask.size != image.size:  # masks are coarse, so nearest-neighbour sampling is enough
         mask = mask.resize(image.size, Image.Resampling.NEAREST)
     return Image.fromarray(draw_mask(image, mask))
 
@@ -216,39 +236,33 @@ def _open(encoded: bytes) -> Any:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return Pillow's formats, that of editions first: it begins to read some before WebP."""
+    """Return Pillow's formats, starting with WebP, the format of editions, so it is tried first."""
     from PIL import Image
 
     Image.init()
     return "WEBP", *Image.ID
 
 
-class _Small:
-    """Pictures made smaller, the last `KEPT` of them: many units share their pictures."""
+class _ShrunkImages:
+    """Cache of shrunk images, up to `MAX_KEPT`: many units share their exemplars."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, tuple[Any, tuple[int, int]]] = {}
+        self._kept: dict[bytes, tuple[Any, tuple[int, int]]] = {}
 
-    def of(self, encoded: bytes, side: int) -> tuple[Any, tuple[int, int]]:
-        """Return a picture of at most `side` pixels, and the size that it had."""
+    def get(self, encoded: bytes, side: int) -> tuple[Any, tuple[int, int]]:
+        """Return an image of at most `side` pixels per side, and its original size."""
         from PIL import Image
 
         key = hashlib.sha256(encoded).digest()
-        found = self._held.get(key)
-        if found is None:
-            with _open(encoded) as picture:
-                size = picture.size
-                image = picture if picture.mode == "RGB" else picture.convert("RGB")
+        entry = self._kept.get(key)
+        if entry is None:
+            with _open(encoded) as opened:
+                size = opened.size
+                image = opened if opened.mode == "RGB" else opened.convert("RGB")
                 image.load()  # threads share the image, and Pillow decodes it on first use
                 image.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
-            found = image, size
-            if len(self._held) >= KEPT:
-                self._held.clear()
-            self._held[key] = found
-        return found
-
-
-def _chained(first: Any, rows: Iterator[Any]) -> Iterator[Any]:
-    if first is not None:
-        yield first
-        yield from rows
+            entry = image, size
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = entry
+        return entry

@@ -1,7 +1,7 @@
-"""Units to browse: exemplars, what people wrote, every method's answer side by side.
+"""Data of the unit browser: exemplars, annotations and every method's description side by side.
 
-A page opens from a folder, where a script may read no file but other scripts: so the data are
-scripts, an index that is read at once and parts of `PART` units that are read as they are needed.
+A page that is opened from a disk may read no files but scripts. So the data are written as scripts:
+an index, which is read at once, and parts of `PART_UNITS` units, which are read when needed.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from leaderboard.site.thumbnails import ROWS, ThumbnailSheets
 from milannotations.editions.configs import list_files
 from milannotations.schema import Unit
 
-PART = 200
-"""Units whose texts stand in one script."""
+PART_UNITS = 200
+"""Units whose texts are in one script."""
 
 FAILED, ABSTAINED, MISSING = -1, -2, -3
-"""What stands for a text where there is none."""
+"""Numbers that stand for a missing text; assets/units.js shows them in words."""
 
 
 @dataclass(frozen=True)
 class UnitAnnotations:
-    """What an edition says of its units, for people to read.
+    """Annotations of an edition's units.
 
     Attributes:
         units: in order of network, layer and index.
-        descriptions: what people wrote of each.
-        truths: what each was made to respond to; None where nobody knows.
-        synthetic: annotators are simulated.
+        descriptions: human (or simulated) descriptions of each unit.
+        truths: known truth of each unit, or None.
+        synthetic: True if annotators are simulated.
     """
 
     units: list[Unit]
@@ -50,24 +50,25 @@ class UnitAnnotations:
 
 @dataclass(frozen=True)
 class MethodDescriptions:
-    """A method's answers: texts by unit and rank, and the value of each unit.
+    """Descriptions by one method, with the value of each unit.
 
     Attributes:
-        name, kind, page: of the method; `page` is the file name of its page, or None.
-        said: the predictions.
-        values: of each unit under the metric that orders the table.
+        name, kind: of the method.
+        page: file name of the method's page, or None.
+        predictions: the descriptions.
+        values: value of each unit under the metric that orders the table.
     """
 
     name: str
     kind: str
     page: str | None
-    said: Predictions
+    predictions: Predictions
     values: dict[Unit, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BrowserData:
-    """What the page of units reads: the index, and parts of it."""
+    """Data of a unit page: the index, its parts, and the numbers of the sheets that it shows."""
 
     index: dict[str, Any]
     parts: list[dict[str, Any]]
@@ -75,7 +76,7 @@ class BrowserData:
 
 
 def read_annotations(edition: str | os.PathLike[str], config: str) -> UnitAnnotations:
-    """Return what an edition says of its units; no picture is read."""
+    """Read the annotations of an edition's units, without images."""
     import pyarrow.parquet as parquet
 
     rows: list[tuple[Unit, list[str], str | None, str | None]] = []
@@ -97,12 +98,19 @@ def read_annotations(edition: str | os.PathLike[str], config: str) -> UnitAnnota
 def read_descriptions(
     run: EntryRun, kind: str, page: str | None, ranked_by: str
 ) -> MethodDescriptions:
-    """Return the answers in a record's folder."""
+    """Read the descriptions in a record's folder.
+
+    Args:
+        run: a run with a folder.
+        kind: kind of the entry.
+        page: file name of the method's page, or None.
+        ranked_by: metric of the units' values; "" for none.
+    """
     if run.folder is None:
         raise ValueError("a run without a folder has no predictions")
     name = f"{run.record.method}@{run.record.version or '-'}"
-    said = predictions.read(Path(run.folder) / "predictions.csv")
-    return MethodDescriptions(name, kind, page, said, unit_values(run, ranked_by))
+    descriptions = predictions.read(Path(run.folder) / "predictions.csv")
+    return MethodDescriptions(name, kind, page, descriptions, unit_values(run, ranked_by))
 
 
 def unit_values(run: EntryRun, metric: str) -> dict[Unit, float]:
@@ -112,95 +120,133 @@ def unit_values(run: EntryRun, metric: str) -> dict[Unit, float]:
     return {Unit(*key): float(value) for key, value in zip(keys, part.value, strict=True)}
 
 
+def renamed(method: MethodDescriptions, name: str) -> MethodDescriptions:
+    """Return the same descriptions under another name."""
+    return replace(method, name=name)
+
+
 def build_browser(
     methods: Sequence[MethodDescriptions],
-    of: UnitAnnotations | None,
+    annotations: UnitAnnotations | None,
     sheets: ThumbnailSheets | None,
     *,
     title: str,
     measure: str,
 ) -> BrowserData:
-    """Return the data of a page of units: those that any method describes.
+    """Build the data of a unit page: all units that any method describes.
 
     Args:
         methods: in the order of their columns.
-        of: what is known of the units; None where the edition is not at hand.
-        sheets: their thumbnails, or None.
-        title: of the page.
-        measure: what the units' values are called.
+        annotations: annotations of the units; None if the edition is not available.
+        sheets: thumbnails of the units, or None.
+        title: title of the page.
+        measure: name of the units' values.
     """
-    described = {unit for method in methods for unit in method.said.units}
-    units = sorted(described) if of is None else [u for u in of.units if u in described]
-    place = {} if of is None else {unit: i for i, unit in enumerate(of.units)}
-    texts = MethodAgreement(methods, units)
-    layers = list(dict.fromkeys(unit[:2] for unit in units))
-    number = {layer: i for i, layer in enumerate(layers)}
-    at = {} if sheets is None else {unit: i for i, unit in enumerate(sheets.pictures)}
-    counts = {} if sheets is None else sheets.pictures
-    index: dict[str, Any] = {
-        "title": visible_text(title),
-        "measure": visible_text(measure),
-        "people": "Simulated annotators" if of is not None and of.synthetic else "People",
-        "methods": [[visible_text(m.name), m.kind, m.page] for m in methods],
-        "layers": [[visible_text(network), visible_text(layer)] for network, layer in layers],
-        "part": PART,
-        "layer": [number[unit[:2]] for unit in units],
-        "unit": [unit.unit for unit in units],
-        "disagreement": _rounded(texts.disagreement()),
-        "value": _rounded(texts.mean_value()),
-        "sheet": None,
-    }
+    described = {unit for method in methods for unit in method.predictions.units}
+    if annotations is None:
+        units, row_of = sorted(described), {}
+    else:
+        units = [unit for unit in annotations.units if unit in described]
+        row_of = {unit: i for i, unit in enumerate(annotations.units)}
+    parts = [
+        _part(units[start : start + PART_UNITS], methods, annotations, row_of)
+        for start in range(0, len(units), PART_UNITS)
+    ]
+    index = _index(units, methods, title, measure)
+    if annotations is not None and annotations.synthetic:
+        index["annotators"] = "Simulated annotators"
+    used: set[int] = set()
     if sheets is not None:
+        counts = sheets.image_counts
+        sheet_row = {unit: i for i, unit in enumerate(counts)}
         index["sheet"] = {
             "side": sheets.side,
             "rows": ROWS,
-            "last": len(at) % ROWS or ROWS,
+            "last": len(counts) % ROWS or ROWS,
             "count": sheets.count,
         }
-        index["at"] = [at.get(unit, -1) for unit in units]
-        index["pictures"] = [counts.get(unit, 0) for unit in units]
-    parts = []
-    for start in range(0, len(units), PART):
-        members = units[start : start + PART]
-        table: dict[str, int] = {}
-
-        def number_of(text: str, table: dict[str, int] = table) -> int:
-            return table.setdefault(visible_text(text), len(table))
-
-        people, truths = [], []
-        for unit in members:
-            i = place.get(unit)
-            people.append(
-                [] if of is None or i is None else [number_of(t) for t in of.descriptions[i]]
-            )
-            truth = None if of is None or i is None else of.truths[i]
-            truths.append(None if truth is None else number_of(truth))
-        said = [[_said(method.said, unit, number_of) for unit in members] for method in methods]
-        values = [[_round(method.values.get(unit)) for unit in members] for method in methods]
-        parts.append(
-            {"texts": list(table), "people": people, "truth": truths, "said": said, "value": values}
-        )
-    used = sorted({at[unit] // ROWS for unit in units if unit in at and counts[unit]})
-    return BrowserData(index, parts, used)
+        index["at"] = [sheet_row.get(unit, -1) for unit in units]
+        index["images"] = [counts.get(unit, 0) for unit in units]
+        used = {sheet_row[unit] // ROWS for unit in units if counts.get(unit)}
+    return BrowserData(index, parts, sorted(used))
 
 
-def _said(said: Predictions, unit: Unit, number_of: Callable[[str], int]) -> int | list[int]:
-    """Return the number of what a method says of a unit: several where it gives several senses."""
-    first = said.first(unit)
+def _index(
+    units: Sequence[Unit], methods: Sequence[MethodDescriptions], title: str, measure: str
+) -> dict[str, Any]:
+    """Return the index without thumbnails: columns over all units, and their names."""
+    agreement = MethodAgreement(methods, units)
+    layers = list(dict.fromkeys(unit[:2] for unit in units))
+    layer_number = {layer: i for i, layer in enumerate(layers)}
+    return {
+        "title": visible_text(title),
+        "measure": visible_text(measure),
+        "annotators": "Annotators",
+        "methods": [[visible_text(m.name), m.kind, m.page] for m in methods],
+        "layers": [[visible_text(network), visible_text(layer)] for network, layer in layers],
+        "part": PART_UNITS,
+        "layer": [layer_number[unit[:2]] for unit in units],
+        "unit": [unit.unit for unit in units],
+        "disagreement": [_rounded(value) for value in agreement.disagreement().tolist()],
+        "value": [_rounded(value) for value in agreement.mean_value().tolist()],
+        "sheet": None,
+    }
+
+
+def _part(
+    units: Sequence[Unit],
+    methods: Sequence[MethodDescriptions],
+    annotations: UnitAnnotations | None,
+    row_of: dict[Unit, int],
+) -> dict[str, Any]:
+    """Return the texts and values of some units; each distinct text is stored once, by number."""
+    numbers: dict[str, int] = {}
+
+    def number_of(text: str) -> int:
+        return numbers.setdefault(visible_text(text), len(numbers))
+
+    unit_annotations: list[list[int]] = []
+    truths: list[int | None] = []
+    for unit in units:
+        row = row_of.get(unit)
+        if annotations is None or row is None:
+            unit_annotations.append([])
+            truths.append(None)
+            continue
+        unit_annotations.append([number_of(text) for text in annotations.descriptions[row]])
+        truth = annotations.truths[row]
+        truths.append(None if truth is None else number_of(truth))
+    return {
+        "annotations": unit_annotations,
+        "truth": truths,
+        "descriptions": [
+            [_description(method.predictions, unit, number_of) for unit in units]
+            for method in methods
+        ],
+        "value": [[_rounded(method.values.get(unit)) for unit in units] for method in methods],
+        "texts": list(numbers),
+    }
+
+
+def _description(
+    descriptions: Predictions, unit: Unit, number_of: Callable[[str], int]
+) -> int | list[int]:
+    """Return the number of a unit's description; a list if there are several senses."""
+    first = descriptions.first(unit)
     if first is None:
         return MISSING
     if first.status != "ok":
         return ABSTAINED if first.status == "abstained" else FAILED
-    senses = [number_of(text) for text in said.senses(unit)]
+    senses = [number_of(text) for text in descriptions.senses(unit)]
     return senses[0] if len(senses) == 1 else senses
 
 
 class MethodAgreement:
-    """What the methods proper say of units, as numbers: which agree, which are easy.
+    """Statistics of units over methods: which descriptions agree, which units are easy.
 
     Args:
         methods: floors and references among them are left out.
-        units: in question.
+        units: the units.
     """
 
     def __init__(self, methods: Sequence[MethodDescriptions], units: Sequence[Unit]) -> None:
@@ -208,57 +254,53 @@ class MethodAgreement:
         self.units = units
 
     def disagreement(self) -> NDArray[np.float64]:
-        """Return 1 - mean cosine of the TF-IDF vectors of each pair of answers; nan without a pair.
+        """Return 1 - the mean cosine between TF-IDF vectors of all pairs of methods: (unit,).
 
-        TF-IDF is scikit-learn's, fitted on the distinct answers. With unit vectors x_1, ..., x_m
-        the mean over pairs is (|sum x|^2 - sum |x|^2) / m(m-1).
+        nan for a unit with fewer than two descriptions. TF-IDF is scikit-learn's, fitted on the
+        distinct descriptions. With unit vectors x_1, ..., x_m, the mean over pairs is
+        (|sum x|^2 - sum |x|^2) / m(m-1), so no pair is computed on its own.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        distinct: dict[str, int] = {}
+        # 1. Number the distinct descriptions; a column per method holds the number, -1 for none.
+        numbers: dict[str, int] = {}
         columns = []
         for method in self.methods:
             column = np.full(len(self.units), -1, dtype=np.intp)
             for i, unit in enumerate(self.units):
-                row = method.said.first(unit)
+                row = method.predictions.first(unit)
                 if row is not None and row.status == "ok":
-                    column[i] = distinct.setdefault(normalise(row.description), len(distinct))
+                    column[i] = numbers.setdefault(normalise(row.description), len(numbers))
             columns.append(column)
         answered = np.array([column >= 0 for column in columns]).reshape(-1, len(self.units))
         count = answered.sum(axis=0)
         try:
-            vectors = TfidfVectorizer().fit_transform(distinct)
-        except ValueError:  # no answer has a word of two letters
+            vectors = TfidfVectorizer().fit_transform(numbers)
+        except ValueError:  # no description has a word of two letters
             return np.where(count > 1, 1.0, np.nan)
+        # 2. Sum the vectors of each unit, and their squared lengths (0 for a text without words).
         total = vectors[:1].multiply(0).tocsr()[np.zeros(len(self.units), dtype=int)]
-        own = np.zeros(len(self.units))
+        squares = np.zeros(len(self.units))
         lengths = np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel()
-        for column, said in zip(columns, answered, strict=True):
-            chosen = vectors[np.where(said, column, 0)]
-            total = total + chosen.multiply(said[:, None]).tocsr()
-            own += np.where(said, lengths[column], 0.0)
+        for column, has_text in zip(columns, answered, strict=True):
+            chosen = vectors[np.where(has_text, column, 0)]
+            total = total + chosen.multiply(has_text[:, None]).tocsr()
+            squares += np.where(has_text, lengths[column], 0.0)
+        # 3. The formula above.
         whole = np.asarray(total.multiply(total).sum(axis=1)).ravel()
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(count > 1, 1 - (whole - own) / (count * (count - 1)), np.nan)
+            return np.where(count > 1, 1 - (whole - squares) / (count * (count - 1)), np.nan)
 
     def mean_value(self) -> NDArray[np.float64]:
-        """Return the mean value of each unit over the methods that have one; nan without any."""
+        """Return the mean value of each unit over the methods that have one; nan if none has."""
         total, count = np.zeros(len(self.units)), np.zeros(len(self.units))
         for method in self.methods:
-            own = np.array([method.values.get(unit, np.nan) for unit in self.units])
-            total += np.nan_to_num(own)
-            count += ~np.isnan(own)
+            values = np.array([method.values.get(unit, np.nan) for unit in self.units])
+            total += np.nan_to_num(values)
+            count += ~np.isnan(values)
         return np.divide(total, count, out=np.full(len(self.units), np.nan), where=count > 0)
 
 
-def _round(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
+    """Return a value with three decimals; None for None and nan."""
     return None if value is None or value != value else round(value, 3)
-
-
-def _rounded(values: NDArray[np.float64]) -> list[float | None]:
-    return [_round(value) for value in values.tolist()]
-
-
-def renamed(of: MethodDescriptions, name: str) -> MethodDescriptions:
-    """Return the same answers under another name."""
-    return replace(of, name=name)

@@ -1,4 +1,4 @@
-// Tables that are sorted and filtered where they stand.
+// Sorting and filtering of the tables on a page.
 (function () {
   "use strict";
 
@@ -17,7 +17,7 @@
     var rows = Array.from(table.tBodies[0].rows);
     rows.sort(function (a, b) {
       var x = value(a, column, kind), y = value(b, column, kind);
-      if (x === null || y === null) return (x === null) - (y === null); // unknown comes last
+      if (x === null || y === null) return (x === null) - (y === null); // unknown values come last
       var made = kind === "text" ? x.localeCompare(y) : x - y;
       return order === "ascending" ? made : -made;
     });

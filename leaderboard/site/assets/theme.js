@@ -1,11 +1,11 @@
-// Light or dark: as the system has it, or as the reader chose. Runs before anything is drawn.
+// Light or dark theme: the system's, or the reader's choice. Runs before the page is drawn.
 (function () {
   "use strict";
   var root = document.documentElement;
   var system = window.matchMedia("(prefers-color-scheme: dark)");
   var chosen = null;
   try {
-    chosen = localStorage.getItem("theme"); // a page of a folder may have no storage
+    chosen = localStorage.getItem("theme"); // a page opened from a disk may have no storage
   } catch (error) {
     chosen = null;
   }
@@ -32,7 +32,7 @@
       try {
         localStorage.setItem("theme", chosen);
       } catch (error) {
-        // the choice holds for this page alone
+        // without storage, the choice holds for this page only
       }
       show();
     });

@@ -1,10 +1,10 @@
-// Units to browse. Data come as scripts, since a page opened from a folder may read nothing else:
-// milanIndex(...) once, milanPart(n, ...) as units are looked at. Texts are set as text, never as
+// Unit browser. The data are scripts, because a page opened from a disk may read no other files:
+// milanIndex(...) once, milanPart(n, ...) when its units are shown. Texts are set as text, never as
 // markup.
 (function () {
   "use strict";
   var COLUMNS = 15, STRIP = 8, BATCH = 24;
-  var SAYS = { "-1": "failed: no answer", "-2": "abstained: it means nothing", "-3": "no answer for this unit" };
+  var STATUS = { "-1": "failed: no description", "-2": "abstained: no meaning found", "-3": "no description of this unit" };
   var browser = document.getElementById("browser");
   var list = document.getElementById("list");
   var further = document.getElementById("further");
@@ -54,7 +54,7 @@
     if (waiting[number]) return void waiting[number].push(done);
     waiting[number] = [done];
     var script = element("script", { src: browser.dataset.folder + "/part-" + number + ".js" });
-    script.onerror = function () { count.textContent = "A part of the data cannot be read."; };
+    script.onerror = function () { count.textContent = "A part of the data cannot be loaded."; };
     document.head.appendChild(script);
   }
 
@@ -71,9 +71,9 @@
     var part = parts[Math.floor(i / index.part)], at = i % index.part;
     function text(n) { return part.texts[n]; }
     return {
-      people: part.people[at].map(text),
+      annotations: part.annotations[at].map(text),
       truth: part.truth[at] === null ? null : text(part.truth[at]),
-      said: part.said.map(function (column) {
+      descriptions: part.descriptions.map(function (column) {
         var cell = column[at];
         return Array.isArray(cell) ? cell.map(text) : cell < 0 ? cell : [text(cell)];
       }),
@@ -83,14 +83,14 @@
 
   function haystack(i) {
     if (haystacks[i] === undefined) {
-      var unit = of(i), words = [key(i), unit.truth || ""].concat(unit.people);
-      unit.said.forEach(function (texts) { if (Array.isArray(texts)) words = words.concat(texts); });
+      var unit = of(i), words = [key(i), unit.truth || ""].concat(unit.annotations);
+      unit.descriptions.forEach(function (texts) { if (Array.isArray(texts)) words = words.concat(texts); });
       haystacks[i] = words.join("\n").toLowerCase();
     }
     return haystacks[i];
   }
 
-  // ---- pictures ---------------------------------------------------------------------------
+  // ---- images -----------------------------------------------------------------------------
   function address(sheet) {
     if (index.sheet.data) return index.sheet.data[sheet];
     return browser.dataset.sheets + "/" + ("000" + sheet).slice(-4) + ".jpg";
@@ -104,11 +104,11 @@
     });
   }, { rootMargin: "400px" }) : null;
 
-  function picture(i, first, shown, size, label) {
+  function thumbnails(i, first, shown, size, label) {
     var sheet = Math.floor(index.at[i] / index.sheet.rows);
     var rows = sheet === index.sheet.count - 1 ? index.sheet.last : index.sheet.rows;
     var made = element("span", { "class": "thumb", role: "img", "aria-label": label, "data-sheet": sheet });
-    // sizes are shares of the element's own, so that a style sheet may make it smaller
+    // Sizes are relative to the element, so that the style sheet can make it smaller.
     made.style.width = size * shown + "px";
     made.style.aspectRatio = shown + " / 1";
     made.style.backgroundSize = 100 * COLUMNS / shown + "% " + 100 * rows + "%";
@@ -120,8 +120,8 @@
     return made;
   }
 
-  function pictures(i) {
-    return index.sheet && index.at[i] >= 0 ? index.pictures[i] : 0;
+  function imageCount(i) {
+    return index.sheet && index.at[i] >= 0 ? index.images[i] : 0;
   }
 
   // ---- the list ---------------------------------------------------------------------------
@@ -131,7 +131,7 @@
 
   function marked(text) {
     var made = element("bdi"), low = text.toLowerCase(), at = 0, sought = words();
-    if (low.length !== text.length) sought = []; // letters that grow in lower case: no marks
+    if (low.length !== text.length) sought = []; // some letters become longer in lower case, so positions differ: no marks
     while (at < text.length) {
       var begin = -1, word = "";
       sought.forEach(function (each) {
@@ -148,7 +148,7 @@
   }
 
   function phrases(texts) {
-    if (!Array.isArray(texts)) return element("span", { "class": "dim" }, [SAYS[texts]]);
+    if (!Array.isArray(texts)) return element("span", { "class": "dim" }, [STATUS[texts]]);
     if (!texts.length) return element("span", { "class": "dim" }, ["nothing"]);
     var made = element("span");
     texts.forEach(function (text, n) {
@@ -163,14 +163,14 @@
   }
 
   function card(i) {
-    var unit = of(i), n = Math.min(pictures(i), STRIP), facts = element("dl", { "class": "said" });
+    var unit = of(i), n = Math.min(imageCount(i), STRIP), facts = element("dl", { "class": "facts" });
     var button = element("button", { type: "button", "class": "open", "data-unit": i }, [key(i)]);
     var made = element("li", { "class": "unit" }, [element("h3", {}, [button])]);
-    if (n) made.appendChild(picture(i, 0, n, 60, n + " of " + pictures(i) + " exemplars of " + key(i)));
+    if (n) made.appendChild(thumbnails(i, 0, n, 60, n + " of " + imageCount(i) + " exemplars of " + key(i)));
     if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
-    if (unit.people.length) facts.appendChild(fact(index.people, phrases(unit.people)));
+    if (unit.annotations.length) facts.appendChild(fact(index.annotators, phrases(unit.annotations)));
     index.methods.forEach(function (method, k) {
-      if (chosen[k]) facts.appendChild(fact(method[0], phrases(unit.said[k])));
+      if (chosen[k]) facts.appendChild(fact(method[0], phrases(unit.descriptions[k])));
     });
     made.appendChild(facts);
     made.appendChild(element("p", { "class": "dim" }, [
@@ -183,7 +183,7 @@
     var now = asked, end = Math.min(drawn + BATCH, order.length), number = drawn;
     further.disabled = true;
     (function next() {
-      if (now !== asked) return; // something else was asked for meanwhile
+      if (now !== asked) return; // another search replaced this one
       if (number < end) return need(Math.floor(order[number++] / index.part), next);
       var made = document.createDocumentFragment();
       for (; drawn < end; drawn++) made.appendChild(card(order[drawn]));
@@ -225,7 +225,7 @@
     }
     if (!sought.length) return finish();
     needAll(function (n, total) {
-      if (now === asked && n) count.textContent = "reading part " + n + " of " + total;
+      if (now === asked && n) count.textContent = "loading part " + n + " of " + total;
     }, finish);
   }
 
@@ -234,19 +234,19 @@
     opened = i;
     need(Math.floor(i / index.part), function () {
       if (opened !== i) return;
-      var unit = of(i), body = document.getElementById("unit-body"), n = pictures(i);
+      var unit = of(i), body = document.getElementById("unit-body"), n = imageCount(i);
       document.getElementById("unit-title").textContent = key(i);
       body.textContent = "";
       if (n) {
         var grid = element("div", { "class": "exemplars" });
         for (var k = 0; k < n; k++) {
-          grid.appendChild(picture(i, k, 1, 128, "Exemplar " + (k + 1) + " of " + n + ", strongest first"));
+          grid.appendChild(thumbnails(i, k, 1, 128, "Exemplar " + (k + 1) + " of " + n + ", strongest first"));
         }
         body.appendChild(grid);
       }
-      var facts = element("dl", { "class": "said" });
+      var facts = element("dl", { "class": "facts" });
       if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
-      facts.appendChild(fact(index.people, phrases(unit.people)));
+      facts.appendChild(fact(index.annotators, phrases(unit.annotations)));
       body.appendChild(facts);
       var rows = element("tbody", { role: "rowgroup" });
       index.methods.forEach(function (method, m) {
@@ -257,21 +257,21 @@
         if (method[1] !== "method") head.appendChild(element("span", { "class": "tag" }, [method[1]]));
         rows.appendChild(element("tr", { role: "row" }, [
           head,
-          element("td", { role: "cell" }, [phrases(unit.said[m])]),
+          element("td", { role: "cell" }, [phrases(unit.descriptions[m])]),
           element("td", { "class": "number", role: "cell" }, [digits(unit.value[m])])
         ]));
       });
       body.appendChild(element("table", { "class": "answers", role: "table" }, [
-        element("caption", { "class": "hidden" }, ["What each method says of the unit"]),
+        element("caption", { "class": "hidden" }, ["Description of the unit by each method"]),
         element("thead", { role: "rowgroup" }, [element("tr", { role: "row" }, [
           element("th", { scope: "col", role: "columnheader" }, ["Method"]),
-          element("th", { scope: "col", role: "columnheader" }, ["What it says"]),
+          element("th", { scope: "col", role: "columnheader" }, ["Description"]),
           element("th", { scope: "col", role: "columnheader" }, [index.measure])
         ])]),
         rows
       ]));
       body.appendChild(element("p", { "class": "dim" }, [
-        "Disagreement of the methods: " + digits(index.disagreement[i]) + "."
+        "Disagreement between methods: " + digits(index.disagreement[i]) + "."
       ]));
       var place = order.indexOf(i);
       document.getElementById("previous").disabled = place <= 0;
@@ -287,30 +287,30 @@
     if (place >= 0 && place < order.length) open(order[place]);
   }
 
-  // ---- the address says what is shown, so that it can be sent ------------------------------
+  // ---- the URL holds search, filter, order and unit, so that a link shows the same ----------
   function remember() {
-    var said = new URLSearchParams();
-    if (controls.query.value) said.set("q", controls.query.value);
-    if (controls.layer.value) said.set("layer", index.layers[Number(controls.layer.value)].join("/"));
-    if (controls.order.value !== "unit") said.set("order", controls.order.value);
-    if (opened !== null) said.set("unit", key(opened));
-    var text = said.toString();
+    var state = new URLSearchParams();
+    if (controls.query.value) state.set("q", controls.query.value);
+    if (controls.layer.value) state.set("layer", index.layers[Number(controls.layer.value)].join("/"));
+    if (controls.order.value !== "unit") state.set("order", controls.order.value);
+    if (opened !== null) state.set("unit", key(opened));
+    var text = state.toString();
     try {
       history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
     } catch (error) {
-      // the address stays as it was
+      // the browser refuses: the URL stays as it is
     }
   }
 
   function recall() {
-    var said = new URLSearchParams(location.hash.slice(1));
-    controls.query.value = said.get("q") || "";
+    var state = new URLSearchParams(location.hash.slice(1));
+    controls.query.value = state.get("q") || "";
     var layers = index.layers.map(function (layer) { return layer.join("/"); });
-    var layer = layers.indexOf(said.get("layer"));
+    var layer = layers.indexOf(state.get("layer"));
     controls.layer.value = layer >= 0 ? String(layer) : "";
-    if (said.get("order")) controls.order.value = said.get("order");
+    if (state.get("order")) controls.order.value = state.get("order");
     if (!controls.order.value) controls.order.value = "unit";
-    for (var i = 0; i < index.unit.length; i++) if (key(i) === said.get("unit")) return i;
+    for (var i = 0; i < index.unit.length; i++) if (key(i) === state.get("unit")) return i;
     return null;
   }
 
@@ -362,9 +362,9 @@
       opened = null;
       remember();
     });
-    var asked_for = recall();
-    opened = asked_for;
+    var linked = recall();
+    opened = linked;
     update();
-    if (asked_for !== null) open(asked_for);
+    if (linked !== null) open(linked);
   }
 })();
