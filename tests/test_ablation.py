@@ -247,7 +247,7 @@ def test_labels_are_the_folders():
     [
         ({"layer2": [48]}, "Layer 'layer2' has 48 units; unit 48"),
         ({"layer2": [-1]}, "unit -1"),
-        ({"layer5": [0]}, "Layer 'layer5' is not among those"),
+        ({"layer5": [0]}, "Layer 'layer5' is not among the layers"),
     ],
 )
 def test_units_that_are_not_there(asked, said):
@@ -261,7 +261,7 @@ def test_what_cannot_be_ablated_is_said():
         Ablator(SubjectNetwork(), Noise(2), ["layer9"])
     with pytest.raises(InputError, match="ways: zero, mean, resample"):
         Ablator(SubjectNetwork(), Noise(2), ["layer1"], how="noise")
-    with pytest.raises(InputError, match="1 pictures are too few"):
+    with pytest.raises(InputError, match="1 images are too few"):
         Ablator(SubjectNetwork(), Noise(1), ["layer1"], how="resample")
     with pytest.raises(InputError, match="class scores"):
         Ablator(nn.Sequential(nn.Conv2d(3, 4, 3)), Noise(2), ["0"], run=RUN).predictions([{}])

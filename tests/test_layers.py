@@ -61,7 +61,7 @@ def test_a_name_that_is_not_there_is_answered_with_one_that_is(network):
         find_modules(network, [Layer("inner")])
     with pytest.raises(InputError, match="twice"):
         find_modules(network, [Layer("conv1"), Layer("conv1")])
-    with pytest.raises(InputError, match="No layer is asked for"):
+    with pytest.raises(InputError, match="No layer was given"):
         find_modules(network, [])
 
 
@@ -189,9 +189,9 @@ def test_a_tensor_is_picked_out_of_what_a_module_gives():
     assert select_tensor({"h": a, "ys": b}, Layer("x", key="ys")) is b
     assert select_tensor(pair(a, b), Layer("x", key="h")) is a
     assert Layer.parse("layer0:h").label == "layer0.h"
-    with pytest.raises(InputError, match=r"gives a tuple; say which tensor: x:0, x:1"):
+    with pytest.raises(InputError, match=r"returns a tuple; choose a tensor: x:0, x:1"):
         select_tensor((a, b), Layer("x"))
-    with pytest.raises(InputError, match=r"without 'z'; say which tensor: x:h, x:ys"):
+    with pytest.raises(InputError, match=r"without 'z'; choose a tensor: x:h, x:ys"):
         select_tensor({"h": a, "ys": b}, Layer("x", key="z"))
     with pytest.raises(InputError, match="there is none"):
         select_tensor(None, Layer("x"))
@@ -270,7 +270,7 @@ def test_latents_laid_over_a_layer_are_those_of_each_position():
     assert layer.label == "layer3.sae"
     assert seen.unit_kind == "sae_latent"
     assert torch.allclose(seen.maps[1, :, 2, 3], sae(maps[1, :, 2, 3]), atol=1e-6)
-    with pytest.raises(InputError, match=r"gives a tuple.*encoder"):
+    with pytest.raises(InputError, match=r"returns a tuple.*encoder"):
         as_maps(maps, Layer("x", encoder=lambda x: (x, x)), 2)
     with pytest.raises(InputError, match=r"expected latents \(position, latent\)"):
         as_maps(maps, Layer("x", encoder=lambda x: x[:, 0]), 2)

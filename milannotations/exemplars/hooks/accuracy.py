@@ -1,4 +1,4 @@
-"""Accuracy of the predictions of a network with ablated units."""
+"""Accuracy of the class predictions of a network with ablated units."""
 
 from __future__ import annotations
 
@@ -11,42 +11,56 @@ from numpy.typing import NDArray
 from milannotations.errors import InputError
 
 NO_PREDICTION = -1
-"""The answer to a picture that could not be read."""
+"""Prediction for an image that could not be read. It counts neither as correct nor as wrong."""
 
 
-def accuracy(answers: NDArray[Any], labels: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
-    """Return the share of right answers, float64 (set,).
+def accuracy(
+    predictions: NDArray[Any], labels: Sequence[int] | NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return the accuracy with each set of units ablated, float64 (set,).
 
     Args:
-        answers: (set, image), as `predictions` gives them.
-        labels: class of each picture (image,).
+        predictions: (set, image), as `Ablator.predictions` returns them.
+        labels: class of each image (image,).
 
     Example:
         >>> accuracy(np.array([[0, 1, 2, -1]]), [0, 1, 1, 0])
         array([0.66666667])
     """
-    right, seen = _right(answers, labels)
-    return right.sum(1) / np.maximum(seen.sum(1), 1)
+    correct, predicted = _compare(predictions, labels)
+    return correct.sum(1) / np.maximum(predicted.sum(1), 1)
 
 
 def accuracy_by_class(
-    answers: NDArray[Any], labels: Sequence[int] | NDArray[Any], classes: int
+    predictions: NDArray[Any], labels: Sequence[int] | NDArray[Any], classes: int
 ) -> NDArray[np.float64]:
-    """Return the share of right answers of each class, float64 (set, class); nan without pictures.
+    """Return the accuracy on the images of each class, float64 (set, class).
+
+    Args:
+        predictions: see `accuracy`.
+        labels: see `accuracy`.
+        classes: number of classes.
+
+    Returns:
+        NaN for a class without images.
 
     Example:
         >>> accuracy_by_class(np.array([[0, 1, 2]]), [0, 1, 1], 3)
         array([[1. , 0.5, nan]])
     """
-    right, seen = _right(answers, labels)
+    correct, predicted = _compare(predictions, labels)
     one_hot = (np.asarray(labels)[:, None] == np.arange(classes)).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (right @ one_hot) / (seen @ one_hot)
+        return (correct @ one_hot) / (predicted @ one_hot)
 
 
-def _right(answers: Any, labels: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _compare(predictions: Any, labels: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which predictions are correct, and which images have one; both (set, image)."""
     labels = np.asarray(labels)
-    if labels.shape != answers.shape[1:]:
-        raise InputError(f"{len(labels):,} labels for {answers.shape[1]:,} pictures were given.")
-    seen = answers != NO_PREDICTION
-    return (answers == labels) & seen, seen
+    if labels.shape != predictions.shape[1:]:
+        raise InputError(
+            f"{len(labels):,} labels for {predictions.shape[1]:,} images were given; expected one "
+            "for each image."
+        )
+    predicted = predictions != NO_PREDICTION
+    return (predictions == labels) & predicted, predicted

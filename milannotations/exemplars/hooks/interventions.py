@@ -1,4 +1,4 @@
-"""Changes of some units of a layer's output."""
+"""Changes to the activations of units while a network runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 UnitSet = Mapping[str, Sequence[int]]
-"""A set of units: indices, by the label of their layer."""
+"""A set of units: indices by the label of their layer."""
 
 
 def overwrite_units(
@@ -28,17 +28,19 @@ def overwrite_units(
     axis: int,
     units: Sequence[int],
     how: str = "zero",
-    means: Tensor | None = None,
+    values: Tensor | None = None,
 ) -> None:
-    """Ablate units of a layer's tensor in place.
+    """Overwrite the activations of units in a layer's tensor, in place.
 
     Args:
-        changed: (image, ...), written to.
-        before: what it was.
-        axis: which axis counts units.
-        units: which.
-        how: `zero`; `mean`; `resample`, each picture's units from the picture before it; `given`.
-        means: for `mean`, (unit,); for `given`, (image, unit) or maps (image, unit, h, w).
+        changed: tensor to write to (image, ...).
+        before: the tensor before any change, of the same shape.
+        axis: axis of the units.
+        units: indices of the units.
+        how: `zero`; `mean`; `resample`, each image's units from the image before it in the batch;
+            or `given`.
+        values: (unit,) for `mean`; (image, unit) or maps (image, unit, h, w) for `given`; of all
+            units of the layer.
     """
     import torch
 
@@ -47,12 +49,14 @@ def overwrite_units(
         changed.index_fill_(axis, index, 0)
         return
     if how == "resample":
+        # rolling by one gives no image its own activations; the images come in random order
         changed.index_copy_(axis, index, before.index_select(axis, index).roll(1, 0))
         return
-    assert means is not None
+    assert values is not None
+    # Shape the values so that they broadcast over all axes but the units, and for `given` images.
     shape = [1] * changed.ndim
     shape[axis] = len(index)
-    values = means.to(changed.device, changed.dtype)
+    values = values.to(changed.device, changed.dtype)
     if how == "mean":
         values = values[index].reshape(shape)
     elif values.ndim == 2:
@@ -66,38 +70,39 @@ def overwrite_units(
 
 @contextmanager
 def ablate_units(model: nn.Module, units: UnitSet) -> Iterator[None]:
-    """Set units to zero in whatever the network does inside, training too.
+    """Set the activations of units to zero in every forward pass inside the context.
 
-    Where a module is called several times in a run, at every call.
+    Gradients flow, so that a network can be trained with units ablated. Where a module is called
+    several times in a forward pass, every call is ablated.
 
     Args:
         model: any network.
-        units: by layer, as `NAME` or `NAME:KEY`.
+        units: units by layer, as `NAME` or `NAME:KEY`.
 
     Raises:
-        InputError: a layer or, once it is run, a unit that the network does not have.
+        InputError: a layer or, in a forward pass, a unit that the network does not have.
     """
     layers = [Layer.parse(label) for label in units]
     modules = find_modules(model, layers) if layers else {}
 
-    def hook_of(layer: Layer, own: Sequence[int]) -> Callable[..., Any]:
+    def make_hook(layer: Layer, indices: Sequence[int]) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             import torch
 
             tensor = select_tensor(output, layer)
             axis = unit_axis(tensor, layer)
-            if own and not 0 <= min(own) <= max(own) < tensor.shape[axis]:
+            if indices and not 0 <= min(indices) <= max(indices) < tensor.shape[axis]:
                 raise InputError(
-                    f"Layer '{layer.name}' has {tensor.shape[axis]:,} units; unit {max(own):,} "
-                    "was to be ablated."
+                    f"Layer '{layer.name}' has {tensor.shape[axis]:,} units; unit "
+                    f"{max(indices):,} cannot be ablated."
                 )
-            index = torch.as_tensor(list(own), device=tensor.device, dtype=torch.int64)
+            index = torch.as_tensor(list(indices), device=tensor.device, dtype=torch.int64)
             return replace_tensor(output, layer, tensor.index_fill(axis, index, 0))
 
         return hook
 
     handles = [
-        modules[layer.name].register_forward_hook(hook_of(layer, units[label]))
+        modules[layer.name].register_forward_hook(make_hook(layer, units[label]))
         for layer, label in zip(layers, units, strict=True)
     ]
     try:

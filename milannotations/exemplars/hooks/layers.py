@@ -1,8 +1,8 @@
-"""Layers of a network, and what they give out as maps (image, unit, h, w).
+"""Layers of a network, and conversion of their outputs to activation maps (image, unit, h, w).
 
-A layer is named as torch names it (`named_modules`), with `:KEY` where a module gives out
-several tensors. Maps, tokens and pooled vectors all become maps: tokens without their prefix
-(class and register tokens) are laid on their grid, a pooled vector is a map of 1 x 1.
+A layer is named as torch names it (`named_modules`), with `:KEY` where a module returns several
+tensors. Tokens and pooled vectors become maps too: tokens are laid out on their grid, without the
+prefix tokens (class and register tokens), and a pooled vector is a map of 1 x 1.
 """
 
 from __future__ import annotations
@@ -19,30 +19,41 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LAYOUTS = ("auto", "maps", "maps-last", "tokens", "pooled")
+"""Orders of the axes of a layer's tensor; see `Layer`."""
+
+_AXES = {"maps": (4, 1), "maps-last": (4, 3), "tokens": (3, 2), "pooled": (2, 1)}
+"""Number of axes, and axis of the units, by layout."""
+
+_AUTO = {4: "maps", 3: "tokens", 2: "pooled"}
+"""Layout that `auto` takes, by number of axes."""
+
 OUTPUTS = "outputs"
-"""The name of what the whole network gives out, as the 2022 code called it."""
+"""Name of the whole network's output, as the 2022 code called it."""
 
 MAX_PREFIX_TOKENS = 16
-"""Class and register tokens that are looked for before the tokens of patches."""
+"""Largest number of class and register tokens that is tried before the patch tokens."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose units are looked at.
+    """A layer, and how to read the activations of its units from what its module returns.
 
     Args:
         name: dotted name of a module; `outputs` is the network itself.
-        key: which tensor, of a module that gives a tuple, a dict or an object: place or name.
-        units: only these units, ascending; None takes all.
-        encoder: laid over the layer, a sparse autoencoder's encoder for instance: takes
-            vectors (position, unit), gives latents (position, latent).
-        label: how editions call it; by default `name`, with `.key` and with `.sae` where
-            something is laid over it.
+        key: index or name of the tensor, for a module that returns a tuple, a dict or an object.
+        units: indices of the units to read, ascending; None for all.
+        encoder: function applied to the layer, such as a sparse autoencoder's encoder: takes
+            vectors (position, unit), returns latents (position, latent).
+        label: name of the layer in editions; by default `name`, with `.key` appended, and with
+            `.sae` where there is an encoder.
         layout: `maps` (image, unit, h, w), `maps-last` (image, h, w, unit), `tokens` (image,
-            token, unit), `pooled` (image, unit); `auto` goes by the number of axes, and takes
-            four for `maps`.
-        prefix: tokens that stand before those of the patches; None finds it.
-        grid: (h, w) of the patches; None finds it.
+            token, unit), `pooled` (image, unit). `auto` decides by the number of axes, and takes
+            `maps` for four.
+        prefix: number of tokens before the patch tokens; None to infer it.
+        grid: (h, w) of the patches; None to infer it.
+
+    Raises:
+        InputError: no such layout; units that are not ascending; a label that cannot name a file.
     """
 
     name: str
@@ -58,19 +69,34 @@ class Layer:
         if self.layout not in LAYOUTS:
             raise InputError(f"No layout '{self.layout}' (layouts: {', '.join(LAYOUTS)}).")
         if self.units is not None and list(self.units) != sorted(set(self.units)):
-            raise InputError(f"Units of {self.name} are to be ascending, each once.")
+            raise InputError(
+                f"Units of layer '{self.name}' are repeated or out of order; expected ascending "
+                "indices."
+            )
         if self.units is not None and (not self.units or self.units[0] < 0):
-            raise InputError(f"No unit of {self.name} is asked for; expected indices from 0.")
+            raise InputError(
+                f"No units, or negative ones, of layer '{self.name}'; expected indices from 0."
+            )
         if not self.label:
             key = "" if self.key is None else f".{self.key}"
-            over = "" if self.encoder is None else ".sae"
-            object.__setattr__(self, "label", f"{self.name}{key}{over}")
+            suffix = "" if self.encoder is None else ".sae"
+            object.__setattr__(self, "label", f"{self.name}{key}{suffix}")
         if "/" in self.label or self.label.startswith("."):
-            raise InputError(f"A layer cannot be called '{self.label}': it names a file.")
+            raise InputError(
+                f"A layer cannot be called '{self.label}': its label names a file, and must not "
+                "hold '/' or begin with '.'."
+            )
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> Layer:
         """Return the layer that `NAME` or `NAME:KEY` stands for.
+
+        Args:
+            text: name of a module, with or without a key.
+            options: further fields of the layer.
+
+        Raises:
+            InputError: no name, or an empty key.
 
         Example:
             >>> Layer.parse("encoder.layer.3:0").label
@@ -78,45 +104,46 @@ class Layer:
         """
         name, colon, key = text.partition(":")
         if not name or (colon and not key):
-            raise InputError(f"'{text}' is no layer; expected NAME or NAME:KEY.")
+            raise InputError(f"'{text}' is not a layer; expected NAME or NAME:KEY.")
         return cls(name, (int(key) if key.isdigit() else key) if colon else None, **options)
 
 
 def find_modules(model: nn.Module, layers: Sequence[Layer]) -> dict[str, nn.Module]:
-    """Return the modules of `layers`, by name.
+    """Return the modules of layers, by name.
 
     Raises:
-        InputError: no layer, one asked for twice, or one that the network lacks.
+        InputError: no layers; a label given twice; a layer that the network does not have.
     """
     if not layers:
-        raise InputError("No layer is asked for. See: milan exemplars MODEL --list-layers")
+        raise InputError("No layer was given. See: milan exemplars MODEL --list-layers")
     labels = [layer.label for layer in layers]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise InputError(f"Layer '{twice[0]}' is asked for twice; give one another label.")
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise InputError(f"Layer '{repeated[0]}' was given twice; give one another label.")
     known = dict(model.named_modules())
-    found = {}
+    modules = {}
     for layer in layers:
         if layer.name == OUTPUTS and OUTPUTS not in known:
-            found[layer.name] = model
+            modules[layer.name] = model
         elif layer.name in known and layer.name:
-            found[layer.name] = known[layer.name]
+            modules[layer.name] = known[layer.name]
         else:
             names = [name for name in known if name]
-            near = [name for name in names if name.rsplit(".", 1)[-1] == layer.name]
+            # `conv1` alone is more often a nested layer's last name than a misspelling
+            nested = [name for name in names if name.rsplit(".", 1)[-1] == layer.name]
             raise InputError(
                 f"No layer '{layer.name}' in {type(model).__name__} "
                 f"(layers: {some([name for name, _ in model.named_children()])})."
-                + (f" Did you mean '{near[0]}'?" if near else did_you_mean(layer.name, names))
+                + (f" Did you mean '{nested[0]}'?" if nested else did_you_mean(layer.name, names))
                 + " See: milan exemplars MODEL --list-layers"
             )
-    return found
+    return modules
 
 
 def select_tensor(output: Any, layer: Layer) -> Tensor:
-    """Return the tensor of a layer out of what its module gave.
+    """Return the tensor of a layer from what its module returned.
 
-    Without a key: the tensor itself, or the only tensor among several values.
+    Without a key, this is the output itself, or the only tensor in it.
 
     Raises:
         InputError: no such key; several tensors and no key; no tensor.
@@ -124,28 +151,29 @@ def select_tensor(output: Any, layer: Layer) -> Tensor:
     import torch
 
     if layer.key is not None:
-        found = _at(output, layer.key)
+        tensor = _entry(output, layer.key)
     elif isinstance(output, torch.Tensor):
-        found = output
+        tensor = output
     else:
-        tensors = [key for key in _keys(output) if isinstance(_at(output, key), torch.Tensor)]
-        found = _at(output, tensors[0]) if len(tensors) == 1 else None
-    if not isinstance(found, torch.Tensor):
-        keys = [
-            f"{layer.name}:{key}"
-            for key in _keys(output)
-            if isinstance(_at(output, key), torch.Tensor)
-        ]
+        keys = _tensor_keys(output)
+        tensor = _entry(output, keys[0]) if len(keys) == 1 else None
+    if not isinstance(tensor, torch.Tensor):
+        choices = [f"{layer.name}:{key}" for key in _tensor_keys(output)]
         raise InputError(
-            f"Layer '{layer.name}' gives a {type(output).__name__}"
+            f"Layer '{layer.name}' returns a {type(output).__name__}"
             + (f" without '{layer.key}'" if layer.key is not None else "")
-            + f"; say which tensor: {some(keys) if keys else 'there is none in it'}."
+            + f"; choose a tensor: {some(choices) if choices else 'there is none in it'}."
         )
-    return found
+    return tensor
 
 
 def replace_tensor(output: Any, layer: Layer, tensor: Tensor) -> Any:
-    """Replace the tensor of a layer in what its module returned.
+    """Return a module's output with the layer's tensor replaced; the output is not modified.
+
+    Args:
+        output: what the module returned.
+        layer: layer whose tensor `select_tensor` finds in it.
+        tensor: its replacement.
 
     Raises:
         InputError: see `select_tensor`.
@@ -158,7 +186,7 @@ def replace_tensor(output: Any, layer: Layer, tensor: Tensor) -> Any:
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     changed = copy(output)
     for key in _keys(output):
-        if _at(output, key) is old:
+        if _entry(output, key) is old:
             if isinstance(changed, (list, MutableMapping)):
                 changed[key] = tensor  # type: ignore[index]
             else:
@@ -167,17 +195,25 @@ def replace_tensor(output: Any, layer: Layer, tensor: Tensor) -> Any:
 
 
 def _keys(output: Any) -> list[str | int]:
+    """Return the keys of an output: of a mapping, a (named) tuple or list, or an object."""
     if isinstance(output, Mapping):
         return list(output)
     if isinstance(output, (tuple, list)):
-        named = list(getattr(output, "_fields", ()))
-        return named or list(range(len(output)))
+        names = list(getattr(output, "_fields", ()))
+        return names or list(range(len(output)))
     if is_dataclass(output):
         return [part.name for part in fields(output)]
     return list(vars(output)) if hasattr(output, "__dict__") else []
 
 
-def _at(output: Any, key: str | int) -> Any:
+def _tensor_keys(output: Any) -> list[str | int]:
+    import torch
+
+    return [key for key in _keys(output) if isinstance(_entry(output, key), torch.Tensor)]
+
+
+def _entry(output: Any, key: str | int) -> Any:
+    """Return an entry of an output, or None if there is none."""
     if isinstance(output, Mapping):
         return output.get(key)
     if isinstance(key, str):
@@ -189,30 +225,28 @@ def _at(output: Any, key: str | int) -> Any:
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """What a layer gave for some images: `maps` float32 (image, unit, h, w), and their kind."""
+    """Activation maps of a layer, float32 (image, unit, h, w), and the kind of its units."""
 
     maps: Tensor
     unit_kind: str
 
 
 def unit_axis(output: Tensor, layer: Layer) -> int:
-    """Return which axis of a layer's tensor counts its units; see `Layer.layout`.
+    """Return the axis of the units in a layer's tensor; see `Layer.layout`.
 
     Raises:
-        InputError: something is laid over the layer; axes that are not a layout's.
+        InputError: the layer has an encoder; the tensor does not have the axes of a layout.
     """
     if layer.encoder is not None:
         raise InputError(
-            f"Something is laid over '{layer.name}'; the units of the layer itself can be ablated."
+            f"Layer '{layer.name}' has an encoder laid over it; only the units of the layer itself "
+            "can be ablated."
         )
-    axes = {"maps": (4, 1), "maps-last": (4, 3), "tokens": (3, 2), "pooled": (2, 1)}
-    layout = layer.layout
-    if layout == "auto":
-        layout = {4: "maps", 3: "tokens", 2: "pooled"}.get(output.ndim, "")
-    expected, axis = axes.get(layout, (0, 0))
-    if output.ndim != expected:
+    layout = _AUTO.get(output.ndim, "") if layer.layout == "auto" else layer.layout
+    ndim, axis = _AXES.get(layout, (0, 0))
+    if output.ndim != ndim:
         raise InputError(
-            f"Layer '{layer.name}' gives a tensor of {tuple(output.shape)}; expected "
+            f"Layer '{layer.name}' returns a tensor of {tuple(output.shape)}; expected "
             "(image, unit, h, w), (image, token, unit) or (image, unit)."
         )
     return axis
@@ -225,42 +259,44 @@ def as_maps(
     size: tuple[int, int] | None = None,
     prefix: int | None = None,
 ) -> ActivationMaps:
-    """Return a layer's tensor as maps.
+    """Convert a layer's tensor to activation maps.
 
     Args:
-        output: what the layer gave.
+        output: tensor that the layer's module returned.
         layer: how to read it.
         count: images in the batch.
-        size: (height, width) of the images; patches are laid on a grid of these proportions,
-            a square one where it is not known.
-        prefix: class and register tokens, as the network declares them.
+        size: (height, width) of the images, which the grid of patches has the proportions of;
+            None for a square grid.
+        prefix: number of class and register tokens, as the network declares it.
 
     Raises:
-        InputError: axes that are not a layout's; tokens that fit no grid; no such unit.
+        InputError: the tensor does not have the axes of a layout; tokens that fit no grid; no such
+            unit.
     """
     import torch
 
-    layout = layer.layout
-    if layout == "auto":
-        layout = {4: "maps", 3: "tokens", 2: "pooled"}.get(output.ndim, "")
-    axes = {"maps": 4, "maps-last": 4, "tokens": 3, "pooled": 2}.get(layout)
-    if axes != output.ndim or output.shape[0] != count:
+    # Convolutions return 4 axes, transformers 3, pooled features and classifiers 2. Only
+    # `maps-last` cannot be told from `maps`, so the user has to say so.
+    layout = _AUTO.get(output.ndim, "") if layer.layout == "auto" else layer.layout
+    ndim, _ = _AXES.get(layout, (None, 0))
+    if ndim != output.ndim or output.shape[0] != count:
         raise InputError(
-            f"Layer '{layer.name}' gives a tensor of {tuple(output.shape)} for {count} images; "
+            f"Layer '{layer.name}' returns a tensor of {tuple(output.shape)} for {count} images; "
             "expected (image, unit, h, w), (image, token, unit) or (image, unit)."
         )
     if not output.is_floating_point():
-        raise InputError(f"Layer '{layer.name}' gives {output.dtype}; expected real numbers.")
+        raise InputError(f"Layer '{layer.name}' returns {output.dtype}; expected real numbers.")
     if layout == "maps-last":
         output = output.permute(0, 3, 1, 2)
     elif layout == "tokens":
         first, grid = _grid(output.shape[1], layer, size, prefix)
+        # (image, token, unit) -> (image, unit, patch) -> (image, unit, h, w)
         output = output[:, first:].transpose(1, 2).unflatten(2, grid)
     elif layout == "pooled":
         output = output[:, :, None, None]
     kind = "token" if layout == "tokens" else "channel"
     if layer.encoder is not None:
-        output, kind = _laid_over(output, layer), "sae_latent"
+        output, kind = _encode(output, layer), "sae_latent"
     if layer.units is not None:
         if layer.units[-1] >= output.shape[1]:
             raise InputError(
@@ -271,26 +307,27 @@ def as_maps(
     return ActivationMaps(output.float(), kind)
 
 
-def _laid_over(maps: Tensor, layer: Layer) -> Tensor:
+def _encode(maps: Tensor, layer: Layer) -> Tensor:
+    """Apply a layer's encoder at every position of its maps: (image, latent, h, w)."""
     import torch
 
     assert layer.encoder is not None
     count, units, h, w = maps.shape
+    # (image, unit, h, w) -> (image, h, w, unit) -> (position, unit)
     latents = layer.encoder(maps.permute(0, 2, 3, 1).reshape(-1, units))
     if not isinstance(latents, torch.Tensor) or latents.ndim != 2:
-        gave = (
-            f"a tensor of {tuple(latents.shape)}"
-            if isinstance(latents, torch.Tensor)
-            else f"a {type(latents).__name__}"
-        )
+        if isinstance(latents, torch.Tensor):
+            returned = f"a tensor of {tuple(latents.shape)}"
+        else:
+            returned = f"a {type(latents).__name__}"
         raise InputError(
-            f"What is laid over '{layer.name}' gives {gave} for vectors of "
-            f"{(count * h * w, units)}; expected latents (position, latent). Give its encoder "
-            "alone: encoder=sae.encode."
+            f"The encoder laid over '{layer.name}' returns {returned} for vectors of "
+            f"{(count * h * w, units)}; expected latents (position, latent). Give the encoder of "
+            "the autoencoder alone, such as sae.encode."
         )
     if latents.shape[0] != count * h * w:
         raise InputError(
-            f"What is laid over '{layer.name}' gives {latents.shape[0]:,} rows for "
+            f"The encoder laid over '{layer.name}' returns {latents.shape[0]:,} rows for "
             f"{count * h * w:,} positions; expected a row for each."
         )
     return latents.view(count, h, w, -1).permute(0, 3, 1, 2)
@@ -299,34 +336,40 @@ def _laid_over(maps: Tensor, layer: Layer) -> Tensor:
 def _grid(
     tokens: int, layer: Layer, size: tuple[int, int] | None, prefix: int | None
 ) -> tuple[int, tuple[int, int]]:
-    """Return how many tokens stand before the patches, and the grid (h, w) of the patches."""
-    first = layer.prefix if layer.prefix is not None else prefix
+    """Return the number of tokens before the patch tokens, and the grid (h, w) of the patches.
+
+    What the user states decides, then what the network declares. Otherwise the smallest prefix is
+    taken that leaves a number of patches that fits the proportions of the images.
+    """
+    known = layer.prefix if layer.prefix is not None else prefix
     if layer.grid is not None:
         h, w = layer.grid
-        found = tokens - h * w
-        if found < 0 or (layer.prefix is not None and found != layer.prefix):
+        inferred = tokens - h * w
+        if inferred < 0 or (layer.prefix is not None and inferred != layer.prefix):
             raise InputError(
-                f"Layer '{layer.name}' gives {tokens} tokens; a grid of {h} x {w} after "
+                f"Layer '{layer.name}' returns {tokens} tokens; a grid of {h} x {w} after "
                 f"{layer.prefix or 0} prefix tokens was asked for."
             )
-        return found, (h, w)
+        return inferred, (h, w)
     height, width = size or (1, 1)
-    for before in range(MAX_PREFIX_TOKENS + 1) if first is None else (first,):
-        patches = tokens - before
+    for first in range(MAX_PREFIX_TOKENS + 1) if known is None else (known,):
+        patches = tokens - first
         if patches <= 0:
             break
-        # h / w = height / width, within the rounding of sizes that are no multiple of a patch
+        # h / w must be height / width, up to the rounding of sizes that are not a multiple of the
+        # patch: with square patches of side s, |w * height - h * width| < s * max(h, w), and
+        # s * max(h, w) is at most the longer side.
         h = round((patches * height / width) ** 0.5)
         if h and patches % h == 0 and abs(patches // h * height - h * width) < max(height, width):
-            return before, (h, patches // h)
+            return first, (h, patches // h)
+        # h above is rounded, so test squares exactly where the size of the images is not known
         if size is None and isqrt(patches) ** 2 == patches:
-            return before, (isqrt(patches), isqrt(patches))
+            return first, (isqrt(patches), isqrt(patches))
+    if known is None:
+        attempt = f"after 0 to {MAX_PREFIX_TOKENS} prefix tokens they fit no grid"
+    else:
+        attempt = f"after {known} prefix tokens they fit no grid"
     raise InputError(
-        f"Layer '{layer.name}' gives {tokens} tokens for pictures of {height} x {width}; "
-        + (
-            f"without {first} prefix tokens they fit no grid"
-            if first is not None
-            else f"without 0 to {MAX_PREFIX_TOKENS} prefix tokens they fit no grid"
-        )
-        + ". Say the number of class and register tokens: --prefix-tokens N (or Layer(grid=...))."
+        f"Layer '{layer.name}' returns {tokens} tokens for images of {height} x {width}; {attempt}."
+        " Give the number of class and register tokens: --prefix-tokens N."
     )

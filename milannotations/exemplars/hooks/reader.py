@@ -1,4 +1,4 @@
-"""Reads what layers give out while a network runs, and stops it when no more is needed."""
+"""Reading of layers while a network runs, stopping it as soon as all of them are final."""
 
 from __future__ import annotations
 
@@ -21,46 +21,45 @@ FAMILIES_2022 = (
     "squeezenet",
     "vgg",
 )
-"""Families of torchvision whose exemplars the 2022 code made; see `LayerReader`."""
+"""Torchvision's families of networks that the 2022 code computed exemplars of."""
 
 READ_MODES = ("auto", "pre", "post")
 
 
 class _StopForwardError(Exception):
-    """Ends a forward pass once everything that is wanted has been seen."""
+    """Signal that ends a forward pass once every layer has been read."""
 
 
 def is_2022_family(model: nn.Module) -> bool:
-    """Say whether a network is of a family that the 2022 code made exemplars of."""
+    """Return whether a network belongs to a family that the 2022 code computed exemplars of."""
     module = type(model).__module__
     return module.startswith("torchvision.models.") and module.rsplit(".", 1)[-1] in FAMILIES_2022
 
 
 class LayerReader:
-    """Runs a network and returns what some of its layers gave.
+    """Runner of a network that returns the outputs of some of its layers.
 
-    Some operations write their result over their input. A ReLU that does turns the output of
-    the convolution before it into the rectified one. What is then read:
+    Some operations write their result over their input: an in-place ReLU turns the output of the
+    convolution before it into the rectified one. Which of the two is read depends on the mode:
 
     - `pre`: the tensor as the layer returned it;
-    - `post`: the tensor as it stands when the network is done with it, which is what the 2022
-      code recorded (Hernandez et al.; AlexNet, VGG and SqueezeNet after their ReLU; ResNet's
-      conv1 raw, its stages after their ReLU; DenseNet and MobileNet raw);
-    - `auto`: `post` for those families of torchvision, `pre` for all others.
+    - `post`: the tensor as it stands at the end of the forward pass. The 2022 code recorded this
+      (Hernandez et al.): AlexNet, VGG and SqueezeNet after their ReLU; ResNet's conv1 before it
+      and its stages after it; DenseNet and MobileNet before it;
+    - `auto`: `post` for those families of torchvision, `pre` for all other networks.
 
-    The first run goes through the whole network and learns when the last of these tensors is
-    final; later runs stop there. A module that is called several times in a run is read at its
-    last call.
+    The first run goes through the whole network and learns when the last of these tensors becomes
+    final; later runs stop there. If a module is called several times, its last call is read.
 
     Args:
-        model: in evaluation mode.
-        layers: what to read.
-        read: see above.
-        missing: entries of the network's state that have no weights; a layer whose value
-            depends on one is refused.
+        model: network in evaluation mode.
+        layers: layers to read.
+        read: mode, see above.
+        missing: entries of the network's state that its weights file lacks. A layer that depends
+            on one is refused.
 
     Raises:
-        InputError: see `find_modules`.
+        InputError: no such mode or layer.
     """
 
     def __init__(
@@ -71,25 +70,24 @@ class LayerReader:
         missing: Sequence[str] = (),
     ) -> None:
         if read not in READ_MODES:
-            raise InputError(
-                f"read='{read}' was asked for; expected one of {', '.join(READ_MODES)}."
-            )
+            raise InputError(f"No way to read '{read}'; expected one of {', '.join(READ_MODES)}.")
         modules = find_modules(model, layers)
         self.model, self.layers = model, tuple(layers)
         self.read = ("post" if is_2022_family(model) else "pre") if read == "auto" else read
-        self._wanted: dict[int, list[Layer]] = {}
+        self._layers_of: dict[int, list[Layer]] = {}  # by `id()` of the module
         for layer in layers:
-            self._wanted.setdefault(id(modules[layer.name]), []).append(layer)
+            self._layers_of.setdefault(id(modules[layer.name]), []).append(layer)
         self._missing = tuple(missing)
         self._names = {id(module): name for name, module in model.named_modules()}
         self._handles: list[Any] = []
-        self._seen: dict[str, Tensor] = {}
-        self._events = 0
-        self._enough: int | None = None
+        self._outputs: dict[str, Tensor] = {}
+        self._finished_calls = 0
+        self._stop_after: int | None = None  # number of finished calls; None for the whole pass
         self._learning = True
-        # of the first run: what was tapped, with its version; the modules that finished, in
-        # order; the event after which all tensors are final; those that are written over
-        self._tapped: dict[str, tuple[Tensor, int]] = {}
+        # Only during the first run. The tensors read, with torch's counter of in-place writes to
+        # each (`_version`); names of the modules in the order in which they finished; number of
+        # finished calls after which all tensors are final; labels of tensors written over.
+        self._versions: dict[str, tuple[Tensor, int]] = {}
         self._finished: list[str] = []
         self._final = 0
         self._overwritten: set[str] = set()
@@ -107,15 +105,17 @@ class LayerReader:
         """Run the network once and return the tensors of the layers, by label.
 
         Raises:
-            InputError: a layer that the run does not reach, or that needs missing weights.
+            InputError: a layer that the forward pass does not reach, or that needs missing
+                weights.
         """
-        self._seen, self._events = {}, 0
+        self._outputs, self._finished_calls = {}, 0
         if self._learning:  # an earlier attempt may have failed half-way
-            self._tapped, self._finished, self._final, self._overwritten = {}, [], 0, set()
+            self._versions, self._finished, self._final = {}, [], 0
+            self._overwritten = set()
         with suppress(_StopForwardError):
             self.model(*arguments, **named)
-        seen, self._seen = self._seen, {}
-        unreached = [layer.label for layer in self.layers if layer.label not in seen]
+        outputs, self._outputs = self._outputs, {}
+        unreached = [layer.label for layer in self.layers if layer.label not in outputs]
         if unreached:
             raise InputError(
                 f"The network ran without reaching {some(unreached)}: its forward() does not "
@@ -123,55 +123,59 @@ class LayerReader:
             )
         if self._learning:
             self._learn()
-        return seen
+        return outputs
 
     def _hook(self, module: nn.Module, _: Any, output: Any) -> None:
-        self._events += 1
+        self._finished_calls += 1
         if self._learning:
             self._finished.append(self._names[id(module)])
-            self._look_for_changes()
-        for layer in self._wanted.get(id(module), ()):
+            self._find_overwritten()
+        for layer in self._layers_of.get(id(module), ()):
             tensor = select_tensor(output, layer)
-            # until it is known which tensors are written over, all of them are copied
+            # Until it is known which tensors are written over, all of them are copied.
             if self.read == "pre" and (self._learning or layer.label in self._overwritten):
-                self._seen[layer.label] = tensor.clone()
+                self._outputs[layer.label] = tensor.clone()
             else:
-                self._seen[layer.label] = tensor
+                self._outputs[layer.label] = tensor
             if self._learning:
-                self._tapped[layer.label] = (tensor, tensor._version)
-                self._final = self._events
-        if self._events == self._enough:
+                self._versions[layer.label] = (tensor, tensor._version)
+                self._final = self._finished_calls
+        if self._finished_calls == self._stop_after:
             raise _StopForwardError
 
-    def _look_for_changes(self) -> bool:
+    def _find_overwritten(self) -> bool:
+        """Note tensors written over since the last call; return whether there are any."""
         changed = [
-            label for label, (tensor, seen) in self._tapped.items() if tensor._version != seen
+            label
+            for label, (tensor, version) in self._versions.items()
+            if tensor._version != version
         ]
         for label in changed:
-            tensor = self._tapped[label][0]
-            self._tapped[label] = (tensor, tensor._version)
+            tensor = self._versions[label][0]
+            self._versions[label] = (tensor, tensor._version)
             self._overwritten.add(label)
-            if self.read == "post":
-                self._final = self._events
+            if self.read == "post":  # the values read changed, so they were not final before
+                self._final = self._finished_calls
         return bool(changed)
 
     def _learn(self) -> None:
-        """Conclude from the first run where later ones may stop."""
-        is_late = self._look_for_changes() and self.read == "post"
-        self._enough = None if is_late else self._final
-        before = self._finished if is_late else self._finished[: self._final]
-        lacking = [entry for entry in self._missing if _is_used(entry, before)]
+        """Conclude from the first run where later runs can stop."""
+        # A write after the last module has finished is not seen by any hook: run to the end then.
+        is_late = self._find_overwritten() and self.read == "post"
+        self._stop_after = None if is_late else self._final
+        used = self._finished if is_late else self._finished[: self._final]
+        lacking = [entry for entry in self._missing if _is_used(entry, used)]
         if lacking:
             raise InputError(
-                f"The weights lack {some(lacking)}, which the layers asked for need "
-                f"({', '.join(layer.label for layer in self.layers)}). Ask for earlier layers, "
-                "or give complete weights."
+                f"The weights lack {some(lacking)}, which these layers depend on: "
+                f"{', '.join(layer.label for layer in self.layers)}. Choose earlier layers, or "
+                "give complete weights."
             )
-        self._learning, self._tapped, self._finished = False, {}, []
+        self._learning, self._versions, self._finished = False, {}, []
 
 
 def _is_used(entry: str, finished: Sequence[str]) -> bool:
-    """Say whether the module that holds an entry, or one inside it, has run."""
+    """Return whether the module that holds an entry of the state, or one inside it, has run."""
     owner = entry.rpartition(".")[0]
     return not owner or any(
         name == owner or name.startswith(f"{owner}.") for name in finished if name
