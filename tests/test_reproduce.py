@@ -13,7 +13,7 @@ from leaderboard.reproduction.folds import (
     open_all_units,
     published_folds,
 )
-from leaderboard.reproduction.paper_figures import PAPER
+from leaderboard.reproduction.paper_scores import PAPER
 from milannotations import InputError, catalog
 
 TINY = {"epochs": 1, "patience": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.reproduction.paper_figures import PAPER
+from leaderboard.reproduction.paper_scores import PAPER
 from leaderboard.reproduction.table_scores import METHODS, ONE_HUMAN
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The paper's tables and applications, reproduced."""
+"""Reproduction of the tables and applications of the paper, and training of its model."""

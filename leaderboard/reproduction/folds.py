@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.reproduction.paper_figures import PAPER
+from leaderboard.reproduction.paper_scores import PAPER
 from milannotations import catalog, splits
 from milannotations.editions import loading
 from milannotations.editions.configs import list_configs

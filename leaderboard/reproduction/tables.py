@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from leaderboard.reproduction.fold_training import TrainingJob, train_folds
 from leaderboard.reproduction.folds import create_folds, open_all_units
 from leaderboard.reproduction.lambda_choice import LAMBDAS
-from leaderboard.reproduction.paper_figures import PAPER
+from leaderboard.reproduction.paper_scores import PAPER
 from leaderboard.reproduction.table_scores import choose_table_lambda, score_units, summarize
 from milannotations.editions.configs import edition_name
 from milannotations.errors import InputError

@@ -1,1 +1,1 @@
-"""Analysis: do descriptions tell which units matter to a network?"""
+"""Analysis of the units that the accuracy of a network depends on."""

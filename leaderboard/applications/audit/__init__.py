@@ -1,1 +1,1 @@
-"""Auditing: which units are described with given words, such as faces?"""
+"""Audit of the units that are described with given words, such as faces."""

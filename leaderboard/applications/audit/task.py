@@ -203,7 +203,8 @@ def _headline_number(
     # The strongest claim that the comparisons allow comes first.
     if test := results["training_data"]:
         return Number(
-            name=f"flagged units, first minus second of a pair ({group})",
+            # a key of the leaderboard, which puts records of one name in one table
+            name=f"flagged units, first less second of a pair ({group})",
             value=test["mean"],
             low=_finite_or_none(test["low"]),
             high=_finite_or_none(test["high"]),
@@ -218,7 +219,7 @@ def _headline_number(
     if pairs:
         pair = results["pairs"][0]
         return Number(
-            name=f"flagged units, first minus second ({group})",
+            name=f"flagged units, first less second ({group})",
             value=float(pair["difference"]),
             low=pair["low"],
             high=pair["high"],

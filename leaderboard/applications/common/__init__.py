@@ -1,1 +1,1 @@
-"""Code that several applications share."""
+"""Code that the applications share."""

@@ -1,1 +1,1 @@
-"""Editing: does ablating the units described as text repair a network?"""
+"""Edit of a network: ablation of the units described as text."""

@@ -1,4 +1,4 @@
-"""Figures of tables 2 and 3 as printed in Hernandez et al. 2022."""
+"""Scores of tables 2 and 3 as printed in Hernandez et al. 2022."""
 
 from __future__ import annotations
 
