@@ -65,3 +65,17 @@ def tiny_annotations(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def milan(capsys):
+    """Return a function that runs a command and returns (exit status, stdout, stderr)."""
+    from leaderboard.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stopped:
+            main.main([str(word) for word in words])
+        output = capsys.readouterr()
+        return stopped.value.code, output.out, output.err
+
+    return run

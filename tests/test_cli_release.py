@@ -5,19 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from leaderboard.cli import main
-
-
-@pytest.fixture
-def milan(capsys):
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            main.main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return left.value.code, shown.out, shown.err
-
-    return run
-
 
 @pytest.fixture
 def archive(tmp_path):

@@ -1,4 +1,4 @@
-"""The mini world's encoder: the one that ships, and how it is made."""
+"""The mini world's encoder: the shipped weights, and training."""
 
 import hashlib
 import json

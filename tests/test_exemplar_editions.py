@@ -1,4 +1,4 @@
-"""Computed exemplars on disk: an edition that everything reads, and the folders of 2022."""
+"""Exemplars on disk: as an edition that all commands read, and in the format of 2022."""
 
 import errno
 import json
@@ -21,7 +21,6 @@ from PIL import Image
 
 import baselines
 import milannotations
-from leaderboard.cli import main
 from milannotations import InputError, Unit, schema
 from milannotations.editions import hub, loading, resumable, shards, validation
 from milannotations.editions.configs import list_configs
@@ -49,7 +48,7 @@ MADE_FROM = {
 
 
 class Pool:
-    """Stands for pictures on disk: counts how often each is read."""
+    """Images that record which of them are read."""
 
     def __init__(self, count=30, size=SIZE, bad=()):
         rng = np.random.default_rng(0)
@@ -103,13 +102,13 @@ def changed(layer, **values):
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path_factory, monkeypatch):
-    """Give every test a cache of its own: what another test opened must not be found in it."""
+    """Give every test its own cache, without what other tests opened."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
 def two():
-    """Two layers, the second an autoencoder's."""
+    """Return exemplars of two layers, the second an autoencoder's."""
     return computed_of(layer_of("conv1"), layer_of("layer2.sae", 7, kind="sae_latent", seed=1))
 
 
@@ -318,17 +317,6 @@ def test_a_dead_unit_is_called_so_where_a_person_looks(tmp_path):
 
 
 # ---- what reads it
-
-
-@pytest.fixture
-def milan(capsys):
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            main.main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return left.value.code, shown.out, shown.err
-
-    return run
 
 
 def test_data_show_draws_it_with_its_proportions(made, milan, tmp_path):
@@ -540,7 +528,7 @@ def test_a_disk_that_fills_while_pictures_wait_says_so(two, tmp_path, monkeypatc
 
 
 def interrupted(two, out, monkeypatch):
-    """Stop in the second layer."""
+    """Interrupt writing in the second layer."""
     rows = edition._rows
 
     def stop(layer, *args):
@@ -555,7 +543,7 @@ def interrupted(two, out, monkeypatch):
 
 
 def written(monkeypatch):
-    """Return a list that will hold the layers that are written from now on."""
+    """Return a list to which each layer that is written from now on is appended."""
     rows, seen = edition._rows, []
 
     def note(layer, *args):

@@ -1,4 +1,4 @@
-"""`milan exemplars`, as a user types it: alone, in several processes, interrupted."""
+"""The command `milan exemplars`: alone, in several processes, interrupted."""
 
 import json
 import os
@@ -13,21 +13,9 @@ import pytest
 from networks import folder
 
 import milannotations
-from leaderboard.cli import main
 
 NETWORKS = Path(__file__).parent / "networks.py"
 EXACT = f"{NETWORKS}:exact_plain"
-
-
-@pytest.fixture
-def milan(capsys):
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            main.main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return left.value.code, shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The engine beside the 2022 code: the exemplars of tiny networks, made by running it.
+"""The engine against the 2022 code: exemplars of tiny networks, computed by running it.
 
 Activations agree to the digits that a convolution keeps over libraries and machines (1e-5);
 ids, and masks given the same thresholds, are the same.
@@ -14,7 +14,7 @@ import torch
 from milannotations.exemplars import GeneratedImages, Layer, RunConfig, compute, write_npy
 
 BATCH = 64
-"""Of the golden networks; 32 of the ViT."""
+"""Batch size of the golden networks; 32 of the ViT."""
 
 
 def found_of(parity, name, k, quantile, units):
@@ -55,7 +55,7 @@ def test_exemplars_are_those_of_2022(parity, archive, name, k, quantile, units):
 
 
 def spread_over_seeds(parity, thresholds):
-    """Return how far the 2022 code's own thresholds of conv1 are apart, over four seeds."""
+    """Return the spread of the 2022 code's thresholds of conv1 over four seeds."""
     others = [
         golden.folder(parity / "a3_cnn_seeds.zip", f"seed{seed}")["thresholds.csv"]
         for seed in (1, 2, 3)
@@ -76,7 +76,7 @@ def test_the_folder_of_2022_is_written_to_the_byte(parity, tmp_path):
     found = dataclasses.replace(found, layers={"conv2": layer})
 
     class Shown:
-        """The pictures, as bytes."""
+        """Images, as bytes."""
 
         def source_id(self, place):
             return str(place)

@@ -1,4 +1,4 @@
-"""The engine on real networks and real pictures, which are not part of the project."""
+"""The engine on real networks and real images, which are not part of the project."""
 
 import csv
 
@@ -45,7 +45,7 @@ def test_published_labels_rank_their_own_picture_on_their_own_unit(real, picture
 
 
 def test_squeezenet_tells_classes_by_what_the_engine_pooled(real, pictures):
-    """The spatial means of its last maps are its logits: they name the picture's class."""
+    """The spatial means of its last maps are its logits: they predict the image's class."""
     loaded = exemplars.load_model(
         "torchvision:squeezenet1_1", weights=real / "weights" / "squeezenet1_1_imagenet.safetensors"
     )

@@ -1,4 +1,4 @@
-"""Pooling under masks, against a slow loop of its own."""
+"""Pooling under masks, against a slow loop."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from milannotations.utils.pooling import pool
 
 
 def slow_resize(mask, high, wide):
-    """Return a mask (H, W) at another size: bilinear between pixel centres, sides clamped."""
+    """Resize a mask (H, W): bilinear between pixel centres, sides clamped."""
     rows, columns = mask.shape
     resized = torch.zeros(high, wide, dtype=torch.float64)
     for y in range(high):
@@ -30,7 +30,7 @@ def slow_resize(mask, high, wide):
 
 
 def slow_pool(maps, mask):
-    """Return the features of one picture under one mask (H, W)."""
+    """Return the features of one image under one mask (H, W)."""
     features = []
     for each in maps:
         channels, high, wide = each.shape

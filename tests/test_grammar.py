@@ -1,4 +1,4 @@
-"""Formulas and the language of the mini world."""
+"""Formulas and the grammar of the mini world."""
 
 import itertools
 from collections import defaultdict
@@ -30,7 +30,7 @@ def test_every_formula_is_read_back_from_its_phrase_and_its_text(kind):
 
 
 def allowed():
-    """Yield every formula that can be."""
+    """Yield every valid formula."""
     for operator in OPERATORS:
         for concepts in itertools.product(CONCEPTS, repeat=2 if operator in PAIRS else 1):
             try:

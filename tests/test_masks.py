@@ -1,4 +1,4 @@
-"""Upsampling and masks, against slow loops, torch's own, and the masks of the 2022 code."""
+"""Upsampling and masks, against slow loops, torch, and the masks of the 2022 code."""
 
 import golden
 import numpy as np
@@ -16,13 +16,13 @@ SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 SIZES = st.tuples(st.integers(1, 23), st.integers(1, 23))
 
 
-def slow_upsample(picture, size, how):
-    """Return a map (h, w) at another size, in float64, a pixel at a time."""
-    h, w = picture.shape
+def slow_upsample(activation_map, size, how):
+    """Resize a map (h, w) in float64, one pixel at a time."""
+    h, w = activation_map.shape
 
     def at(y, x):
         if 0 <= y < h and 0 <= x < w:
-            return float(picture[y, x])
+            return float(activation_map[y, x])
         return 0.0
 
     found = np.zeros(size)
@@ -80,7 +80,7 @@ def test_as_torch(side):
     seed=st.integers(0, 999),
 )
 def test_no_value_leaves_the_range_of_its_map(sides, size, scale, seed):
-    """So that a unit whose threshold is its largest activation has empty masks."""
+    """A unit whose threshold is its largest activation has empty masks."""
     generator = torch.Generator().manual_seed(seed)
     maps = (torch.rand(6, *sides, generator=generator) * 2 - 1) * scale
     maps[3:] = maps[3:, :1, :1]  # constant
@@ -137,7 +137,7 @@ def test_a_map_of_one_position_is_repeated():
 
 
 def test_zeros_around_the_maps_of_2022():
-    """Of the corner of a map of ones: .56 of it at twice the size, .25 in the limit."""
+    """The corner of a map of ones is .56 at twice the size, and .25 in the limit."""
     corner = upsample(torch.ones(1, 2, 2), (4, 4), "2022")[0, 0, 0]
     assert float(corner) == pytest.approx(0.5625)
     corner = upsample(torch.ones(1, 7, 7), (224, 224), "2022")[0, 0, 0]

@@ -1,4 +1,4 @@
-"""The edition `mini`: planted units, simulated annotators, exemplars, and what ships."""
+"""The edition `mini`: planted units, simulated annotators, exemplars, and the shipped files."""
 
 import io
 import itertools
@@ -57,7 +57,7 @@ def test_size_row_groups_and_schema():
 
 
 def test_a_picture_costs_its_bytes_once():
-    """Sizes on disk are those of the distinct pictures, not of all."""
+    """Files are as large as the distinct images, not as all of them."""
     for path in FILES.values():
         column = next(
             chunk
@@ -230,7 +230,7 @@ def test_activations_do_not_depend_on_batch_or_threads(some_maps):
 
 
 def test_units_fire_where_their_formula_holds(some_maps):
-    """In the network without noise nothing fires outside, and most of what holds fires."""
+    """In the network without noise no unit fires outside of its formula, and most fire inside."""
     layer = network("mini-sharp").layer1
     with torch.no_grad():
         activations = layer(some_maps)
@@ -296,7 +296,7 @@ def test_exemplars_by_a_slow_reading_of_the_definition():
 
 
 def test_shipped_rows_are_what_the_code_makes(units):
-    """A layer made again, exemplars and words and all, is what ships, to the bit."""
+    """A layer that is made again equals the shipped one to the bit."""
     shipped = milannotations.load("mini", split="test")
     index = {key(row): i for i, row in enumerate(texts_of(shipped))}
     scenes = edition.pool()
@@ -347,7 +347,7 @@ def test_the_whole_edition_is_made_again_to_the_bit():
 
 
 def test_build_writes_an_edition_and_leaves_other_folders_alone(tmp_path, monkeypatch):
-    """The whole of `build`, on a smaller pool and one network."""
+    """`build` runs on a smaller pool and one network."""
     small = list(edition.rows(0, ["mini-coarse"], count=48))
     monkeypatch.setattr(edition, "rows", lambda seed: iter(small))
     out = edition.build(tmp_path / "edition")

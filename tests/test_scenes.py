@@ -1,4 +1,4 @@
-"""The renderer: the same arrays every time, and maps that agree with the graph."""
+"""The renderer of scenes: the same arrays every time, and label maps that match the graph."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def test_maps_are_exact(scenes):
 
 
 def test_colours_look_like_their_names(scenes):
-    """Plain objects have the colour that the maps say, within jitter and noise."""
+    """Plain objects have the colour of their label, within jitter and noise."""
     from milannotations.synthetic.scenes import COLORS, NOISE
 
     seen = set()

@@ -1,4 +1,4 @@
-"""Subject networks: what they see, and that they learn from it."""
+"""Subject networks: their images, and that they learn from them."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Tallies: any order, batches and merges give the same bits; quantiles against exact sorting."""
+"""Tallies: same bits for any order, batches and merges; quantiles against exact sorting."""
 
 import dataclasses
 import io
@@ -15,6 +15,7 @@ from milannotations.errors import InputError
 from milannotations.exemplars.images import batches as loading
 from milannotations.exemplars.tallies import overlap, sampling, sparse_masks, validation
 from milannotations.exemplars.tallies import quantile as quantiles
+from milannotations.exemplars.tallies.base import BaseTally
 from milannotations.exemplars.tallies.masks import masks, upsample
 from milannotations.exemplars.tallies.overlap import Overlap
 from milannotations.exemplars.tallies.pooled import Pooled
@@ -24,7 +25,7 @@ from milannotations.exemplars.tallies.topk import TopK
 from milannotations.exemplars.tallies.validation import NonFiniteError
 
 SHAPE = (3, 4, 5)
-"""Units, height and width of most streams here."""
+"""Units, height and width of most streams."""
 
 IMAGES = 40
 
@@ -88,7 +89,7 @@ def marks_for(tally, images=IMAGES):
 
 
 def feed(tally, ids, activations, batch=None):
-    """Give a tally the images of `ids`, in this order."""
+    """Update a tally with the images of `ids`, in this order."""
     marks = marks_for(tally, len(activations))
     for some in torch.tensor(list(ids), dtype=torch.int64).split(batch or max(len(ids), 1)):
         tally.update(some, activations[some], marks[some])
@@ -96,7 +97,7 @@ def feed(tally, ids, activations, batch=None):
 
 
 def reloaded(make, tally):
-    """Return a tally that went through a file."""
+    """Return a copy of a tally, saved to a file and loaded."""
     file = io.BytesIO()
     torch.save(tally.state_dict(), file)
     file.seek(0)
@@ -348,6 +349,49 @@ def test_bytes_held(name):
     assert tally.nbytes == tally.estimate(*SHAPE, images=IMAGES, concepts=4)
 
 
+class PositiveCounts(BaseTally):
+    """Tally with one state of each kind, merged, saved and loaded by the base class alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("positive", lambda shape: torch.zeros(shape[0], dtype=torch.int64))
+        self.add_state("seen", 0)
+        self.add_state("ids", [])
+
+    def _update(self, ids, activations, concepts):
+        self._positive += (activations > 0).sum((0, 2, 3))
+        self._seen += len(ids)
+        self._ids.append(ids.clone())
+
+    def result(self):
+        return {"positive": self._positive.cpu(), "seen": self._seen,
+                "ids": torch.cat(self._ids).sort().values}  # fmt: skip
+
+    def estimate(self, units, h, w, images=0, concepts=0):
+        return 8 * units + 8 * images
+
+    @property
+    def _settings(self):
+        return {}
+
+
+def test_states_of_a_new_tally_are_merged_saved_and_loaded():
+    activations, make = stream("normal"), PositiveCounts
+    expected = (activations > 0).sum((0, 2, 3))
+    first, second = (feed(make(), ids, activations, 7) for ids in (range(15), range(15, IMAGES)))
+    first.merge(reloaded(make, second))
+    assert torch.equal(first.result()["positive"], expected)
+    assert first.result()["seen"] == IMAGES
+    assert first.result()["ids"].tolist() == list(range(IMAGES))
+    assert first.nbytes == first.estimate(*SHAPE, images=IMAGES)
+    again = reloaded(make, first)
+    assert_same(again.result(), first.result())
+    state = again.state_dict()
+    feed(again, [0], activations)
+    assert state["seen"] == IMAGES
+    assert torch.equal(state["positive"], expected), "a state is a copy"
+
+
 # ---- the first k
 
 
@@ -418,7 +462,7 @@ def test_an_image_that_came_twice():
 
 
 def hazen(values, q):
-    """Return the quantile of a 1-D array as the 2022 code reads it off, in float64."""
+    """Return the quantile of a 1-D array by the definition of the 2022 code, in float64."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
     place = np.clip(float(np.float32(q)) * n - 0.5, 0, n - 1)
@@ -434,7 +478,7 @@ def close_together(images, shape, seed):
 
 
 def adverse(kind, images, shape, seed=0):
-    """Return a stream that is meant to be hard for a quantile."""
+    """Return a stream that is hard for an estimate of quantiles."""
     generator = torch.Generator().manual_seed(seed)
     size = (images, *shape)
     if kind == "constant":
@@ -513,7 +557,7 @@ def test_exact_on_the_positions_looked_at(q, kind, images, batch, sample, fewer,
 
 
 def rank_error(activations, value, q):
-    """Return how far q lies outside the ranks of a value: from what is below to what is up to."""
+    """Return the distance of q from the ranks of a value: shares of smaller, and of up to equal."""
     below = float((activations < value).sum()) / activations.numel()
     up_to = float((activations <= value).sum()) / activations.numel()
     return max(0.0, below - q, q - up_to)
@@ -538,7 +582,7 @@ def test_a_zero_has_no_sign(q):
 
 
 def test_many_images_of_few_positions():
-    """With more images than the sample, one position of each is looked at."""
+    """With more images than the sample, one position of each is sampled."""
     images = 3000
     activations = stream("normal", images, (2, 3, 3))
     tally = feed(Quantile(0.9, images=images, sample=1000), range(images), activations, 500)
@@ -557,7 +601,7 @@ def slow_mix(z):
 
 
 def slow_places(image, positions, count, seed):
-    """Return the positions looked at, with Python's whole numbers."""
+    """Return the sampled positions, computed with Python's integers."""
     step = 0x9E3779B97F4A7C15
     start = slow_mix(slow_mix((seed + step) & MASK) + (image + 1) * step & MASK)
     hashes = [slow_mix(start + (place + 1) * step & MASK) for place in range(positions)]
@@ -616,7 +660,7 @@ def test_the_stated_probability():
 
 @pytest.mark.parametrize("kind", ["shuffled", "ascending"])
 def test_misses_are_no_more_often_than_stated(kind):
-    """Over 500 seeds, with a sample so small that misses are common."""
+    """Over 500 seeds, with a sample small enough that misses are common."""
     images, shape, q, error = 20, (1, 20, 20), 0.9, 0.03
     activations, tries = adverse(kind, images, shape), 500
     misses = 0
@@ -708,7 +752,7 @@ def test_overlap_of_planes_is_that_of_one_hots(monkeypatch, block, exact, many):
     seed=st.integers(0, 99),
 )
 def test_active_pixels_are_those_of_masks(kind, old, size, same, threshold, block, seed):
-    """Found around high values alone, and yet the same to the bit."""
+    """They are computed around high values alone, and are the same to the bit."""
     if same is not None:
         size = tuple(old[i] if i == same else size[i] for i in range(2))
     activations = stream(kind, images=3, shape=(2, *old), seed=seed)
