@@ -200,7 +200,10 @@ def test_describe_then_score(milan, tmp_path):
     assert status == 0, err
     assert json.loads(out)["scores"]["concept-f1"]["lift"] == 0
     for wrong, says in (
-        (("--method", "human", "--out", made), "'milan score' computes one leave-one-out human itself"),
+        (
+            ("--method", "human", "--out", made),
+            "'milan score' computes one leave-one-out human itself",
+        ),
         (("--method", "nearst", "--out", made), "Did you mean 'nearest'"),
         (("--method", "constant", "--model", "x", "--out", made), "It takes text"),
         (("--method", "constant", "--out", str(tmp_path / "said.txt")), "ends in .csv"),
