@@ -19,9 +19,9 @@ def default_config_name(spec: str, images_name: str) -> str:
         images_name: of the folder or data set.
 
     Example:
-        >>> default_name("torchvision:resnet18@DEFAULT", "imagenet-sample")
+        >>> default_config_name("torchvision:resnet18@DEFAULT", "imagenet-sample")
         'resnet18-imagenet-sample'
-        >>> default_name("nets/Small_CNN.py:build", "val")
+        >>> default_config_name("nets/Small_CNN.py:build", "val")
         'small-cnn-build-val'
     """
     made = f"{network_name(spec)}-{_slug(images_name) or 'images'}"
@@ -36,9 +36,9 @@ def network_name(spec: str) -> str:
     """Return a network's name in file names: without library, folder and `@WEIGHTS`.
 
     Example:
-        >>> model_name("torchvision:vit_b_16"), model_name("hf:google/vit-base-patch16-224")
+        >>> network_name("torchvision:vit_b_16"), network_name("hf:google/vit-base-patch16-224")
         ('vit-b-16', 'vit-base-patch16-224')
-        >>> model_name("nets/resnet20.py:resnet20")
+        >>> network_name("nets/resnet20.py:resnet20")
         'resnet20'
     """
     found = python_file.parse_spec(spec)

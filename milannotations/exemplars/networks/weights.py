@@ -138,7 +138,7 @@ def match_names(state: StateDict, names: Iterable[str]) -> StateDict:
     entries begin so and more of them are then the network's.
 
     Example:
-        >>> sorted(renamed({"module.a.w": 1, "module.b.w": 2}, ["a.w", "b.w", "c.w"]))
+        >>> sorted(match_names({"module.a.w": 1, "module.b.w": 2}, ["a.w", "b.w", "c.w"]))
         ['a.w', 'b.w']
     """
     own = set(names)
