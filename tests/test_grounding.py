@@ -636,7 +636,7 @@ def test_units_may_be_given_what_they_do_anyway():
     mean = Ablator(network, images, ["conv2"], how="mean")
     sets = [{"conv2": [1]}, {"conv2": [2, 5]}]
     np.testing.assert_allclose(held_at.logits(sets), mean.logits(sets), rtol=1e-4)
-    with pytest.raises(InputError, match="Values were given of layers conv1"):
+    with pytest.raises(InputError, match="Values were given for layers conv1"):
         Ablator(network, images, ["conv2"], given={"conv1": maps})
 
 
