@@ -236,7 +236,7 @@ def test_labels_are_the_folders():
     assert class_labels(folder, 4).tolist() == [1, 0, 1]
     with pytest.raises(InputError, match="lacks the classes b"):
         class_labels(folder, ["a", "c"])
-    with pytest.raises(InputError, match="2 classes, and the network tells 1"):
+    with pytest.raises(InputError, match="2 classes, and the network has 1"):
         class_labels(folder, 1)
     with pytest.raises(InputError, match=r"1\.png lies in no class"):
         class_labels(Named2(["1.png"]))

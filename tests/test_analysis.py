@@ -441,7 +441,7 @@ def test_a_test_set_with_classes_that_the_network_lacks(classes, capsys):
     (classes / "test" / "zebra").mkdir()
     (classes / "test" / "r" / "0.png").rename(classes / "test" / "zebra" / "0.png")
     assert run(*common) == 1
-    assert "the network tells 3" in capsys.readouterr().err
+    assert "the network has 3" in capsys.readouterr().err
     assert not (classes / "o").exists()
 
 

@@ -117,9 +117,9 @@ def test_a_dry_run_computes_nothing_and_says_what_it_would(milan, images, tmp_pa
         (("--layer", "conv1", "--name", "base"), "union"),
         (("--layer", "conv1", "--quantile", "1.5"), "1.5"),
         (("--layer", "conv1", "--dtype", "int8"), "No dtype"),
-        (("--layer", "conv1", "--read", "both"), "read='both'"),
+        (("--layer", "conv1", "--read", "both"), "No read mode 'both'"),
         (("--layer", "conv1", "--device", "cuda:9"), "cuda:9"),
-        ((), "No layer is asked for"),
+        ((), "No layer was given"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(

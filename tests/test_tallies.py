@@ -838,7 +838,7 @@ def test_concepts_come_through_loading():
     assert torch.equal(stacked(*hot.float()), hot)
     with pytest.raises(InputError, match="Concepts of several sizes"):
         stacked(planes[0], planes[1, :, :5])
-    with pytest.raises(InputError, match="others none"):
+    with pytest.raises(InputError, match="others have none"):
         stacked(planes[0], None)
 
 

@@ -97,6 +97,7 @@ def write_roles(
             images in `work`; too few images for the parts.
     """
     from milannotations.exemplars.images.folder import FolderSource
+    from milannotations.exemplars.images.subset import evenly_spaced
 
     cue, work, source = cue or Cue(), Path(work), FolderSource(images)
     paths = sorted(path for path in source.paths if "/" in path)
@@ -109,8 +110,7 @@ def write_roles(
             f"The network lacks the classes {some(unknown)} (it has: {some(classes or ())}). Give "
             "images of classes that it was trained on."
         )
-    if limit is not None and limit < len(paths):
-        paths = [paths[i * len(paths) // limit] for i in range(limit)]
+    paths = [paths[i] for i in evenly_spaced(len(paths), limit)]
     parts = split_by_class(paths, shares, cue.seed)
     if empty := [part for part, members in parts.items() if not members]:
         raise InputError(f"{len(paths)} images are too few: none is left for {empty[0]}.")

@@ -70,7 +70,7 @@ class LayerReader:
         missing: Sequence[str] = (),
     ) -> None:
         if read not in READ_MODES:
-            raise InputError(f"No way to read '{read}'; expected one of {', '.join(READ_MODES)}.")
+            raise InputError(f"No read mode '{read}' (modes: {', '.join(READ_MODES)}).")
         modules = find_modules(model, layers)
         self.model, self.layers = model, tuple(layers)
         self.read = ("post" if is_2022_family(model) else "pre") if read == "auto" else read

@@ -1,1 +1,1 @@
-"""Images to run a network on, from folders, `datasets` and generators."""
+"""Images to run a network on, from folders, `datasets`, Python objects and generators."""

@@ -1,4 +1,4 @@
-"""Batches of images, in an order and composition that do not depend on who loads them."""
+"""Batches of images, whose order and composition do not depend on the processes that load them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Arguments = Callable[[Any], tuple[Any, ...]]
+"""Function from an item of a dataset to the arguments of the network."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: int64 `ids`, the network's `arguments`, and `unreadable` ones with the reason.
+    """Images of one batch.
 
-    `concepts` are bool (image, concept, H, W) or label planes, int32 (image, plane, H, W).
+    Attributes:
+        ids: int64 (image,), indices into the dataset.
+        arguments: arguments of the network, with the images along their first axis.
+        concepts: concept masks, bool (image, concept, h, w), or label planes, int32
+            (image, plane, h, w); None if the dataset has none.
+        unreadable: index of each image that could not be read, and why.
     """
 
     ids: Tensor
@@ -29,41 +35,55 @@ class Batch:
 
 
 def select_image(item: Any) -> tuple[Any, ...]:
-    """Return the network's arguments of a data set's item: its picture, the first of a tuple.
+    """Return the image of a dataset's item, as the only argument of the network.
+
+    Args:
+        item: a tensor, a tuple that begins with one, or a dict with `image` or `pixel_values`.
 
     Raises:
-        InputError: the item is, or holds, no tensor.
+        InputError: no tensor there.
     """
     import torch
 
-    found = item
+    image = item
     if isinstance(item, Mapping):
-        found = next((item[key] for key in ("image", "pixel_values") if key in item), None)
+        image = next((item[key] for key in ("image", "pixel_values") if key in item), None)
     elif isinstance(item, (tuple, list)) and item:
-        found = item[0]
-    if not isinstance(found, torch.Tensor):
+        image = item[0]
+    if not isinstance(image, torch.Tensor):
         raise InputError(
-            f"An item of the data set is a {type(item).__name__}"
-            + (f" that begins with a {type(found).__name__}" if found is not item else "")
+            f"An item of the dataset is a {type(item).__name__}"
+            + (f" that begins with a {type(image).__name__}" if image is not item else "")
             + "; expected a tensor (3, height, width), alone, first in a tuple, or as 'image' in a "
-            "dict. For pictures: milannotations.exemplars.open_images(dataset)."
+            "dict. For images: milannotations.exemplars.open_images(dataset)."
         )
-    return (found,)
+    return (image,)
 
 
 def load_batches(
     dataset: Any, numbers: Sequence[int], size: int, workers: int, arguments: Arguments | None
 ) -> Iterator[Batch]:
-    """Yield the batches of these numbers: batch n holds the images from n * size.
+    """Load batches of a dataset.
+
+    Args:
+        dataset: items by index.
+        numbers: which batches; batch n holds the images from n * size on.
+        size: images per batch.
+        workers: processes that load images; 0 for this process.
+        arguments: function from an item to the network's arguments; None for the dataset's own
+            `arguments`, or else its image.
+
+    Yields:
+        The batches, in the order of `numbers`.
 
     Raises:
-        InputError: items that do not stack, or a loading process that died.
+        InputError: items that cannot be stacked, or a loading process that died.
     """
     from torch.utils.data import DataLoader
 
     count = len(dataset)
     loader = DataLoader(
-        _Items(dataset, arguments or getattr(dataset, "arguments", None) or select_image),
+        _IndexedItems(dataset, arguments or getattr(dataset, "arguments", None) or select_image),
         batch_sampler=[range(n * size, min((n + 1) * size, count)) for n in numbers],
         num_workers=workers,
         collate_fn=_collate,
@@ -75,78 +95,85 @@ def load_batches(
             raise
         raise InputError(
             "A process that loads images died (killed, or out of memory). Run the same command "
-            "again, with fewer --workers if it was memory; with a checkpoint it goes on from there."
+            "again, with fewer --workers if memory was short; with a checkpoint it resumes there."
         ) from error
 
 
-class _Items:
-    """A data set whose items carry their place, and which names images instead of failing."""
+_Loaded = tuple[int, tuple[Any, ...] | str, Any]
+"""Index of an item, its arguments or why it cannot be read, and its concepts."""
+
+
+class _IndexedItems:
+    """Dataset of items with their index, in which an unreadable image is an item, not an error.
+
+    An error in a loading process would end the pass, and it would not name the image.
+    """
 
     def __init__(self, dataset: Any, arguments: Arguments) -> None:
         self.dataset, self.arguments = dataset, arguments
 
-    def __getitem__(self, place: int) -> tuple[int, tuple[Any, ...] | str, Any]:
+    def __getitem__(self, index: int) -> _Loaded:
         try:
-            item = self.dataset[place]
-        except (
-            UnreadableImageError,
-            OSError,
-            SyntaxError,
-        ) as error:  # PIL's readers raise all three
-            why = error.reason if isinstance(error, UnreadableImageError) else str(error)
-            return place, why.splitlines()[0] if why else type(error).__name__, None
+            item = self.dataset[index]
+        # the readers of Pillow raise both of the other types
+        except (UnreadableImageError, OSError, SyntaxError) as error:
+            reason = error.reason if isinstance(error, UnreadableImageError) else str(error)
+            return index, reason.splitlines()[0] if reason else type(error).__name__, None
         concepts = item.get("concepts") if isinstance(item, Mapping) else None
-        return place, self.arguments(item), concepts
+        return index, self.arguments(item), concepts
 
     def __len__(self) -> int:
         return len(self.dataset)
 
 
-def _collate(items: Sequence[tuple[int, tuple[Any, ...] | str, Any]]) -> Batch:
+def _collate(items: Sequence[_Loaded]) -> Batch:
+    """Stack items to a batch, and list those that could not be read."""
     import torch
     from torch.utils.data import default_collate
 
-    bad = tuple((place, found) for place, found, _ in items if isinstance(found, str))
-    good = [(place, found, c) for place, found, c in items if not isinstance(found, str)]
-    ids = torch.tensor([place for place, *_ in good], dtype=torch.int64)
-    if not good:
-        return Batch(ids, (), None, bad)
+    unreadable = tuple((i, reason) for i, reason, _ in items if isinstance(reason, str))
+    readable = [(i, args, concepts) for i, args, concepts in items if not isinstance(args, str)]
+    ids = torch.tensor([i for i, *_ in readable], dtype=torch.int64)
+    if not readable:
+        return Batch(ids, (), None, unreadable)
     try:
-        arguments = tuple(default_collate([found for _, found, _ in good]))
+        arguments = tuple(default_collate([args for _, args, _ in readable]))
     except RuntimeError as error:
-        sizes = sorted({tuple(found[0].shape) for _, found, _ in good})
+        sizes = sorted({tuple(args[0].shape) for _, args, _ in readable})
         raise InputError(
-            f"Images of several sizes: {', '.join(map(str, sizes[:3]))}. The preprocessing is to "
-            "give all of them one size."
+            f"Images of several sizes: {', '.join(map(str, sizes[:3]))}; expected one size. Give a "
+            "preprocessing that crops or resizes all of them: --preprocess imagenet."
         ) from error
-    concepts = None if good[0][2] is None else _stacked([concepts for *_, concepts in good])
-    return Batch(ids, arguments, concepts, bad)
+    concepts = None
+    if readable[0][2] is not None:
+        concepts = _stack_concepts([concepts for *_, concepts in readable])
+    return Batch(ids, arguments, concepts, unreadable)
 
 
-def _stacked(concepts: Sequence[Any]) -> Tensor:
-    """Return the concepts of a batch: label planes, if they are signed integers, else bool.
+def _stack_concepts(concepts: Sequence[Any]) -> Tensor:
+    """Stack the concepts of a batch: label planes if they are signed integers, else bool masks.
 
-    Images with fewer planes than others get empty ones.
+    Images with fewer label planes than others get empty ones.
 
     Raises:
-        InputError: some have none, or they differ in size.
+        InputError: some images have none, or they differ in size.
     """
     import torch
     from torch.nn import functional as nnf
 
-    planes = (torch.int16, torch.int32, torch.int64)
-    if any(each is None for each in concepts):
-        raise InputError("Some items of the data set have 'concepts', others none.")
-    maps = [torch.as_tensor(each) for each in concepts]
-    whole = all(each.dtype in planes for each in maps)
-    maps = [each.int() if whole else each.bool() for each in maps]
-    most = max(len(each) for each in maps)
-    if whole:
-        maps = [nnf.pad(each, (0, 0, 0, 0, 0, most - len(each))) for each in maps]
-    if len({each.shape for each in maps}) > 1:
-        sizes = sorted({tuple(each.shape) for each in maps})
+    integers = (torch.int16, torch.int32, torch.int64)
+    if any(part is None for part in concepts):
+        raise InputError("Some items of the dataset have 'concepts', others have none.")
+    maps = [torch.as_tensor(part) for part in concepts]
+    are_labels = all(part.dtype in integers for part in maps)
+    maps = [part.int() if are_labels else part.bool() for part in maps]
+    most = max(len(part) for part in maps)
+    if are_labels:
+        maps = [nnf.pad(part, (0, 0, 0, 0, 0, most - len(part))) for part in maps]
+    if len({part.shape for part in maps}) > 1:
+        sizes = sorted({tuple(part.shape) for part in maps})
         raise InputError(
             f"Concepts of several sizes: {', '.join(map(str, sizes[:3]))}; expected one size, and "
-            "for bool maps one number of concepts."
+            "for bool masks one number of concepts."
         )
     return torch.stack(maps)

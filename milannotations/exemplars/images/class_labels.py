@@ -1,4 +1,4 @@
-"""Class labels of images in class folders."""
+"""Class labels of images in ImageFolder layout (one folder per class)."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from numpy.typing import NDArray
 from milannotations.errors import InputError, some
 
 
-def class_labels(pictures: Any, classes: Sequence[str] | int | None = None) -> NDArray[np.int64]:
-    """Return the class of each picture of a folder with a folder a class.
+def class_labels(images: Any, classes: Sequence[str] | int | None = None) -> NDArray[np.int64]:
+    """Return the class label of each image of a folder in ImageFolder layout.
 
     Args:
-        pictures: as `exemplars.open_images` opens them.
-        classes: names of the folders, in the order of the network's outputs; or how many outputs
-            it has, one a folder by name; None takes the folders that are there, by name.
+        images: images, as `exemplars.open_images` returns them.
+        classes: names of the class folders in the order of the network's outputs; or the number
+            of outputs, which take the folders in the order of their names; None for the folders
+            that exist.
+
+    Returns:
+        Index of each image's class among the network's outputs, int64 (image,).
 
     Raises:
-        InputError: pictures without a class; a class that the network lacks.
+        InputError: an image outside a class folder; a class that the network does not have.
     """
-    names = [pictures.source_id(i).rpartition("/")[0].split("/")[0] for i in range(len(pictures))]
+    names = [images.source_id(i).rpartition("/")[0].split("/")[0] for i in range(len(images))]
     if not all(names):
         raise InputError(
-            f"{pictures.source_id(names.index(''))} lies in no class's folder; expected a folder "
-            "a class, as torchvision's ImageFolder wants them."
+            f"{images.source_id(names.index(''))} lies in no class folder; expected one folder per "
+            "class, as for torchvision's ImageFolder."
         )
-    there = sorted(set(names))
+    present = sorted(set(names))
     if isinstance(classes, int):
-        if classes < len(there):
+        if classes < len(present):
             raise InputError(
-                f"There are pictures of {len(there):,} classes, and the network tells "
-                f"{classes:,}: {some(there)}. Show it classes that it was trained on."
+                f"There are images of {len(present):,} classes, and the network has {classes:,} "
+                f"output classes: {some(present)}. Give images of classes that it was trained on."
             )
-        known = there
+        known = present
     else:
-        known = list(classes) if classes is not None else there
-    unknown = [name for name in there if name not in known]
+        known = list(classes) if classes is not None else present
+    unknown = [name for name in present if name not in known]
     if unknown:
         raise InputError(
-            f"The network lacks the classes {some(unknown)} (it has: {some(known)}). Show it "
-            "classes that it was trained on."
+            f"The network lacks the classes {some(unknown)} (it has: {some(known)}). Give images "
+            "of classes that it was trained on."
         )
-    place = {name: i for i, name in enumerate(known)}
-    return np.array([place[name] for name in names], dtype=np.int64)
+    index = {name: i for i, name in enumerate(known)}
+    return np.array([index[name] for name in names], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Image files of a folder."""
+"""Image files of a folder, and a digest of their listing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 
 class FolderSource:
-    """The pictures of a folder.
+    """Image files of a folder: those in class folders, then those directly in it.
+
+    Args:
+        folder: the folder.
+
+    Attributes:
+        paths: relative to the folder, in the order of their ids.
 
     Raises:
-        InputError: there is none.
+        InputError: no image in the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -29,7 +35,7 @@ class FolderSource:
         self.name = os.path.basename(os.path.abspath(folder))
         try:
             self.paths = list_images(folder)
-        except InputError:
+        except InputError:  # no class folders
             self.paths = []
         self.paths += sorted(
             entry.name
@@ -38,52 +44,57 @@ class FolderSource:
         )
         if not self.paths:
             raise InputError(
-                f"{folder} has no pictures ({', '.join(EXTENSIONS)}): {_what_is_in(self.folder)}."
+                f"{folder} has no images ({', '.join(EXTENSIONS)}): {_count_files(self.folder)}."
             )
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def load(self, place: int) -> Image.Image:
+    def load(self, index: int) -> Image.Image:
         with (
-            explain_read_errors(self.source_id(place)),
-            open(self.folder / self.paths[place], "rb") as stream,
+            explain_read_errors(self.source_id(index)),
+            open(self.folder / self.paths[index], "rb") as stream,
         ):
             return decode_rgb(stream)
 
-    def source_id(self, place: int) -> str:
-        return _plain(self.paths[place])
+    def source_id(self, index: int) -> str:
+        return _portable_path(self.paths[index])
 
-    def describe(self, places: Sequence[int]) -> dict[str, Any]:
+    def describe(self, indices: Sequence[int]) -> dict[str, Any]:
         return {
             "name": self.name,
             "kind": "folder",
-            "sha256": listing_digest(self.folder, (self.paths[i] for i in places)),
+            "sha256": listing_digest(self.folder, (self.paths[i] for i in indices)),
         }
 
 
 def listing_digest(folder: Path, paths: Iterable[str]) -> str:
-    """Return the sha256 of the paths in a folder and the files' sizes, sorted; no byte is read."""
+    """Return the sha256 of the paths and sizes of files, sorted by path; the files are not read.
+
+    Args:
+        folder: folder that the paths are relative to.
+        paths: the files. A link to a missing file counts with a size of -1.
+    """
     lines = sorted(
-        (_plain(path), os.stat(folder / path).st_size if (folder / path).exists() else -1)
+        (_portable_path(path), os.stat(folder / path).st_size if (folder / path).exists() else -1)
         for path in paths
     )
     text = "".join(f"{path}\t{size}\n" for path, size in lines)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(path: str) -> str:
-    """Return a path with / and without bytes that are no text."""
+def _portable_path(path: str) -> str:
+    """Return a path with `/` as separator, and with replacements for bytes that are not UTF-8."""
     return path.replace(os.sep, "/").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _what_is_in(folder: Path) -> str:
-    """Say what a folder without pictures holds."""
-    found = Counter(
+def _count_files(folder: Path) -> str:
+    """Describe the content of a folder without images, for an error message."""
+    counts = Counter(
         os.path.splitext(file)[1].lower() or file
         for _, _, files in os.walk(folder, followlinks=True)
         for file in files
     )
-    if not found:
+    if not counts:
         return "it is empty"
-    return "it holds " + some([f"{count:,} {end}" for end, count in found.most_common()])
+    return "it holds " + some([f"{count:,} {suffix}" for suffix, count in counts.most_common()])

@@ -1,4 +1,4 @@
-"""Pictures as a network wants them: of a folder, of a `datasets` data set, or of any `Dataset`."""
+"""Datasets of images as a network takes them, from a folder, `datasets` or any Python object."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from milannotations.errors import InputError
 from milannotations.exemplars.images import hf_datasets
 from milannotations.exemplars.images.decode import IMAGE_KEYS, Pixels, explain_read_errors
 from milannotations.exemplars.images.folder import FolderSource
+from milannotations.exemplars.images.subset import evenly_spaced
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -25,123 +26,130 @@ if TYPE_CHECKING:
 
 
 class DatasetSource(Protocol):
-    """Where pictures come from: `load(place)` gives one in RGB, or a network's input."""
+    """Interface of what an `ImageDataset` reads.
+
+    `load` returns an RGB image, or the network's input; `source_id` where it came from;
+    `describe` the images of some indices, for a record.
+    """
 
     def __len__(self) -> int: ...
-    def load(self, place: int) -> Image.Image | Tensor: ...
-    def source_id(self, place: int) -> str: ...
-    def describe(self, places: Sequence[int]) -> dict[str, Any]: ...
+    def load(self, index: int) -> Image.Image | Tensor: ...
+    def source_id(self, index: int) -> str: ...
+    def describe(self, indices: Sequence[int]) -> dict[str, Any]: ...
 
 
 class ImageDataset(Dataset[Any]):
-    """Some pictures, each as a network wants it and as the network saw it.
+    """Dataset of images: each as a network takes it, and as the pixels that the network saw.
 
-    Made by `open_images`. Pickles, so that processes may load from it.
+    `open_images` makes one. It can be pickled, so that other processes can load from it.
 
     Args:
-        source: where they come from.
-        prepare: makes the network's input; None where the source gives that itself, with
-            values from 0 to 1.
-        places: which pictures of the source; their order is that of the ids, from 0.
-        threads: whether `source` may be read by several threads at once.
+        origin: what the images are read from.
+        transform: preprocessing of the network; None if `origin` returns the network's input
+            itself, with values from 0 to 1.
+        indices: images of `origin` to use; ids are indices into this list.
+        thread_safe: several threads may read from `origin` at once.
     """
 
     def __init__(
         self,
-        source: DatasetSource,
+        origin: DatasetSource,
         transform: Preprocessing | None,
-        places: Sequence[int],
+        indices: Sequence[int],
         *,
-        threads: bool = True,
+        thread_safe: bool = True,
     ) -> None:
-        self.origin, self.transform, self.places, self.threads = source, transform, places, threads
+        self.origin, self.transform, self.indices = origin, transform, indices
+        self.thread_safe = thread_safe
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __getitem__(self, i: int) -> Tensor:
-        """Return a picture as the network wants it: float32 (3, height, width).
+        """Return an image as the network takes it: float32 (3, height, width).
 
         Raises:
-            UnreadableImageError: it cannot be read.
-            InputError: the preprocessing gives something else, or there is none and this is a
-                picture rather than a tensor.
+            UnreadableImageError: the image cannot be read.
+            InputError: the preprocessing returns something else, or there is none and this is an
+                image rather than a tensor.
         """
         import torch
 
-        found = self.origin.load(self.places[i])
-        if isinstance(found, torch.Tensor):
-            return found
+        image = self.origin.load(self.indices[i])
+        if isinstance(image, torch.Tensor):
+            return image
         if self.transform is None:
             raise InputError(
-                "The data set gives pictures, and no preprocessing was said. Say it: "
-                "open_images(dataset, Preprocessing.imagenet()), or --preprocess imagenet."
+                "The dataset holds images, and no preprocessing was given: add --preprocess "
+                "imagenet (in Python: open_images(dataset, Preprocessing.imagenet()))."
             )
-        return self.transform(found)
+        return self.transform(image)
 
     def source_id(self, i: int) -> str:
-        """Return where a picture came from: its path in the folder, with /, or its place."""
-        return self.origin.source_id(self.places[i])
+        """Return where an image came from: its path in the folder, with `/`, or its index."""
+        return self.origin.source_id(self.indices[i])
 
     def pixels(self, i: int) -> Pixels:
-        """Return what the network saw of a picture: uint8 (height, width, 3).
+        """Return the pixels of an image that the network saw: uint8 (height, width, 3).
 
         Raises:
-            UnreadableImageError: see above.
-            InputError: tensors beyond 0 to 1, and no preprocessing said.
+            UnreadableImageError: the image cannot be read.
+            InputError: tensors with values outside 0 to 1, and no preprocessing to undo.
         """
-        seen = self[i]
+        tensor = self[i]
         if self.transform is not None:
-            return self.transform.undo(seen)
-        low, high = float(seen.min()), float(seen.max())
+            return self.transform.undo(tensor)
+        low, high = float(tensor.min()), float(tensor.max())
         if low < -1e-5 or high > 1 + 1e-5:
             raise InputError(
-                f"The data set's tensors have values from {low:.3g} to {high:.3g}. Say the "
-                "preprocessing that made them: open_images(dataset, Preprocessing.imagenet())."
+                f"The dataset's tensors have values from {low:.3g} to {high:.3g}; expected 0 to 1. "
+                "Give the preprocessing that made them: open_images(dataset, "
+                "Preprocessing.imagenet())."
             )
-        return Preprocessing(_nothing, (0, 0, 0), (1, 1, 1)).undo(seen)
+        return Preprocessing(_identity, (0, 0, 0), (1, 1, 1)).undo(tensor)
 
     def iter_pixels(self, ids: Sequence[int], workers: int | None = None) -> Iterator[Pixels]:
-        """Yield what the network saw of some pictures, in order, each read once.
+        """Yield the pixels of some images that the network saw, in order, each read once.
 
         Args:
-            ids: places in these pictures.
-            workers: threads that read ahead; None takes one a core.
+            ids: indices of the images.
+            workers: threads that read ahead; None for one per core.
 
         Yields:
-            (height, width, 3), uint8.
+            uint8 (height, width, 3).
 
         Raises:
-            UnreadableImageError: when a picture that cannot be read is reached.
+            UnreadableImageError: at the first image that cannot be read.
         """
-        workers = (workers or os.cpu_count() or 1) if self.threads else 1
+        workers = (workers or os.cpu_count() or 1) if self.thread_safe else 1
         if workers == 1:
             yield from (self.pixels(int(i)) for i in ids)
             return
-        ahead: deque[Future[Pixels]] = deque()
+        # read ahead by a bounded number of images, so that memory does not grow with `ids`
+        pending: deque[Future[Pixels]] = deque()
         pool = ThreadPoolExecutor(workers)
         try:
             for i in ids:
-                ahead.append(pool.submit(self.pixels, int(i)))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+                pending.append(pool.submit(self.pixels, int(i)))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the pictures are, for a record: name, kind, how many, a digest of the listing."""
-        made = {**self.origin.describe(self.places), "images": len(self)}
-        return made if len(self) == len(self.origin) else {**made, "of": len(self.origin)}
+        """Record of the images: name, kind, number, digest of the listing."""
+        record = {**self.origin.describe(self.indices), "images": len(self)}
+        return record if len(self) == len(self.origin) else {**record, "of": len(self.origin)}
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What was done to the pictures, for a record."""
-        return (
-            self.transform.describe() if self.transform else {"transform": "none: tensors as given"}
-        )
+        """Record of the preprocessing."""
+        if self.transform is None:
+            return {"transform": "none: tensors as given"}
+        return self.transform.describe()
 
 
 def open_images(
@@ -153,26 +161,28 @@ def open_images(
     column: str | None = None,
     config: str | None = None,
 ) -> ImageDataset:
-    """Return pictures, each as a network wants it.
+    """Open images as a network takes them.
 
-    - A folder: pictures in class folders come first, as torchvision's `ImageFolder` orders them
-      (classes by name, files by name in each; folders in them too), then those that lie side by
-      side in it, by name. Orientation tags are passed over, as there.
-    - A `datasets` data set: a folder of `save_to_disk` or of parquet files, a parquet file, or a
-      name on the hub.
-    - A Python object with `len()` and items by place: PIL pictures; uint8 arrays or tensors,
-      which are pictures too; float tensors, which are taken for a network's input; tuples that
-      begin with one of these; dicts with `image`. A `datasets.Dataset` too.
+    - A folder: images in class folders come first, as torchvision's `ImageFolder` orders them
+      (classes by name, files by name within each, also those in folders inside), then images
+      directly in the folder, by name. Orientation tags are ignored, as in `ImageFolder`.
+    - A dataset of `datasets`: a folder that `save_to_disk` wrote or of parquet files, a parquet
+      file, a name on the hub, or an open `datasets.Dataset`.
+    - A Python object with `len()` and items by index: PIL images; uint8 arrays or tensors, which
+      are images too; float tensors, which are taken as the network's input; tuples that begin
+      with one of these; dicts with `image`.
 
     Args:
         source: see above.
-        preprocessing: of the network. For float tensors, the one that made them.
-        limit: so many pictures, spaced evenly over all of them.
-        split, column, config: of a `datasets` data set, where it has several.
+        preprocessing: preprocessing of the network. For float tensors, the one that made them.
+        limit: number of images, spaced evenly over all of them.
+        split: split of a `datasets` dataset that has several, or several joined by `+`.
+        column: column of images of a `datasets` dataset that has several.
+        config: config of a `datasets` dataset on the hub.
 
     Raises:
-        InputError: nothing there, or no picture in it; several splits or columns of pictures,
-            and none said; pictures, and no preprocessing.
+        InputError: nothing there, or no image in it; several splits or columns of images, and
+            none chosen; images, and no preprocessing.
 
     Example:
         >>> import tempfile
@@ -200,75 +210,80 @@ def open_images(
         origin = SequenceSource(source)
     if preprocessing is None and not isinstance(origin, SequenceSource):
         raise InputError(
-            f"How are the pictures of {source} to be prepared for the network? Say so: "
-            "open_images(folder, Preprocessing.imagenet()), or --preprocess imagenet."
+            f"The preprocessing of the images of {source} is not known: add --preprocess imagenet "
+            "(in Python: open_images(folder, Preprocessing.imagenet()))."
         )
     if limit is not None and limit < 1:
-        raise InputError(f"{limit} pictures were asked for; expected at least 1.")
-    count = len(origin)
-    places: Sequence[int] = range(count)
-    if limit is not None and limit < count:
-        places = [i * count // limit for i in range(limit)]
-    return ImageDataset(
-        origin, preprocessing, places, threads=not isinstance(origin, SequenceSource)
-    )
+        raise InputError(f"{limit} images were asked for; expected at least 1.")
+    indices = evenly_spaced(len(origin), limit)
+    thread_safe = not isinstance(origin, SequenceSource)
+    return ImageDataset(origin, preprocessing, indices, thread_safe=thread_safe)
 
 
 class SequenceSource:
-    """The pictures of a Python object with a length and items by place."""
+    """Images of a Python object that has a length and items by index.
+
+    Args:
+        items: the object; see `open_images`.
+
+    Raises:
+        InputError: an object without length or items by index, or an empty one.
+    """
 
     def __init__(self, items: Any) -> None:
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
             raise InputError(
-                f"A {type(items).__name__} was given; expected a folder, the name of a data set, "
-                "or a data set with len() and items by place."
+                f"A {type(items).__name__} was given; expected a folder, the name of a dataset, "
+                "or a dataset with len() and items by index."
             )
         if not len(items):
-            raise InputError("The data set is empty; expected at least one picture.")
+            raise InputError("The dataset is empty; expected at least one image.")
         self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def load(self, place: int) -> Image.Image | Tensor:
+    def load(self, index: int) -> Image.Image | Tensor:
         import torch
         from PIL import Image
 
-        # what else a data set raises is a bug in it
-        name, damaged = self.source_id(place), (OSError, SyntaxError, Image.DecompressionBombError)
-        with explain_read_errors(name, damaged):
-            found = item = self.items[place]
+        # these types of errors mean a damaged image; any other is a bug in the dataset
+        damaged = (OSError, SyntaxError, Image.DecompressionBombError)
+        source_id = self.source_id(index)
+        with explain_read_errors(source_id, damaged):
+            image = item = self.items[index]
             if isinstance(item, Mapping):
-                found = next((item[key] for key in IMAGE_KEYS if key in item), None)
+                image = next((item[key] for key in IMAGE_KEYS if key in item), None)
             elif isinstance(item, (tuple, list)) and item:
-                found = item[0]
-        if isinstance(found, Image.Image):
-            with explain_read_errors(name):
-                return found.convert("RGB")
-        if isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim == 3:
-            return found.float()
-        pixels = found.numpy() if isinstance(found, torch.Tensor) else found
+                image = item[0]
+        if isinstance(image, Image.Image):
+            with explain_read_errors(source_id):
+                return image.convert("RGB")
+        if isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 3:
+            return image.float()
+        pixels = image.numpy() if isinstance(image, torch.Tensor) else image
         if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3:
+            # torch puts channels first, numpy and PIL last; one channel is grey
             if pixels.shape[0] in (1, 3):
                 pixels = pixels.transpose(1, 2, 0)
             if pixels.shape[2] in (1, 3):
-                grey = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-                return Image.fromarray(np.ascontiguousarray(grey))
-        shape = f" of {found.dtype}, {tuple(found.shape)}" if hasattr(found, "shape") else ""
+                rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+                return Image.fromarray(np.ascontiguousarray(rgb))
+        shape = f" of {image.dtype}, {tuple(image.shape)}" if hasattr(image, "shape") else ""
         raise InputError(
-            f"Item {place} of the data set is a {type(item).__name__}"
-            + (f" with a {type(found).__name__}" if found is not item else "")
-            + f"{shape}; expected a PIL picture, uint8 pixels or a float tensor (3, height, "
+            f"Item {index} of the dataset is a {type(item).__name__}"
+            + (f" with a {type(image).__name__}" if image is not item else "")
+            + f"{shape}; expected a PIL image, uint8 pixels or a float tensor (3, height, "
             f"width): alone, first in a tuple, or in a dict as one of {', '.join(IMAGE_KEYS)}."
         )
 
-    def source_id(self, place: int) -> str:
-        name = getattr(self.items, "source_id", None)
-        return str(name(place)) if callable(name) else str(place)
+    def source_id(self, index: int) -> str:
+        source_id = getattr(self.items, "source_id", None)
+        return str(source_id(index)) if callable(source_id) else str(index)
 
-    def describe(self, places: Sequence[int]) -> dict[str, Any]:
+    def describe(self, indices: Sequence[int]) -> dict[str, Any]:
         return {"name": type(self.items).__name__, "kind": "python", "sha256": None}
 
 
-def _nothing(picture: Any) -> Any:
-    return cast(Any, picture)
+def _identity(image: Any) -> Any:
+    return cast(Any, image)
