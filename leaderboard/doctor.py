@@ -1,4 +1,4 @@
-"""What can be wrong with an installation, found before it costs somebody an afternoon."""
+"""Checks of an installation: packages, Python, requirements, text model, ImageNet images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PACKAGES = ("milannotations", "milan", "baselines", "leaderboard")
 
 
 def run_checks(images: str | os.PathLike[str] | None = None) -> list[CheckResult]:
-    """Return every check's answer; none raises.
+    """Run every check; none of them raises.
 
     Args:
-        images: a folder of ImageNet validation pictures to look into as well.
+        images: folder of ImageNet validation images to check as well.
     """
     return [
         *map(check_package, PACKAGES),
@@ -31,7 +31,7 @@ def run_checks(images: str | os.PathLike[str] | None = None) -> list[CheckResult
 
 
 def check_images(folder: str | os.PathLike[str]) -> list[CheckResult]:
-    """Check that a folder holds the ImageNet validation pictures in the order of their ids."""
+    """Check that a folder holds the ImageNet validation images in the order of their ids."""
     from milannotations.published import imagenet
 
     return [
@@ -39,86 +39,86 @@ def check_images(folder: str | os.PathLike[str]) -> list[CheckResult]:
     ]
 
 
-def check_package(room: str) -> CheckResult:
-    """Check that a top-level package is ours: no other distribution has put files there.
+def check_package(package: str) -> CheckResult:
+    """Check that a top-level package is ours, and that no other distribution has files in it.
 
-    `milan` and `baselines` are common words; whoever is installed last wins the
-    folder, and the imports of the other break in ways that do not say so.
+    `milan` and `baselines` are common names. The distribution that was installed last overwrites
+    the folder, and imports of the other one break without naming the cause.
     """
+    name = f"package {package}"
     others = sorted(
         {
-            name or "without a name"
-            for name in metadata.packages_distributions().get(room, [])
-            if (name or "").lower() != DISTRIBUTION
+            distribution or "without a name"
+            for distribution in metadata.packages_distributions().get(package, [])
+            if (distribution or "").lower() != DISTRIBUTION
         }
     )
     if others:
         return CheckResult.of(
-            f"package {room}",
+            name,
             False,
-            f"the distribution '{others[0]}' owns {room}/ too. Uninstall it (pip uninstall "
-            f"{others[0]}) and install this one again from its sources: "
+            f"the distribution '{others[0]}' has files in {package}/ too. Uninstall it (pip "
+            f"uninstall {others[0]}) and install this one again from its sources: "
             "pip install --force-reinstall --no-deps -e .",
         )
-    home = Path(__file__).resolve().parent.parent
-    found = importlib.util.find_spec(room)
-    where = Path(found.origin).resolve().parent if found and found.origin else None
-    if where is None:
+    expected = Path(__file__).resolve().parent.parent / package
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.origin).resolve().parent if spec and spec.origin else None
+    if folder is None:
+        return CheckResult.of(name, False, f"not found; expected at {expected}")
+    if folder != expected:
         return CheckResult.of(
-            f"package {room}", False, f"cannot be found; expected at {home / room}"
-        )
-    if where != home / room:
-        return CheckResult.of(
-            f"package {room}",
+            name,
             False,
-            f"is imported from {where}, not from {home / room}: a folder of that name comes "
-            "first on the path. Run from another folder, or remove it.",
+            f"imported from {folder}, expected {expected}: a folder of that name comes first on "
+            "the path. Run from another folder, or remove it.",
         )
-    return CheckResult.of(f"package {room}", True, str(where))
+    return CheckResult.of(name, True, str(folder))
 
 
 def check_python() -> CheckResult:
     """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     return CheckResult.of(
-        "python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)"
+        "python", sys.version_info >= (3, 11), f"{version} (expected 3.11 or later)"
     )
 
 
 def check_requirements() -> CheckResult:
-    """Check that every required distribution is there, in a version that will do."""
+    """Check that every required distribution is installed in a compatible version."""
     from packaging.requirements import Requirement
 
     try:
-        wanted = metadata.requires(DISTRIBUTION) or []
+        lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return CheckResult.of(
-            "requirements", False, f"{DISTRIBUTION} is not installed: pip install -e ."
+            "requirements", False, f"{DISTRIBUTION} is not installed. Run: pip install -e ."
         )
-    wrong, count = [], 0
-    for line in wanted:
+    errors, count = [], 0
+    for line in lines:
         requirement = Requirement(line)
+        # Requirements of extras have a marker that is false without the extra.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         count += 1
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
+            errors.append(f"{requirement.name} is missing")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
-    if wrong:
-        return CheckResult.of("requirements", False, "; ".join(wrong) + ". Mend: pip install -e .")
-    return CheckResult.of("requirements", True, f"{count} distributions in versions that will do")
+            errors.append(f"{requirement.name} is {version}, expected {requirement.specifier}")
+    if errors:
+        return CheckResult.of("requirements", False, "; ".join(errors) + ". Run: pip install -e .")
+    return CheckResult.of("requirements", True, f"{count} distributions in compatible versions")
 
 
 def check_text_model() -> CheckResult:
-    """Say which text model the neural metrics would take by default."""
+    """Report the default text model of the neural metrics; its absence is not an error."""
     from leaderboard.metrics.text_models import TextModel
     from milannotations.errors import InputError
 
     try:
-        return CheckResult.of("text model", True, f"{TextModel.parse(None).label} at hand")
+        return CheckResult.of("text model", True, f"{TextModel.parse(None).label} is available")
     except InputError as error:
         return CheckResult.of("text model", True, f"none; lexical metrics work. {error}")

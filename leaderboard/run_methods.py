@@ -1,9 +1,10 @@
-"""The main job: several methods describe an edition's units, and all are scored alike."""
+"""Description and scoring of an edition's units with several methods, under equal conditions."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,30 +23,29 @@ from milannotations.editions.configs import edition_name
 from milannotations.errors import InputError
 
 MINI_REQUIREMENTS = ("truth", "trained model", "activations")
-"""What methods may require of the mini world: it is at hand."""
-
+"""Requirements of methods that the mini world meets."""
 
 FAST_METHODS = ("nearest", "milan")
-"""Beside floors and references, the methods of the short form of the main job."""
+"""Methods of a fast run, beside floors and references."""
 
 
 def offline_methods(
     synthetic: bool, exemplars: bool, *, activations: bool = False, fast: bool = False
 ) -> list[str]:
-    """Return the methods that need nothing but what is at hand.
+    """Return the names of the methods whose requirements are available.
 
     Args:
-        synthetic: whether the truth is known.
-        exemplars: whether units have pictures; without, floors alone are left.
-        activations: whether the network is at hand, on a probe data set.
-        fast: of methods, only those of `FAST_METHODS`.
+        synthetic: True if the truth is known.
+        exemplars: True if units have images; without images, only floors are returned.
+        activations: True if the network is available, with a probe dataset.
+        fast: of the methods, return only `FAST_METHODS`.
     """
-    at_hand = {"training", *(["activations"] if activations else [])}
-    at_hand |= set(MINI_REQUIREMENTS if synthetic else [])
+    available = {"training", *(["activations"] if activations else [])}
+    available |= set(MINI_REQUIREMENTS if synthetic else [])
     return [
         spec.name
         for spec in baselines.specs()
-        if set(spec.requires) <= at_hand
+        if set(spec.requires) <= available
         and spec.name != "human"
         and (exemplars or spec.kind != "method")
         and (not fast or spec.kind != "method" or spec.name in FAST_METHODS)
@@ -53,15 +53,15 @@ def offline_methods(
 
 
 def uses_exemplars(spec: MethodSpec) -> bool:
-    """Say whether a method describes units by their exemplars: others go by activations."""
+    """Return True if a method describes units by their exemplars, not by activations."""
     return spec.kind == "method" and "activations" not in spec.requires
 
 
 def has_exemplars(units: Any) -> bool:
-    """Say whether any unit has pictures."""
-    # a few rows at a time: the first that has pictures answers, and the others are not read
-    parts = units.select_columns(["images"]).with_format("arrow").iter(16)
-    return any(part["images"].null_count < len(part) for part in parts)
+    """Return True if any unit has images."""
+    # Read a few rows at a time: the first row with images decides, and the others are not read.
+    batches = units.select_columns(["images"]).with_format("arrow").iter(16)
+    return any(batch["images"].null_count < len(batch) for batch in batches)
 
 
 def run(
@@ -85,113 +85,118 @@ def run(
     Args:
         data: edition: a folder, or the name of an embedded one.
         methods: names or paths (default: all that need nothing but the edition).
-        fast: of those, floors, references, `nearest` and `milan` alone.
-        config: config of the edition; may be left out if there is only one.
-        split: describe and score this split; None is all of them.
-        metrics: names or sets (default: `synthetic` where the truth is known, else `default`).
-        settings: seeds and numbers of draws.
-        subject: the network with a probe data set, for methods that need activations.
-        blind: let the methods that look at exemplars describe shuffled ones too, as a floor:
-            the control, which has no lift.
-        track: run for this track of the board: it says config, split and metrics, and records
-            are of it.
-        out: folder to write a record a method to, `<edition>-<config>-<split>/<method>`, or
+        fast: of those, only floors, references, `nearest` and `milan`.
+        config: config of the edition; optional if there is only one.
+        split: split to describe and score; None means all of them.
+        metrics: names or sets (default: `synthetic` if the truth is known, else `default`).
+        settings: random seed and numbers of draws.
+        subject: the network with a probe dataset, for methods that need activations.
+        blind: let the methods that use exemplars describe shuffled ones too, as a floor without
+            lift.
+        track: run for this track of the leaderboard: it sets config, split and metrics, and the
+            records name it.
+        out: folder for one record per method, `<edition>-<config>-<split>/<method>`, or
             `<track>/<method>-<version>-seed<N>`.
-        overwrite: replace records that are there.
-        tell: called with a line of progress.
+        overwrite: replace existing records.
+        tell: called with each line of progress.
 
     Returns:
-        The score of each method, in the order asked.
+        Score of each method by name, in the given order.
 
     Raises:
-        InputError: as `baselines.describe` and `leaderboard.score` do.
+        InputError: as `baselines.describe` and `leaderboard.score`.
     """
     settings = settings or ScoreConfig()
-    stands = None if track is None else _track(track, data)
-    if stands is not None:
-        config, split, metrics = stands.config, stands.split, stands.metrics
+    entered = None if track is None else _open_track(track, data)
+    if entered is not None:
+        config, split, metrics = entered.config, entered.split, entered.metrics
     known = references.load(data, config=config)
-    if stands is not None and stands.edition_digest not in (None, known.digest):
-        raise InputError(f"{data} is not the edition of {stands.key}: its digest is another.")
-    units = baselines.open_units(data, config=config, split=split)
-    names = list(
-        methods
-        or offline_methods(
-            known.synthetic, has_exemplars(units), activations=subject is not None, fast=fast
+    if entered is not None and entered.edition_digest not in (None, known.digest):
+        raise InputError(
+            f"--data {data} is not the edition of {entered.key}: their digests differ. "
+            "See: milan list tracks"
         )
+    units = baselines.open_units(data, config=config, split=split)
+    names = methods or offline_methods(
+        known.synthetic, has_exemplars(units), activations=subject is not None, fast=fast
     )
-    made = [baselines.get(name) for name in names]
-    titles = [f"{method.spec.name}@{method.spec.version}" for method in made]
-    called = [method.spec.name for method in made]
-    twice = [name for name in called if called.count(name) > 1]
-    if twice:
-        raise InputError(f"'{twice[0]}' is asked for twice; methods need names of their own.")
-    places: list[Path | None] = [None] * len(made)
+    opened = [baselines.get(name) for name in names]
+    specs = [method.spec for method in opened]
+    counts = Counter(spec.name for spec in specs)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise InputError(f"'{repeated[0]}' is given twice; expected methods of different names.")
+    folders: list[Path | None] = [None] * len(specs)
     if out is not None:
-        place = Path(out) / "-".join((edition_name(data), known.config, split or "all"))
-        places = [place / title.replace("@", "-") for title in titles]
-        if stands is not None:
-            seed = settings.seed
-            specs = [method.spec for method in made]
-            places = [
-                Path(out) / tracks.record_path(stands, s.name, s.version, seed) for s in specs
+        if entered is None:
+            group = "-".join((edition_name(data), known.config, split or "all"))
+            paths = [Path(group) / f"{spec.name}-{spec.version}" for spec in specs]
+        else:
+            paths = [
+                tracks.record_path(entered, spec.name, spec.version, settings.seed)
+                for spec in specs
             ]
+        folders = [Path(out) / path for path in paths]
         if Path(out).is_file():
-            raise InputError(f"{out} is a file; a folder of records was expected at --out.")
-        for each in places:
-            score_record.check_free(str(each))  # before minutes are spent
-    asked = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
-    built = build(expand(asked))  # once: what a text model has encoded serves all methods
+            raise InputError(f"--out {out} is a file; expected a folder of records.")
+        for folder in folders:
+            score_record.check_free(str(folder))  # fails before minutes are spent
+    metric_names = list(metrics or (["synthetic"] if known.synthetic else ["default"]))
+    # Build each metric once: a text model encodes the texts of all methods in one cache.
+    built = build(expand(metric_names))
     training = baselines.open_training(data, config)
     shuffled = baselines.shuffled_exemplars(units, settings.seed) if blind else units
     scores: dict[str, Score] = {}
-    for method, title, place_of in zip(made, titles, places, strict=True):
-        name = method.spec.name
-        tell(f"{name}: describing {len(units):,} units")
-        context = baselines.make_context(method.spec, units, training, subject, settings.seed)
+    for method, folder in zip(opened, folders, strict=True):
+        spec = method.spec
+        tell(f"{spec.name}: describing {len(units):,} units")
+        context = baselines.make_context(spec, units, training, subject, settings.seed)
         account = Account()
-        answers = baselines.run(method, units, context, account=account)
-        said = predictions.from_descriptions(zip(unit_keys(units), answers, strict=True))
+        descriptions = baselines.run(method, units, context, account=account)
         beside = {}
-        if blind and uses_exemplars(method.spec):
-            tell(f"{name}: describing shuffled exemplars")
-            others = baselines.run(method, shuffled, context)
+        if blind and uses_exemplars(spec):
+            tell(f"{spec.name}: describing shuffled exemplars")
+            blind_descriptions = baselines.run(method, shuffled, context)
             beside["blind"] = predictions.from_descriptions(
-                zip(unit_keys(units), others, strict=True)
+                zip(unit_keys(units), blind_descriptions, strict=True)
             )
-        tell(f"{name}: scoring")
-        scores[name] = scoring.score(
-            said,
+        tell(f"{spec.name}: scoring")
+        score = scoring.score(
+            predictions.from_descriptions(zip(unit_keys(units), descriptions, strict=True)),
             known,
             built,
             split=split,
-            method=title,
+            method=f"{spec.name}@{spec.version}",
             settings=settings,
             beside=beside,
             accounts=[account.to_dict()],
         )
-        if stands is not None:
-            words = ["milan", "run", "--track", stands.key, "--methods", method.spec.name]
+        if entered is not None:
+            words = ["milan", "run", "--track", entered.key, "--methods", spec.name]
             command = shlex.join([*words, "--seed", str(settings.seed)])
-            about = from_spec(method.spec, command, settings.seed)
-            update = {"track": stands.key, "about": about}
-            scores[name].record = scores[name].record.model_copy(update=update)
-        if place_of is not None:
-            scores[name].save(place_of, overwrite=overwrite)
+            about = from_spec(spec, command, settings.seed)
+            update = {"track": entered.key, "about": about}
+            score.record = score.record.model_copy(update=update)
+        if folder is not None:
+            score.save(folder, overwrite=overwrite)
+        scores[spec.name] = score
     return scores
 
 
-def _track(name: str, data: str | os.PathLike[str]) -> tracks.Track:
-    """Return a track whose units this edition holds, and whose rest is what methods learn from."""
-    found = tracks.get(name)
-    if found.task != "agreement":
-        raise InputError(f"{found.key} is an application; 'milan {found.task}' runs it.")
-    if found.condition and not found.condition.startswith("within-network"):
+def _open_track(name: str, data: str | os.PathLike[str]) -> tracks.Track:
+    """Return a track that a run can serve: its units and its training units are in the edition."""
+    track = tracks.get(name)
+    if track.task != "agreement":
+        raise InputError(f"{track.key} is a track of an application. Run: milan {track.task}")
+    if track.condition and not track.condition.startswith("within-network"):
         raise InputError(
-            f"{found.key} says which other networks may be learned from: train on those "
-            f"(milannotations.load(..., condition='{found.condition}')), describe, and use "
-            "'milan submit new'."
+            f"{track.key} restricts training to other networks. Train on those "
+            f"(milan train --data release --condition {track.condition}), describe, and use milan "
+            "submit new."
         )
-    if edition_name(data) != found.edition:
-        raise InputError(f"{found.key} is of the edition {found.edition}; give it with --data.")
-    return found
+    if edition_name(data) != track.edition:
+        raise InputError(
+            f"--data {data} is not the edition {track.edition} of {track.key}; give its folder "
+            "with --data."
+        )
+    return track

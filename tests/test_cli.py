@@ -331,7 +331,7 @@ def test_doctor_says_who_else_owns_a_package(tmp_path, room):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
-    assert f"the distribution 'stranger-{room}' owns {room}/ too" in done.stdout
+    assert f"the distribution 'stranger-{room}' has files in {room}/ too" in done.stdout
     assert f"pip uninstall stranger-{room}" in done.stdout
 
 

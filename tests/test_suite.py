@@ -135,7 +135,7 @@ def test_run_writes_records_and_a_page_and_shows_one_table(tmp_path, capsys, mon
     [
         ({"methods": ["nearst"]}, "Did you mean 'nearest'"),
         ({"methods": ["human"]}, "computes one leave-one-out human itself"),
-        ({"methods": ["constant", "constant"]}, "asked for twice"),
+        ({"methods": ["constant", "constant"]}, "is given twice"),
         ({"data": "maxi"}, "maxi"),
         ({"methods": ["constant"], "split": "tset"}, "No split 'tset'"),
     ],

@@ -54,9 +54,9 @@ def test_floors_on_the_real_annotations(real, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("leave-one-out/resnet152-imagenet", "says which other networks may be learned from"),
-        ("mini-edit", "is an application; 'milan edit' runs it"),
-        ("within-network/alexnet-imagenet", "is of the edition release"),
+        ("leave-one-out/resnet152-imagenet", "restricts training to other networks"),
+        ("mini-edit", "is a track of an application. Run: milan edit"),
+        ("within-network/alexnet-imagenet", "is not the edition release"),
         ("maxi", "No track 'maxi'"),
     ],
 )
