@@ -20,7 +20,6 @@ from milannotations.utils.cache import DEFAULT_FOLDER
 
 app = typer.Typer()
 
-DOWNLOADS = DEFAULT_FOLDER
 
 Downloads = Annotated[str, typer.Option(help="Folder of downloaded files.")]
 SOURCE_OPTIONS = OptionsOf(
@@ -44,7 +43,7 @@ def download_model(
     out: Annotated[
         str | None, typer.Option(help="Folder of the model (default: milan-NAME).")
     ] = None,
-    downloads: Downloads = DOWNLOADS,
+    downloads: Downloads = DEFAULT_FOLDER,
     encoder_weights: EncoderWeights = None,
     overwrite: Overwrite = False,
 ) -> None:
