@@ -838,7 +838,7 @@ def test_train_on_an_edition_by_the_command(command, edition, tmp_path):
     words = ("train", "--data", f"{edition}:few", "--out", out, "--epochs", "1")
     status, said, err = command(*words)
     assert status == 0, err
-    assert "22 units learned from, 2 held out" in said
+    assert "22 units to train on, 2 held out" in said
     assert "lambda 0.2" in said
     model = Milan.from_pretrained(out)
     assert model.config.made["data"] == {"editions": [f"{edition}:few"], "condition": None}
@@ -857,7 +857,7 @@ def test_train_on_mini_by_the_command(command, tmp_path):
     out = str(tmp_path / "model")
     status, said, err = command("train", "--data", "mini", "--out", out, "--epochs", "1")
     assert status == 0, err
-    assert "698 units learned from, 133 held out" in said
+    assert "698 units to train on, 133 held out" in said
     units = loading.load("mini", split="test").select(range(3))
     model = Milan.from_pretrained(out)
     values, present = features_of(units, model.encoder).tensors()
@@ -904,7 +904,7 @@ def test_the_command_says_which_encoder_and_which_sizes(command, edition, mini, 
     rows = without(mini.select(range(3)), "unit_kind", "channel").to_list()
     real = str(write_config(tmp_path / "real", "few", {"train": rows}).parent)
     status, _, err = command("train", "--data", real, "--out", str(tmp_path / "m"))
-    assert (status, "Which network is the encoder?" in err) == (1, True)
+    assert (status, "No encoder: add --encoder" in " ".join(err.split())) == (1, True)
     words = ("train", "--data", edition, "--out", str(tmp_path / "m"))
     status, _, err = command(*words, "--sizes", "huge")
     assert (status, "No sizes 'huge'" in err) == (1, True)
