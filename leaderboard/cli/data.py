@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from leaderboard.applications.edit import spurious_cues
-from leaderboard.cli.download import DOWNLOADS, SOURCE_OPTIONS, Downloads
+from leaderboard.cli.download import SOURCE_OPTIONS, Downloads
 from leaderboard.cli.edit import CUE_OPTIONS, class_names
 from leaderboard.cli.options import (
     Edition,
@@ -29,6 +29,7 @@ from milannotations.errors import InputError
 from milannotations.published import convert, imagenet
 from milannotations.published import download as published
 from milannotations.published.annotations import build_edition
+from milannotations.utils.cache import DEFAULT_FOLDER
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,7 +163,7 @@ def prepare(
     download: Annotated[
         bool, typer.Option("--download", help="Download the archives that are not given.")
     ] = False,
-    downloads: Downloads = DOWNLOADS,
+    downloads: Downloads = DEFAULT_FOLDER,
     images: Annotated[
         str | None,
         typer.Option(help="Folder of the ImageNet validation images, in class folders."),
