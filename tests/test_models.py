@@ -19,7 +19,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from milannotations import InputError, catalog
-from milannotations.exemplars.networks.loaded_network import prefix_tokens
+from milannotations.exemplars.networks.loaded_network import count_prefix_tokens
 from milannotations.exemplars.networks.loading import (
     build_module,
     declared_preprocessing,
@@ -220,7 +220,7 @@ def test_torchvision_prefix_and_no_fetched_backbone(monkeypatch):
     # a detector's backbone would be fetched if it were not told not to
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: 1 / 0)
     assert load_model("torchvision:ssdlite320_mobilenet_v3_large", random=True).prefix is None
-    assert prefix_tokens(torchvision.models.vit_b_16(num_classes=2).named_parameters()) == 1
+    assert count_prefix_tokens(torchvision.models.vit_b_16(num_classes=2).named_parameters()) == 1
 
 
 @pytest.mark.parametrize(
@@ -798,7 +798,7 @@ def test_timm_names(timm):
         load_model("timm:resnet18@a1_in2k")
     with pytest.raises(InputError, match="two sets of weights"):
         load_model("timm:resnet18.a1_in1k@a2_in1k")
-    with pytest.raises(InputError, match="could not be fetched"):  # HF_HUB_OFFLINE
+    with pytest.raises(InputError, match="could not be downloaded"):  # HF_HUB_OFFLINE
         load_model("timm:test_resnet@DEFAULT")
 
 

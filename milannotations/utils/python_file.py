@@ -53,7 +53,9 @@ def load_object(spec: str, expected: str = "factory") -> Any:
     """
     parsed = parse_spec(spec)
     if parsed is None:
-        raise InputError(f"'{spec}' is no object of a file. Expected path/to/file.py:{expected}.")
+        raise InputError(
+            f"'{spec}' is not an object in a file; expected path/to/file.py:{expected}."
+        )
     path, name = parsed
     check_is_file(path)
     if not name:

@@ -1,4 +1,4 @@
-"""Names of networks and of their exemplars, as used in file names and editions."""
+"""Names of networks and of their exemplars, in file names and editions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from milannotations.utils import python_file
 
 
 def default_config_name(spec: str, images_name: str) -> str:
-    """Return the name of exemplars of a network on some images: config and network of an edition.
+    """Return the default name of a config: exemplars of a network on some images.
 
     Args:
-        spec: as of `load_model`.
-        images_name: of the folder or data set.
+        spec: network, as for `load_model`.
+        images_name: name of the folder or dataset.
 
     Example:
         >>> default_config_name("torchvision:resnet18@DEFAULT", "imagenet-sample")
@@ -24,16 +24,19 @@ def default_config_name(spec: str, images_name: str) -> str:
         >>> default_config_name("nets/Small_CNN.py:build", "val")
         'small-cnn-build-val'
     """
-    made = f"{network_name(spec)}-{_slug(images_name) or 'images'}"
-    if made in catalog.GROUPS:
-        made += "-own"
-    if len(made) > 100:
-        made = f"{made[:91].strip('-')}-{hashlib.sha256(made.encode()).hexdigest()[:8]}"
-    return catalog.canonical(made)
+    name = f"{network_name(spec)}-{_slug(images_name) or 'images'}"
+    if name in catalog.GROUPS:
+        name += "-own"
+    if len(name) > 100:
+        name = f"{name[:91].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return catalog.canonical(name)
 
 
 def network_name(spec: str) -> str:
     """Return a network's name in file names: without library, folder and `@WEIGHTS`.
+
+    Args:
+        spec: network, as for `load_model`.
 
     Example:
         >>> network_name("torchvision:vit_b_16"), network_name("hf:google/vit-base-patch16-224")
@@ -41,16 +44,17 @@ def network_name(spec: str) -> str:
         >>> network_name("nets/resnet20.py:resnet20")
         'resnet20'
     """
-    found = python_file.parse_spec(spec)
-    if found is not None:
-        stem, factory = _slug(found[0].stem), _slug(found[1])
+    parsed = python_file.parse_spec(spec)
+    if parsed is not None:
+        stem, factory = _slug(parsed[0].stem), _slug(parsed[1])
         return stem if factory in ("", stem) else f"{stem}-{factory}"
-    kind, _, rest = spec.partition(":")
-    if kind == "hf" and Path(rest).exists():
-        return _slug(Path(rest).resolve().name) or "model"
-    return _slug((rest or kind).partition("@")[0].rstrip("/").rpartition("/")[2]) or "model"
+    library, _, name = spec.partition(":")
+    if library == "hf" and Path(name).exists():
+        return _slug(Path(name).resolve().name) or "model"
+    return _slug((name or library).partition("@")[0].rstrip("/").rpartition("/")[2]) or "model"
 
 
 def _slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+    """Return a text in lower-case ASCII letters and digits, with dashes between."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")

@@ -12,66 +12,86 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of the three channels."""
+"""Mean and standard deviation of the three channels, for values from 0 to 1."""
 
 
 def iter_steps(transform: Any) -> Iterator[Any]:
-    """Yield the steps of a transform: those in a `Compose` or `Sequential`, nested too."""
-    inside = getattr(transform, "transforms", None)
-    if inside is None and type(transform).__name__ == "Sequential":
-        inside = transform
+    """Yield the steps of a transform: those of a `Compose` or `Sequential`, also if nested."""
+    parts = getattr(transform, "transforms", None)
+    if parts is None and type(transform).__name__ == "Sequential":
+        parts = transform
     try:
-        inner = list(inside)  # type: ignore[arg-type]
+        steps = list(parts)  # type: ignore[arg-type]
     except TypeError:
         yield transform
         return
-    for step in inner:
+    for step in steps:
         yield from iter_steps(step)
 
 
 def read_declared_scale(transform: Any) -> Scale | None:
-    """Return the mean and std that the one `Normalize` of a transform declares."""
-    found = []
+    """Return the mean and standard deviation of the only `Normalize` step of a transform.
+
+    Returns:
+        None if there is no such step, or more than one.
+    """
+    scales = []
     for step in iter_steps(transform):
         mean, std = getattr(step, "mean", None), getattr(step, "std", None)
         try:
             values = [
-                [round(float(v), 9) for v in each] for each in (mean, std) if each is not None
+                [round(float(value), 9) for value in part]
+                for part in (mean, std)
+                if part is not None
             ]
-        except TypeError:
+        except TypeError:  # an attribute of the same name that is no list of numbers
             continue
-        if [len(v) for v in values] == [3, 3]:
-            found.append((tuple(values[0]), tuple(values[1])))
-    return found[0] if len(found) == 1 else None
+        if [len(part) for part in values] == [3, 3]:
+            scales.append((tuple(values[0]), tuple(values[1])))
+    return scales[0] if len(scales) == 1 else None
 
 
-def measure_scale(plain: Callable[[Image.Image], Tensor]) -> Scale:
-    """Return mean and std, found with grey pictures of 0, 100 and 255."""
+def measure_scale(transform: Callable[[Image.Image], Tensor]) -> Scale:
+    """Measure the mean and standard deviation of a transform with three grey images.
+
+    A transform maps a value v from 0 to 1 to (v - mean) / std. Resizing and cropping leave a grey
+    image grey, so the centre pixel of its result is that map of its value:
+
+        f(0) = -mean / std    f(1) = (1 - mean) / std    f(1) - f(0) = 1 / std
+
+    Args:
+        transform: RGB image -> float (3, height, width).
+
+    Raises:
+        InputError: the transform fails, or is not such a map.
+    """
     from PIL import Image
 
-    seen = []
+    results = []
     for value in (0, 100, 255):
-        picture = Image.new("RGB", (224, 224), (value,) * 3)
+        image = Image.new("RGB", (224, 224), (value,) * 3)
         try:
-            made = plain(picture)
+            result = transform(image)
         except InputError:
             raise
         except Exception as error:
             raise InputError(
-                "The preprocessing fails on a picture of 224 x 224 pixels: "
+                "The preprocessing fails on an image of 224 x 224 pixels: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        seen.append(made[:, made.shape[1] // 2, made.shape[2] // 2].double())
-    low, middle, high = seen
-    width = high - low
-    if not bool((width.abs() > 1e-6).all()) or bool(
-        ((middle - low) / width - 100 / 255).abs().max() > 1 / 255
+        results.append(result[:, result.shape[1] // 2, result.shape[2] // 2].double())
+    low, middle, high = results
+    span = high - low
+    # The third image tells a linear map from a gamma correction, for instance; one grey level of
+    # tolerance. A span of 0 would be a channel that does not depend on the image.
+    if not bool((span.abs() > 1e-6).all()) or bool(
+        ((middle - low) / span - 100 / 255).abs().max() > 1 / 255
     ):
         raise InputError(
             "The preprocessing does not map values to (v - mean) / std, so the pixels that the "
-            "network saw cannot be had back from it. Say what mean and std undo it: "
+            "network saw cannot be recovered from it. State the mean and std that undo it: "
             "Preprocessing(transform, mean, std)."
         )
-    # measured in float32: the seventh digit is noise
-    mean, std = (-low / width).tolist(), (1 / width).tolist()
-    return tuple(round(v, 6) + 0.0 for v in mean), tuple(round(v, 6) for v in std)
+    # measured in float32: the seventh digit is noise; adding 0.0 turns -0.0 into 0.0
+    mean, std = (-low / span).tolist(), (1 / span).tolist()
+    return tuple(round(value, 6) + 0.0 for value in mean), tuple(round(value, 6) for value in std)

@@ -1,4 +1,4 @@
-"""From a picture to a network's input, and back to the pixels that the network saw."""
+"""Preprocessing of images for a network, and recovery of the pixels that the network saw."""
 
 from __future__ import annotations
 
@@ -23,27 +23,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, with values from 0 to 1: what most networks expect."""
+"""Mean and standard deviation of ImageNet's red, green and blue, for values from 0 to 1."""
 
 _RANDOM = re.compile(r"Random\w+|ColorJitter|AutoAugment|TrivialAugmentWide|AugMix|MixUp|CutMix")
+"""Names of classes of torchvision's random transforms."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Makes a network's input of a picture: resizes, cuts, and maps values v to (v - mean) / std.
+    """Map of an image to a network's input: resize, crop, and scale each value to (v - mean) / std.
 
-    The constructors below find `mean` and `std` out; given by hand they are believed.
+    The constructors below find `mean` and `std`; if given by hand they are not checked.
 
     Args:
-        transform: PIL picture in RGB -> float32 (3, height, width). The same picture must
-            always give the same tensor.
-        mean, std: of the three channels, for values from 0 to 1.
+        transform: RGB image -> float32 (3, height, width). The same image must always give the
+            same tensor.
+        mean: of the three channels, for values from 0 to 1.
+        std: likewise.
+
+    Raises:
+        InputError: not three numbers, or a standard deviation of 0.
 
     Example:
         >>> from PIL import Image
         >>> preprocessing = Preprocessing.imagenet(32)
-        >>> seen = preprocessing(Image.new("RGB", (300, 200), (255, 128, 0)))
-        >>> tuple(seen.shape), preprocessing.undo(seen)[16, 16].tolist()
+        >>> tensor = preprocessing(Image.new("RGB", (300, 200), (255, 128, 0)))
+        >>> tuple(tensor.shape), preprocessing.undo(tensor)[16, 16].tolist()
         ((3, 32, 32), [255, 128, 0])
     """
 
@@ -58,57 +63,58 @@ class Preprocessing:
                 raise InputError(f"A {name} of {values} was given; expected three numbers.")
             object.__setattr__(self, name, values)
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """Return a picture in RGB as the network wants it: float32 (3, height, width).
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return an RGB image as the network takes it: float32 (3, height, width).
 
         Raises:
-            InputError: the transform gives anything else.
+            InputError: the transform returns anything else.
         """
         import torch
 
-        made = self.transform(picture)
-        if not isinstance(made, torch.Tensor):
+        tensor = self.transform(image)
+        if not isinstance(tensor, torch.Tensor):
             raise InputError(
-                f"The preprocessing gives a {type(made).__name__}; expected a tensor "
+                f"The preprocessing returns a {type(tensor).__name__}; expected a tensor "
                 "(3, height, width). End it with ToTensor()."
             )
-        if not made.is_floating_point():
+        if not tensor.is_floating_point():
             raise InputError(
-                f"The preprocessing gives {made.dtype}; expected float32. With "
+                f"The preprocessing returns {tensor.dtype}; expected float32. With "
                 "torchvision.transforms.v2: ToDtype(torch.float32, scale=True)."
             )
-        if made.ndim != 3 or made.shape[0] != 3:
+        if tensor.ndim != 3 or tensor.shape[0] != 3:
             raise InputError(
-                f"The preprocessing gives {tuple(made.shape)} for a picture; expected "
+                f"The preprocessing returns {tuple(tensor.shape)} for an image; expected "
                 "(3, height, width)."
             )
-        return made.float()
+        return tensor.float()
 
-    def undo(self, seen: Tensor) -> NDArray[np.uint8]:
-        """Return the pixels of a network's input: (height, width, 3), uint8.
+    def undo(self, tensor: Tensor) -> NDArray[np.uint8]:
+        """Recover the pixels of a network's input: uint8 (height, width, 3).
 
         Values are rounded and clipped, so that bytes which were only scaled come back exactly.
 
         Args:
-            seen: float (3, height, width); (1, height, width) gives grey.
+            tensor: float (3, height, width); (1, height, width) gives grey.
         """
         import torch
 
         mean, std = (
-            torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std)
+            torch.tensor(values, dtype=torch.float32)[:, None, None]
+            for values in (self.mean, self.std)
         )
-        values = seen.detach().to("cpu", torch.float32) * std + mean
+        values = tensor.detach().to("cpu", torch.float32) * std + mean
         pixels = (values * 255).round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
     def blank(self, side: int = 256) -> Tensor:
-        """Return the network's input for a grey picture: float32 (3, height, width)."""
+        """Return the network's input for a square grey image: float32 (3, height, width)."""
         from PIL import Image
 
         return self(Image.new("RGB", (side, side), (128, 128, 128)))
 
     def describe(self) -> dict[str, Any]:
-        """Return mean, std and the transform in words, for a record.
+        """Return a record of the preprocessing: mean, std and the transform in words.
 
         Example:
             >>> Preprocessing.imagenet().describe()["mean"]
@@ -121,7 +127,8 @@ class Preprocessing:
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a process that loads pictures first imports the user's files that the transform is of
+        # A transform may be an object of a user's file, which is not importable by name. So its
+        # pickle is nested: the process that loads it imports the user's files first.
         state = pickle.dumps((self.transform, self.mean, self.std))
         return _unpickle, (python_file.loaded_files(), state)
 
@@ -129,22 +136,27 @@ class Preprocessing:
 
     @classmethod
     def imagenet(cls, side: int | None = 224) -> Preprocessing:
-        """Return what networks of ImageNet usually get, and all got in 2022 (224 pixels).
+        """Return the usual preprocessing for networks trained on ImageNet.
+
+        All networks of 2022 used it, with 224 pixels.
 
         Args:
-            side: of the square that is cut from the centre, once the shorter side is resized
-                (bilinear) to 256/224 of it. None leaves pictures at their size, which then must
-                be one for all: `imagenet:as-is`, for CIFAR and the like.
+            side: side of the square cropped from the centre, after the shorter side was resized
+                (bilinear) to 256/224 of it. None keeps the size of the images, which must then be
+                the same for all (`imagenet:as-is`, for CIFAR and the like).
+
+        Raises:
+            InputError: a side below 1.
         """
         from torchvision import transforms
 
         if side is not None and side < 1:
             raise InputError(f"A side of {side} pixels was asked for; expected at least 1.")
-        cut: list[Any] = []
+        crop: list[Any] = []
         if side is not None:
-            cut = [transforms.Resize(shorter_side(side)), transforms.CenterCrop(side)]
-        whole = [*cut, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-        return cls(transforms.Compose(whole), MEAN, STD)
+            crop = [transforms.Resize(shorter_side(side)), transforms.CenterCrop(side)]
+        steps = [*crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        return cls(transforms.Compose(steps), MEAN, STD)
 
     @classmethod
     def from_transform(
@@ -153,36 +165,39 @@ class Preprocessing:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> Preprocessing:
-        """Return the preprocessing that a callable does: a torchvision `Compose`, or any other.
+        """Return the preprocessing of a callable: a torchvision `Compose`, or any other.
 
-        Mean and std are read off a `Normalize` in it, and checked, or else measured, with grey
-        pictures.
+        Mean and standard deviation are measured with grey images. If a `Normalize` step declares
+        values that agree, those are taken, since they are exact.
 
         Args:
-            transform: PIL picture in RGB -> float (3, height, width), torchvision's v1 or v2,
-                or a function.
-            mean, std: where they cannot be measured.
+            transform: RGB image -> float (3, height, width): of torchvision's v1 or v2, or a
+                function.
+            mean: of the three channels, if it cannot be measured.
+            std: likewise.
 
         Raises:
-            InputError: it draws at random, fails, gives something else than such a tensor, or
-                maps values in a way that is no (v - mean) / std.
+            InputError: the transform draws at random, fails, returns anything but such a tensor,
+                or maps values in a way other than (v - mean) / std.
         """
         if isinstance(transform, cls):
             return transform
         if not callable(transform):
             raise InputError(
                 f"A preprocessing of {type(transform).__name__} was given; expected a callable: "
-                "PIL picture -> tensor (3, height, width)."
+                "PIL image -> tensor (3, height, width)."
             )
         for step in normalization.iter_steps(transform):
             if _RANDOM.fullmatch(type(step).__name__):
                 raise InputError(
-                    f"The preprocessing draws at random ({type(step).__name__}): it is that of "
-                    "training. Give the one of testing; a picture must look the same each time."
+                    f"The preprocessing draws at random ({type(step).__name__}), as in training. "
+                    "Give the preprocessing for testing: an image must look the same each time."
                 )
         if mean is not None and std is not None:
             return cls(transform, tuple(mean), tuple(std))
         measured = normalization.measure_scale(cls(transform, (0, 0, 0), (1, 1, 1)))
+        # The declared values are exact, but may be only part of the map: another step may scale
+        # the values before or after.
         declared = normalization.read_declared_scale(transform)
         if declared is not None and np.allclose(declared, measured, rtol=1e-3, atol=1e-3):
             return cls(transform, *declared)
@@ -197,17 +212,17 @@ class Preprocessing:
     def from_timm(cls, model: Any) -> Preprocessing:
         """Return the preprocessing of a timm model, or of its pretrained config (a dict)."""
         data = importlib.import_module("timm.data")
-        known = isinstance(model, dict)
+        is_config = isinstance(model, dict)
         settings = data.resolve_data_config(
             {},
-            pretrained_cfg=model if known else model.pretrained_cfg,
-            model=None if known else model,
+            pretrained_cfg=model if is_config else model.pretrained_cfg,
+            model=None if is_config else model,
         )
         return cls.from_transform(data.create_transform(**settings, is_training=False))
 
     @classmethod
     def from_hf(cls, processor: Any) -> Preprocessing:
-        """Return the preprocessing that a transformers image processor does."""
+        """Return the preprocessing of a transformers image processor."""
         return cls.from_transform(_ProcessorTransform(processor))
 
 
@@ -218,13 +233,13 @@ def _unpickle(files: tuple[str, ...], state: bytes) -> Preprocessing:
 
 
 class _ProcessorTransform:
-    """A transformers image processor as a function of one picture."""
+    """Transform of one image by a transformers image processor."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, picture: Image.Image) -> Any:
-        return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    def __call__(self, image: Image.Image) -> Any:
+        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
     def __repr__(self) -> str:
         settings = {
@@ -244,9 +259,10 @@ class _ProcessorTransform:
 
 
 def describe_transform(transform: Any) -> str:
-    """Return what a transform is, without addresses in memory, on one line."""
+    """Return a transform in words, on one line and without addresses in memory, for a record."""
     if hasattr(transform, "__qualname__"):
         return str(transform.__qualname__)
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))
-    text = re.sub(r"_(\w+)_[0-9a-f]{16}\b", r"\1", text)  # names of modules of users' files
+    # modules of users' files carry a digest in their name; see `python_file.load_module`
+    text = re.sub(r"_(\w+)_[0-9a-f]{16}\b", r"\1", text)
     return re.sub(r"\s*\n\s*", " ", text).replace("( ", "(").replace(" )", ")")

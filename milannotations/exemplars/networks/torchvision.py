@@ -12,8 +12,7 @@ from milannotations.errors import InputError, did_you_mean
 from milannotations.exemplars.networks.loaded_network import (
     LoadedNetwork,
     build_with_weights,
-    prefix_tokens,
-    record,
+    count_prefix_tokens,
 )
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
@@ -23,58 +22,66 @@ if TYPE_CHECKING:
 
 
 def load(name: str, variant: str, path: str | Path | None, random: bool) -> LoadedNetwork:
-    """Return a network of torchvision; see `models.load_model`.
+    """Load a network of torchvision; see `loading.load_model`.
 
     Args:
-        name: torchvision's.
-        variant: of its weights, `DEFAULT`, or "".
-        path: a file of weights, or None.
-        random: random weights.
+        name: torchvision's name.
+        variant: name of its weights, `DEFAULT`, or "".
+        path: file of weights, or None.
+        random: random weights were asked for.
     """
     import torchvision
 
     enumeration = list_weights(name)
     spec = f"torchvision:{name}" + (f"@{variant}" if variant else "")
-    chosen = _member(enumeration, variant) if variant else None
+    chosen = _find_weights(enumeration, variant) if variant else None
     if random and chosen:
         raise InputError(f"{spec} names weights, and random ones were asked for; expected one.")
     if not (chosen or path or random):
         default = enumeration.__members__.get("DEFAULT")
-        fetched = f"{spec}@DEFAULT ({default.name}; fetched), or " if default else ""
-        raise InputError(f"{spec} says no weights. Add them: {fetched}--weights FILE, or --random.")
+        download = f"{spec}@DEFAULT ({default.name}; downloaded), or " if default else ""
+        raise InputError(
+            f"{spec} names no weights. Add them: {download}--weights FILE, or --random."
+        )
     missing: tuple[str, ...] = ()
-    used: dict[str, Any] | None
+    record: dict[str, Any] | None
     if path is None and chosen is not None:
-        network, used = _fetched(name, chosen)
+        network, record = _download(name, chosen)
     else:
         options: dict[str, Any] = {"weights": None}
         builder = torchvision.models.get_model_builder(name)
+        # detectors and the like download weights of their backbone unless told not to
         if "weights_backbone" in inspect.signature(builder).parameters:
-            options["weights_backbone"] = None  # else those are fetched
+            options["weights_backbone"] = None
 
         def build(**more: int) -> nn.Module:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of how slowly some initialise
+                warnings.simplefilter("ignore")  # GoogLeNet and Inception warn of slow random draws
                 return torchvision.models.get_model(name, **options, **more)
 
-        network, missing, used = build_with_weights(build, path, resize=True)
+        network, missing, record = build_with_weights(build, path, resize=True)
+        # GoogLeNet and Inception: get_model sets it for the published weights, which need it
         if path is not None and hasattr(network, "transform_input"):
-            network.transform_input = True  # as get_model does for the published weights
-    digest = str(used["sha256"]) if used else ""
-    return record(
-        spec,
+            network.transform_input = True
+    digest = str(record["sha256"]) if record else ""
+    return LoadedNetwork.from_module(
         network,
         preprocessing(name, variant, digest),
+        spec=spec,
         library="torchvision",
-        used=used,
+        weights_record=record,
         random=random,
         missing=missing,
-        prefix=prefix_tokens(network.named_parameters()) or None,
+        prefix=count_prefix_tokens(network.named_parameters()) or None,
     )
 
 
 def list_weights(name: str) -> Any:
-    """Return torchvision's enumeration of the weights of a network; InputError if none is so."""
+    """Return torchvision's enumeration of the weights of a network.
+
+    Raises:
+        InputError: torchvision has no such network.
+    """
     import torchvision
 
     known = torchvision.models.list_models()
@@ -90,15 +97,15 @@ def preprocessing(name: str, variant: str, digest: str = "") -> Preprocessing:
     """Return the preprocessing of weights.
 
     Args:
-        name: of the network.
-        variant: of the weights, or "".
-        digest: sha256 of a file of weights. If the published name of some weights carries its
-            beginning, the file is a copy of those, and theirs is the preprocessing.
+        name: name of the network.
+        variant: name of the weights, or "".
+        digest: sha256 of a file of weights. Published files carry the beginning of theirs in
+            their name; if it is that of the file, the file is a copy and its preprocessing known.
     """
     enumeration = list_weights(name)
-    copies = [w for w in enumeration if _is_copy(w.url, digest)]
+    copies = [weights for weights in enumeration if _is_copy(weights.url, digest)]
     if variant:
-        return Preprocessing.from_torchvision(_member(enumeration, variant))
+        return Preprocessing.from_torchvision(_find_weights(enumeration, variant))
     if copies:
         return Preprocessing.from_torchvision(copies[0])
     if "DEFAULT" in enumeration.__members__:
@@ -106,32 +113,34 @@ def preprocessing(name: str, variant: str, digest: str = "") -> Preprocessing:
     return Preprocessing.imagenet()
 
 
-def _member(enumeration: Any, variant: str) -> Any:
+def _find_weights(enumeration: Any, variant: str) -> Any:
     names = list(enumeration.__members__)
-    wanted = variant.rpartition(".")[2]  # ResNet18_Weights.DEFAULT
-    if wanted not in names:
+    name = variant.rpartition(".")[2]  # ResNet18_Weights.DEFAULT
+    if name not in names:
         raise InputError(
-            f"{enumeration.__name__} has no '{variant}'.{did_you_mean(wanted, names)} "
+            f"{enumeration.__name__} has no '{variant}'.{did_you_mean(name, names)} "
             f"Known: {', '.join(names)}."
         )
-    return enumeration[wanted]
+    return enumeration[name]
 
 
 def _is_copy(url: str, digest: str) -> bool:
-    found = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
-    return bool(digest and found and digest.startswith(found[1]))
+    match = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+    return bool(digest and match and digest.startswith(match[1]))
 
 
-def _fetched(name: str, chosen: Any) -> tuple[nn.Module, dict[str, Any]]:
+def _download(name: str, chosen: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network with published weights, from torch's cache or downloaded, and a record."""
     import torch
     import torchvision
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     try:
         network = torchvision.models.get_model(name, weights=chosen)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: wrong digest
+    # URLError is an OSError; torch raises RuntimeError for a wrong digest
+    except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{chosen} could not be fetched ({error}). Fetch {chosen.url} elsewhere and put it at "
-            f"{file}, or give it with --weights FILE."
+            f"{chosen} could not be downloaded ({error}). Download {chosen.url} elsewhere and put "
+            f"it at {file}, or give it with --weights FILE."
         ) from error
     return network, {"name": str(chosen), "sha256": sha256(file) if file.is_file() else None}

@@ -13,66 +13,73 @@ from milannotations.errors import InputError, some
 from milannotations.exemplars.networks import weights
 from milannotations.exemplars.networks.loaded_network import (
     LoadedNetwork,
-    prefix_tokens,
-    record,
-    seeded,
+    count_prefix_tokens,
+    fixed_seed,
 )
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils.files import sha256
 
 
 def load(name: str, variant: str, path: str | Path | None, random: bool) -> LoadedNetwork:
-    """Return the network of a folder or name; see `models.load_model`.
+    """Load the network of a folder or name; see `loading.load_model`.
 
     Args:
-        name: a folder that `save_pretrained` wrote, or a name on the hub.
-        variant: revision of the hub, or "".
-        path: a file of weights in place of its own, under any names that transformers knows to
-            translate; the rest of a larger model is passed over. Or None.
-        random: make the network without weights.
+        name: folder that `save_pretrained` wrote, or name on the hub.
+        variant: revision on the hub, or "".
+        path: file of weights instead of its own, under any names that transformers can translate;
+            the rest of a larger model is ignored. Or None.
+        random: random weights.
     """
     revision = variant or None
     state = weights.read(path) if path is not None else None
-    where = _checked(name)
-    with _explained(name), silence_transformers(), seeded():
-        config, kind = _vision(where, revision)
+    location = _check_location(name)
+    with _explain_network_errors(name), silence_transformers(), fixed_seed():
+        config, network_class = _vision_class(location, revision)
         options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if random:
-            network, info = kind._from_config(config), {}
+            network, info = network_class._from_config(config), {}
         elif state is None:
-            network, info = kind.from_pretrained(where, revision=revision, **options)
+            network, info = network_class.from_pretrained(location, revision=revision, **options)
         else:
-            own = {key.removeprefix("module."): value for key, value in state.items()}
-            network, info = kind.from_pretrained(None, config=config, state_dict=own, **options)
-    missing = _missing(network, info, path or name)
-    prefix: int | None = prefix_tokens(network.named_parameters())
+            state = {key.removeprefix("module."): value for key, value in state.items()}
+            network, info = network_class.from_pretrained(
+                None, config=config, state_dict=state, **options
+            )
+    missing = _missing_entries(network, info, path or name)
+    prefix: int | None = count_prefix_tokens(network.named_parameters())
     if not prefix and getattr(config, "patch_size", None) is None:
-        prefix = None  # it has no tokens
+        prefix = None  # a convolutional network: 0 would state that it has tokens
+    record: dict[str, Any] | None
     if random:
-        used = None
+        record = None
     elif path is not None:
-        used = {"file": Path(path).name, "sha256": sha256(path)}
+        record = {"file": Path(path).name, "sha256": sha256(path)}
     else:
-        used = _own_weights(where, network)
-    shown = Path(where).resolve().name if os.path.isdir(where) else name
-    return record(
-        f"hf:{shown}" + (f"@{variant}" if variant else ""),
+        record = _describe_own_weights(location, network)
+    shown = Path(location).resolve().name if os.path.isdir(location) else name
+    return LoadedNetwork.from_module(
         network,
         preprocessing(name, variant),
+        spec=f"hf:{shown}" + (f"@{variant}" if variant else ""),
         library="transformers",
-        used=used,
+        weights_record=record,
         random=random,
         missing=missing,
         prefix=prefix,
     )
 
 
-def _missing(network: Any, info: Any, source: str | Path) -> tuple[str, ...]:
-    """Return the entries without weights; raise InputError if that is all, or some do not fit."""
+def _missing_entries(network: Any, info: Any, source: str | Path) -> tuple[str, ...]:
+    """Return the entries of a network that its weights lack.
+
+    Raises:
+        InputError: all are missing, or some have another shape.
+    """
     entries = [key for key in network.state_dict() if not key.endswith(weights.BATCH_COUNTER)]
-    unlike = info.get("mismatched_keys", ())
-    if unlike:
-        names = sorted(each if isinstance(each, str) else each[0] for each in unlike)
+    mismatched = info.get("mismatched_keys", ())
+    if mismatched:
+        # tuples with both shapes, or names alone, by the version of transformers
+        names = sorted(entry if isinstance(entry, str) else entry[0] for entry in mismatched)
         raise InputError(
             f"{source} does not fit this network; of other shapes are {some(names, 3)}."
         )
@@ -89,17 +96,24 @@ def preprocessing(name: str, variant: str) -> Preprocessing | None:
     """Return the preprocessing that a folder or name declares, or None if it declares none."""
     from transformers import AutoImageProcessor
 
-    where = _checked(name)
+    location = _check_location(name)
     names = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
-    if os.path.isdir(where) and not any(os.path.isfile(os.path.join(where, n)) for n in names):
+    if os.path.isdir(location) and not any(
+        os.path.isfile(os.path.join(location, file)) for file in names
+    ):
         return None
-    with _explained(name), silence_transformers():
-        processor = AutoImageProcessor.from_pretrained(where, revision=variant or None)
+    with _explain_network_errors(name), silence_transformers():
+        processor = AutoImageProcessor.from_pretrained(location, revision=variant or None)
     return Preprocessing.from_hf(processor)
 
 
-def _checked(name: str) -> str:
-    """Return a folder or name as transformers wants it; raise InputError for a mistyped path."""
+def _check_location(name: str) -> str:
+    """Return a folder or name as transformers takes it.
+
+    Raises:
+        InputError: a file, a folder without config.json, or a path that does not exist, which
+            transformers would look for on the hub.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -115,89 +129,96 @@ def _checked(name: str) -> str:
     return name
 
 
-def _vision(where: str, revision: str | None) -> tuple[Any, Any]:
-    """Return the config and class of a network that takes pictures and nothing else."""
+def _vision_class(location: str, revision: str | None) -> tuple[Any, Any]:
+    """Return the config and class of a network that takes images and nothing else.
+
+    Raises:
+        InputError: transformers has no such network for the config.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    config = AutoConfig.from_pretrained(where, revision=revision)
+    config = AutoConfig.from_pretrained(location, revision=revision)
     if getattr(config, "vision_config", None) is not None:
-        config = config.vision_config  # CLIP, SigLIP: the part that sees
-    kind = MODEL_MAPPING.get(type(config), None)
-    if isinstance(kind, (tuple, list)):
-        kind = kind[0]
-    if kind is None:
+        config = config.vision_config  # CLIP, SigLIP: the image encoder
+    network_class = MODEL_MAPPING.get(type(config), None)
+    if isinstance(network_class, (tuple, list)):
+        network_class = network_class[0]
+    if network_class is None:
         raise InputError(
-            f"transformers has no network without a head for '{config.model_type}'. Load it "
-            "yourself: path/to/file.py:factory."
+            f"transformers has no network without a head for '{config.model_type}'. Load it in a "
+            "file of your own: path/to/file.py:factory."
         )
-    first = list(inspect.signature(kind.forward).parameters)[1]
+    name = network_class.__name__
+    first = list(inspect.signature(network_class.forward).parameters)[1]  # after self
     if first != "pixel_values":
         raise InputError(
-            f"{kind.__name__} takes {first} first, not pixel_values: it is no network of pictures. "
-            "Load the part that sees yourself: path/to/file.py:factory."
+            f"{name} takes {first} first, not pixel_values: it is not a vision network. Load its "
+            "image encoder in a file of your own: path/to/file.py:factory."
         )
     if getattr(config, "mask_ratio", None):
         raise InputError(
-            f"{kind.__name__} hides parts of each picture at random. Load it as the plain network "
-            "that it trains (for vit_mae: ViTModel), by path/to/file.py:factory."
+            f"{name} masks parts of each image at random. Load the network without masking (for "
+            "vit_mae: ViTModel) in a file of your own: path/to/file.py:factory."
         )
-    return config, kind
+    return config, network_class
 
 
-def _own_weights(where: str, network: Any) -> dict[str, Any]:
-    """Return the record of a network's own weights: their digest, or the hub's revision."""
-    if not os.path.isdir(where):
-        return {"name": where, "revision": getattr(network.config, "_commit_hash", None)}
-    ends = (".safetensors", ".bin", ".index.json")
-    files = [f for f in sorted(Path(where).iterdir()) if f.name.endswith(ends)]
-    return {"files": [f.name for f in files], "sha256": sha256(*files) if files else None}
+def _describe_own_weights(location: str, network: Any) -> dict[str, Any]:
+    """Return the record of a network's own weights: digest of a folder's, or the hub's revision."""
+    if not os.path.isdir(location):
+        return {"name": location, "revision": getattr(network.config, "_commit_hash", None)}
+    suffixes = (".safetensors", ".bin", ".index.json")
+    files = [file for file in sorted(Path(location).iterdir()) if file.name.endswith(suffixes)]
+    return {"files": [file.name for file in files], "sha256": sha256(*files) if files else None}
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explain_network_errors(name: str) -> Iterator[None]:
+    """Turn errors of transformers over a network into `InputError`s that say what to do."""
     try:
         yield
     except InputError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        hint = (
-            "Is that a folder that save_pretrained wrote, whole?"
-            if os.path.isdir(os.path.expanduser(name))
-            else "If it is to be a folder: there is none of that name. If it is a name on the hub: "
-            "fetch it where there is a network (hf download), and give the folder."
-        )
-        raise InputError(f"transformers could not load {name}: {why[:400]} {hint}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if os.path.isdir(os.path.expanduser(name)):
+            hint = "Is that a complete folder that save_pretrained wrote?"
+        else:
+            hint = (
+                "If it should be a folder: there is none of that name. If it is a name on the hub: "
+                "download it on a machine with access (hf download), and give the folder."
+            )
+        raise InputError(f"transformers could not load {name}: {reason[:400]} {hint}") from error
 
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Keep transformers from showing bars, and from reporting what its caller checks."""
+    """Keep transformers from showing progress bars and from reporting what its caller checks."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        if bars:
+        if has_bars:
             logging.enable_progress_bar()
 
 
 @contextmanager
 def explain_load_errors(what: str, where: str, expected: str) -> Iterator[None]:
-    """Say what to type where transformers cannot read a folder or a name.
+    """Turn errors of transformers into an `InputError` that says what was expected.
 
     Args:
-        what: is read, in a word or two.
-        where: the folder or name.
-        expected: there.
+        what: what is loaded, in a word or two.
+        where: folder or name that it is loaded from.
+        expected: what the folder or name should be.
 
     Raises:
-        InputError: instead of what transformers raises; ours pass.
+        InputError: instead of what transformers raises; other `InputError`s pass.
     """
     with silence_transformers():
         try:
@@ -205,5 +226,5 @@ def explain_load_errors(what: str, where: str, expected: str) -> Iterator[None]:
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-            said = (str(error).strip() or repr(error)).splitlines()[0]
-            raise InputError(f"No {what} '{where}' ({said}). Expected {expected}.") from error
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(f"No {what} '{where}' ({reason}). Expected {expected}.") from error

@@ -9,9 +9,8 @@ from milannotations.errors import InputError
 from milannotations.exemplars.networks.loaded_network import (
     LoadedNetwork,
     build_with_weights,
-    prefix_tokens,
-    record,
-    seeded,
+    count_prefix_tokens,
+    fixed_seed,
 )
 from milannotations.exemplars.networks.preprocessing import Preprocessing
 from milannotations.utils import python_file
@@ -22,57 +21,67 @@ if TYPE_CHECKING:
 
 
 def load(spec: str, path: str | Path | None, random: bool) -> LoadedNetwork:
-    """Return the network that a factory in a user's file makes; see `loading.load_model`.
+    """Load the network that a factory in a user's file returns; see `loading.load_model`.
 
     Args:
         spec: `path/to/file.py:factory`.
-        path: a file of weights, or None.
-        random: whether random weights were asked for.
+        path: file of weights; None for those that the factory gives the network.
+        random: random weights were asked for.
     """
-    found = python_file.parse_spec(spec)
-    assert found is not None
+    parsed = python_file.parse_spec(spec)
+    assert parsed is not None
+    file, factory = parsed
     network, preprocessing = call_factory(spec)
     missing: tuple[str, ...] = ()
-    used: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
     if path is not None:
-        network, missing, used = build_with_weights(lambda: network, path, resize=False)
-    return record(
-        f"{found[0].name}:{found[1]}",
+        network, missing, record = build_with_weights(lambda: network, path, resize=False)
+    return LoadedNetwork.from_module(
         network,
         preprocessing,
+        spec=f"{file.name}:{factory}",
         library="",
-        used=used,
+        weights_record=record,
         random=random,
         missing=missing,
-        prefix=prefix_tokens(network.named_parameters()) or None,
-        file={"name": found[0].name, "sha256": sha256(found[0])},
+        prefix=count_prefix_tokens(network.named_parameters()) or None,
+        file={"name": file.name, "sha256": sha256(file)},
     )
 
 
 def call_factory(spec: str) -> tuple[nn.Module, Preprocessing | None]:
-    """Return what the factory of a file makes: a module, and its preprocessing or None."""
+    """Return the module that the factory of a file returns, and its preprocessing or None.
+
+    Args:
+        spec: `path/to/file.py:name` of a factory, or of a module itself.
+
+    Raises:
+        InputError: no such file or object; the factory fails, or returns something else.
+    """
     from torch import nn
 
-    made = python_file.load_object(spec)
-    found = python_file.parse_spec(spec)
-    assert found is not None
-    if not isinstance(made, nn.Module):
-        if not callable(made):
+    result = python_file.load_object(spec)
+    parsed = python_file.parse_spec(spec)
+    assert parsed is not None
+    if not isinstance(result, nn.Module):
+        if not callable(result):
             raise InputError(
-                f"{spec} is a {type(made).__name__}; expected a function without arguments that "
+                f"{spec} is a {type(result).__name__}; expected a function without arguments that "
                 "returns a torch.nn.Module."
             )
-        with python_file.run_user_code(found[0]), seeded():
-            made = made()
+        with python_file.run_user_code(parsed[0]), fixed_seed():
+            result = result()
     preprocessing: Any = None
-    if isinstance(made, tuple) and len(made) == 2:
-        made, preprocessing = made
-    if not isinstance(made, nn.Module):
-        state = isinstance(made, dict) and "; that looks like its weights: load them into it"
+    if isinstance(result, tuple) and len(result) == 2:
+        result, preprocessing = result
+    if not isinstance(result, nn.Module):
+        hint = ""
+        if isinstance(result, dict):
+            hint = "; that looks like its weights: load them into it"
         raise InputError(
-            f"{spec} returned a {type(made).__name__}{state or ''}; expected a torch.nn.Module, or "
-            "a module and its preprocessing (a callable: PIL picture -> tensor)."
+            f"{spec} returned a {type(result).__name__}{hint}; expected a torch.nn.Module, or "
+            "a module and its preprocessing (a callable: PIL image -> tensor)."
         )
     if preprocessing is not None:
         preprocessing = Preprocessing.from_transform(preprocessing)
-    return made.eval(), preprocessing
+    return result.eval(), preprocessing
