@@ -1,4 +1,4 @@
-"""A small edition with pictures, records on it, some of them hostile, and the board of both."""
+"""A small edition with images, records on it, some of them hostile, and the site of both."""
 
 import io
 
@@ -32,10 +32,10 @@ HOSTILE = (
     "e" + "\u0301" * 300,
     "<b>" * 50,
 )
-"""Texts that run, break out, reorder or hide where they are not shown as what they are."""
+"""Texts that run code, leave their element, reorder or hide, unless a page shows them safely."""
 
 LAYER = "x<b>y"
-"""A layer's name, as an edition of one's own may have it."""
+"""Hostile name of a layer, as a user's edition may have it."""
 
 
 def small_edition(folder):
@@ -54,7 +54,7 @@ def small_edition(folder):
 
 
 def say(rows, kind):
-    """Return what a made-up method says of each unit."""
+    """Return a fake method's description of each unit."""
     truths = [row["truth"] for row in rows]
     return {
         "good": truths,
@@ -66,7 +66,7 @@ def say(rows, kind):
 
 
 def records(edition, folder, kinds=("good", "half", "poor", "none", "hostile"), seeds=()):
-    """Write a record a method; `hostile` has hostile texts wherever a text may stand."""
+    """Write one record per method; `hostile` has hostile texts in every field."""
     known = references.from_edition(edition, "small")
     rows = [
         row
@@ -110,15 +110,15 @@ def outcome(folder, method="good@1.0", value=0.2, says="It says what was found."
         asked={}, settings={}, networks={"mini-sharp": {}}, images={}, results={}, seconds={},
         synthetic=True,
     )  # fmt: skip
-    picture = io.BytesIO()
-    Image.new("RGB", (320, 200), "white").save(picture, "PNG")
+    figure = io.BytesIO()
+    Image.new("RGB", (320, 200), "white").save(figure, "PNG")
     curves = pd.DataFrame({"deleted": [0, 1], "accuracy": [0.5, 0.6]})
-    application_record.save(folder, made, curves=curves, files={"figure.png": picture.getvalue()})
+    application_record.save(folder, made, curves=curves, files={"figure.png": figure.getvalue()})
     return folder
 
 
 def whole(folder):
-    """Write edition, records and board below a folder; return the site."""
+    """Write edition, records and site to a folder; return the site."""
     edition = small_edition(folder / "small")
     found = records(edition, folder / "records")
     outcome(found / "work", says=HOSTILE[0])

@@ -1,4 +1,4 @@
-"""Submissions for tests: a valid one on the track `mini`, made of given texts."""
+"""A valid submission for tests, on the track `mini`, from given texts."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +30,7 @@ SHAPES = ("circles", "squares", "stars", "moons", "rings")
 
 @contextmanager
 def opened_once():
-    """Open the references of `mini` once, for all checks: each then takes milliseconds."""
+    """Open the references of `mini` once, so that each check takes milliseconds."""
     mini, open_references = tracks.get("mini"), track_units.open_references
     opened = open_references(mini, "mini")
 
@@ -43,7 +43,7 @@ def opened_once():
 
 
 def answers(known, track):
-    """Return a harmless answer for each unit of a track, in order."""
+    """Return a harmless description of each unit of a track, in order."""
     inside, _ = track_units.split_units(track, known)
     return {
         unit: f"{SHAPES[i % 5]} beside number {i // 5}" for i, unit in enumerate(sorted(inside))
@@ -51,14 +51,14 @@ def answers(known, track):
 
 
 def write(folder, said, **fields):
-    """Make a submission under a folder; return where it is."""
+    """Write a submission under a folder; return its path."""
     file = folder / "said.csv"
     predictions.from_texts(list(said), said.values()).write(file)
     return submission.create_submission({**FIELDS, **fields}, [file], root=folder / "submissions")
 
 
 def edit(made, change):
-    """Change the form of a submission: `change` gets its fields."""
+    """Edit the form of a submission: `change` takes its fields."""
     form = Path(made) / "submission.yaml"
     fields = yaml.safe_load(form.read_text())
     change(fields)
@@ -66,7 +66,7 @@ def edit(made, change):
 
 
 def replace_file(made, content):
-    """Put other content into the file of predictions, and its digest into the form."""
+    """Replace the content of the predictions file, and its digest in the form."""
     path = Path(made) / FILE
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     edit(made, lambda fields: fields["predictions"][0].update(sha256=sha256(path)))
@@ -74,5 +74,5 @@ def replace_file(made, content):
 
 
 def found(made, **options):
-    """Return what the checks find, by name."""
+    """Return the results of the checks by name."""
     return {each.name: each for each in submission.check_submission(made, **options)}

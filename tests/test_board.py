@@ -1,4 +1,4 @@
-"""The board: made from records alone, the same every time, and nothing in it runs."""
+"""Tests of the site: built from records only, deterministic, and without running texts."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def table_rows(page):
 
 
 class Tags(HTMLParser):
-    """What a browser's parser would see: tags, attributes, links."""
+    """Tags, attributes and links that a browser's parser would see."""
 
     def __init__(self, page):
         super().__init__()
@@ -91,7 +91,7 @@ def test_every_page_is_there_and_every_link_leads_somewhere(site):
         assert "main" in ids
 
 
-def test_floors_and_one_person_stand_beside_the_score_and_a_constant_has_no_lift(site):
+def test_floors_and_human_are_shown_with_the_score_and_a_constant_has_no_lift(site):
     rows = table_rows(read(site, "tracks/*.html"))
     assert [row[2] for row in rows if row[0] == "method"][:3] == ["good", "half", "none"]
     ranks = [row[1] for row in rows if row[0] == "method"]
@@ -103,7 +103,7 @@ def test_floors_and_one_person_stand_beside_the_score_and_a_constant_has_no_lift
     assert [row[2] for row in rows if row[0] == "human"] == ["simulated annotator"]
 
 
-def test_what_is_synthetic_stands_in_a_section_of_its_own(site):
+def test_synthetic_results_have_a_section_of_their_own(site):
     index = read(site, "index.html")
     real, synthetic = index.split('id="real"')[1].split('id="synthetic"')
     assert "tracks/" not in real
@@ -114,7 +114,7 @@ def test_what_is_synthetic_stands_in_a_section_of_its_own(site):
         assert "Synthetic." in read(site, pattern)
 
 
-def test_nothing_of_a_stranger_is_markup(site):
+def test_third_party_text_is_no_markup(site):
     ours = {"index.html": 1, "tracks": 2, "methods": 1, "units": 3, "applications": 2}
     for path in pages(site):
         parsed = Tags(path.read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def test_two_builds_are_the_same_to_the_byte(site, place):
     assert len(one) > 20
 
 
-def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch):
+def test_thumbnails_are_drawn_once_and_hold_the_images(place, site, monkeypatch):
     made = thumbnails.make_sheets(place / "small", "small", cache=place / "cache")
     assert made.count == 6
     assert set(made.image_counts.values()) == {15}
@@ -196,7 +196,7 @@ def test_thumbnails_are_made_once_and_hold_the_pictures(place, site, monkeypatch
         assert np.asarray(sheet.convert("RGB")).std() > 10
 
 
-def test_other_pictures_are_other_sheets(place, tmp_path):
+def test_other_images_give_other_sheets(place, tmp_path):
     boards.small_edition(tmp_path / "small")
     same = thumbnails.make_sheets(tmp_path / "small", "small", cache=place / "cache")
     assert (
@@ -225,7 +225,7 @@ def test_images_that_are_small_already_are_decoded_before_threads_share_them(kin
     assert pixels[0][0] > 250
 
 
-def test_an_edition_that_is_not_at_hand_or_is_another_leaves_answers_alone(place, tmp_path):
+def test_without_its_edition_a_page_shows_descriptions_only(place, tmp_path):
     board.build(tmp_path / "site", [place / "records" / "good"], cache=place / "cache")
     assert "is not available" in read(tmp_path / "site", "units/*.html")
     index = read(tmp_path / "site", "units/*/index.js")
@@ -340,7 +340,7 @@ def test_records_that_cannot_be_trusted_are_refused(place, tmp_path, given, says
     assert not (tmp_path / "site").exists()
 
 
-def test_a_folder_that_is_no_board_is_left_alone(place, tmp_path):
+def test_a_folder_that_is_no_site_is_not_replaced(place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(InputError, match="holds something other than a site"):
@@ -381,7 +381,7 @@ def test_an_application_has_its_number_its_control_and_its_figure(site):
 
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory):
-    """A board of two records that ship; in activations, one of them and another were scored."""
+    """A site of two records that ship, with grounded scores of one of them and of another."""
     from baselines.shared.probe_statistics import ProbeStatistics
     from leaderboard.grounding import score
     from leaderboard.grounding.activations import HeldOutActivations
@@ -403,7 +403,7 @@ def grounded(tmp_path_factory):
             shipped / f"{name}-1.0-seed0" / "predictions.csv", held, "grammar", ["f1", "pearson"],
             references="mini", split="test", method=f"{name}@1.0", settings=boards.FEW,
         ).save(folder / "records" / "activations" / name)  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:  # 18,000 thumbnails are others' matter
+    with pytest.MonkeyPatch.context() as patch:  # no need to draw 18,000 thumbnails
         patch.setattr(thumbnails, "make_sheets", lambda *_, **__: None)
         board.build(folder / "site", [folder / "records"], cache=folder / "cache")
     return folder / "site"

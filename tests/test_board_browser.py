@@ -1,4 +1,4 @@
-"""The board in a real browser: from a server and from a folder, by mouse, keyboard and ear."""
+"""Tests of the site in a browser: from server and disk, by mouse, keyboard and screen reader."""
 
 import functools
 import http.server
@@ -70,7 +70,7 @@ def address(place, served):
 
 @pytest.fixture
 def opened(chromium):
-    """Return a function that opens a page; at the end nothing was said, sent out or run."""
+    """Return a function that opens a page; afterwards, nothing was logged, fetched or run."""
     contexts, heard, asked = [], [], []
 
     def open_page(url, viewport=DESK, scheme="light", before=lambda page: None):
@@ -97,7 +97,7 @@ def opened(chromium):
 
 
 def until(page, condition, seconds=20):
-    """Wait until an expression holds. Playwright's own way is by eval, which the pages forbid."""
+    """Wait until an expression holds. Playwright's own way is eval, which pages forbid."""
     end = time.monotonic() + seconds
     while not page.evaluate(condition):
         assert time.monotonic() < end, condition
@@ -184,7 +184,7 @@ def test_units_are_searched_filtered_and_ordered(browse):
     assert len(set(numbers)) > 3
 
 
-def test_a_unit_opens_by_keyboard_shows_its_pictures_and_gives_the_focus_back(browse):
+def test_a_unit_opens_by_keyboard_shows_its_images_and_gives_the_focus_back(browse):
     page = browse()
     first = page.locator("#list .open").first
     first.focus()
@@ -308,7 +308,7 @@ def test_a_folder_on_a_disk_works_as_a_server_does(opened, place):
     counted(page, " of 60")
 
 
-def test_a_report_is_one_file_with_pictures_scores_and_layers(opened, place, tmp_path):
+def test_a_report_is_one_file_with_images_scores_and_layers(opened, place, tmp_path):
     for kind in ("good", "hostile"):
         shutil.copy(place / "records" / kind / "predictions.csv", tmp_path / f"{kind}.csv")
     files = [f"{tmp_path}/good.csv", f"<b>odd={tmp_path}/hostile.csv"]

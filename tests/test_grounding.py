@@ -1,4 +1,4 @@
-"""Scores grounded in activations: scorers, held-out pictures, records, tests of metrics."""
+"""Tests of grounded scores: scorers, held-out images, records, sanity tests of metrics."""
 
 import json
 
@@ -128,7 +128,7 @@ def test_records_are_of_their_kind_and_the_same_twice(held, tmp_path):
     assert base.dumps(left) == base.dumps(right)
 
 
-def test_people_stand_beside_where_they_described_units(held):
+def test_the_human_is_scored_beside_if_humans_described_units(held):
     units = tuple(Unit("net", "conv", i) for i in range(UNITS))
     texts = tuple((NAMES[i], NAMES[(i + 1) % UNITS]) for i in range(UNITS))
     n = (None,) * UNITS
@@ -149,7 +149,7 @@ def account(**chosen):
     return {"chosen_on": {"net": {"images": {"probe": {"sha256": "1" * 64}}, **chosen}}}
 
 
-def test_pictures_that_a_method_chose_on_are_marked(held):
+def test_images_that_a_method_chose_on_are_marked(held):
     def of(accounts, seen=False):
         return score(
             said(NAMES), held, "labels", accounts=accounts, exemplars_seen=seen
@@ -177,6 +177,7 @@ def test_the_table_says_what_to_know(held):
     ):  # fmt: skip
         assert part in text
     assert "people" not in text
+    assert "human" not in text
     assert "-allref" not in text
 
 
@@ -201,13 +202,13 @@ def test_a_clip_judges_and_embeds_everything_once(held, model):
         setattr(model.model, name, counted)
     scorer = TextImageScorer(model, "tiny")
     made = [score(said(NAMES), held, scorer, ["all"]) for _ in range(2)]
-    distinct = len({picture.tobytes() for picture in map(held.probe.image, range(IMAGES))})
+    distinct = len({image.tobytes() for image in map(held.probe.image, range(IMAGES))})
     assert counts == {"images": distinct, "texts": UNITS + 1 + 1}  # a constant of real records
     assert made[0].units.equals(made[1].units)
     with torch.no_grad():
-        pictures = model.embed_images([held.probe.image(i) for i in range(IMAGES)])
+        images = model.embed_images([held.probe.image(i) for i in range(IMAGES)])
         texts = model.embed_texts(["a photo of a thing", "a photo"])
-        logits = model.model.logit_scale.exp() * (texts @ pictures.T)
+        logits = model.model.logit_scale.exp() * (texts @ images.T)
     presence = Presences(scorer, held.probe).of(["a thing"])[0]
     np.testing.assert_allclose(presence, logits.softmax(0)[0].numpy(), rtol=1e-4)
 
@@ -341,10 +342,10 @@ def test_the_grammar_reads_scenes_alone(held):
         score(said(["red things"] * UNITS), held, "grammar")
 
 
-# ---- held-out pictures
+# ---- held-out images
 
 
-def test_pictures_are_drawn_uniformly_and_without_exemplars():
+def test_images_are_drawn_uniformly_and_without_exemplars():
     probe = clips.Squares(np.zeros((200, 1), bool))
     without = frozenset(map(str, range(50)))
     sample = ImageSampling(60, seed=1, without=without)(probe)
@@ -366,7 +367,7 @@ def test_pictures_are_drawn_uniformly_and_without_exemplars():
         ImageSampling(without=frozenset(map(str, range(190))))(probe)
 
 
-def test_networks_are_shown_the_same_pictures():
+def test_networks_are_shown_the_same_images():
     presence = np.ones((4, 1), bool)
     one, other = (clips.probing([[1]], presence, network=name) for name in "ab")
     other.probe.source = {"sha256": "1" * 64}
@@ -394,7 +395,7 @@ def test_cells_are_means_whatever_the_batch():
 
 
 class Painted:
-    """Pictures with a square of the first concept or none, and where it is."""
+    """Images with a square of the first concept or none, and its label map."""
 
     def __init__(self, count=40):
         draw = np.random.default_rng(3)
@@ -420,7 +421,7 @@ class Painted:
 
 
 def test_by_region_a_unit_must_fire_where_the_concept_is(tmp_path):
-    """One pass gives the regions, kept by content; IoU is that of scikit-learn over cells."""
+    """One cached pass gives the regions; IoU is that of scikit-learn over cells."""
     probe = Painted()
     network = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False)).eval()
     with torch.no_grad():
@@ -484,7 +485,7 @@ def test_others_fail_what_was_published(pool, name, fails):
     assert list(get(name).fails) == fails
 
 
-def test_a_strangers_metric_that_ignores_the_unit_fails(pool, write_file):
+def test_a_third_party_metric_that_ignores_the_unit_fails(pool, write_file):
     path = write_file("flat.py", "def metric(p, a):\n return 0 * (p @ a) + p.sum(1)[:, None]")
     found = sanity_checks.run_sanity_tests(get(str(path)), pool, (0.1,))
     assert [each.verdict for each in found] == ["pass", "FAIL"]
@@ -513,7 +514,7 @@ def test_sanity_tests_are_the_same_twice_and_say_what_is_wrong(pool):
         sanity_checks.run_sanity_tests(get("f1"), pool, (0.7,))
 
 
-# ---- people's ratings
+# ---- human ratings
 
 RATINGS = (
     "Layer,Unit,A Caption Label,B Label,A E1 Rating,B E1 Rating,A E2 Rating,B E2 Rating\n"

@@ -1,4 +1,4 @@
-"""Scores in activations on the whole mini world, and on a real network."""
+"""Tests of grounded scores on the whole mini world, and on a real network."""
 
 import csv
 
@@ -120,7 +120,7 @@ def test_the_command_prints_the_table(capsys):
     assert not stop.value.code
 
 
-# ---- ResNet-18 on 1,000 pictures, one a class
+# ---- ResNet-18 on 1,000 images, one per class
 
 
 @pytest.fixture(scope="module")

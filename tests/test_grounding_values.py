@@ -1,4 +1,4 @@
-"""Metrics of activations agree with scikit-learn and scipy, called pair by pair."""
+"""Tests of metrics of activations against scikit-learn and scipy, pair by pair."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def drawn(graded, seed=0):
 
 
 def doubled(presence, activations):
-    """Return samples that are with the concept by its presence and without by the rest."""
+    """Return each sample twice: with the concept, weighted by presence, and without it."""
     labels = np.concatenate([np.ones(N), np.zeros(N)])
     weights = np.concatenate([presence, 1 - presence])
     return labels, np.concatenate([activations, activations]), weights
@@ -134,7 +134,7 @@ def test_top_and_random_is_the_correlation_of_what_it_draws():
 
 @pytest.mark.parametrize("kind", ACTIVATION_METRICS, ids=lambda kind: kind.name)
 def test_properties(kind):
-    """Constants say nothing; samples have no order, where none is drawn; the range is kept."""
+    """Constants have chance values; the order of samples is irrelevant; values are in range."""
     presence, activations = drawn(graded=True)
     found = kind.at(SHARE)(presence, activations)
     assert found.shape == (TEXTS, UNITS)
@@ -160,7 +160,7 @@ def test_a_perfect_unit_has_the_best_value():
         assert get(name).value(presence, presence.T).diagonal() == pytest.approx(1.0), name
 
 
-def test_a_strangers_metric(write_file):
+def test_a_third_party_metric(write_file):
     path = write_file(
         "mine.py", "def metric(presence, activations):\n return presence @ activations"
     )
@@ -179,7 +179,7 @@ def test_a_strangers_metric(write_file):
         ("import nowhere_at_all", "No module named"),
     ],
 )
-def test_a_strangers_metric_that_is_none(write_file, code, says):
+def test_a_third_party_metric_that_is_invalid(write_file, code, says):
     path = write_file("mine.py", code)
     with pytest.raises(InputError, match=says):
         get(str(path)).value(*drawn(graded=True))

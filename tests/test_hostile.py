@@ -1,4 +1,4 @@
-"""Hostile submissions: each is refused by a named check, in words, and does no harm."""
+"""Hostile submissions: a named check refuses each of them with a message, and no harm is done."""
 
 import os
 import time
@@ -36,7 +36,7 @@ def made(tmp_path, known):
 
 
 def failed(made):
-    """Return the names of the checks that fail, and what they say; time and noise are bounded."""
+    """Return the messages of the failing checks by name; time and length are bounded."""
     begun = time.perf_counter()
     findings = found(made)
     assert time.perf_counter() - begun < 20
@@ -91,7 +91,7 @@ def test_a_form_that_is_not_utf_8(made):
 
 
 def test_values_are_the_text_that_stands_there():
-    """1.0 is a version, no is a name, 2024-01-01 is no date, 1_0 no number."""
+    """Values are text: 1.0 is a version, no is a name, 2024-01-01 is no date."""
     text = FORM.replace("version: '1.0'", "version: 1.0").replace("A. Tester", "no")
     read = form.parse((text + "hardware: 2024-01-01\n").replace("hardware: none\n", "").encode())
     assert (read.version, read.authors, read.hardware) == ("1.0", ["no"], "2024-01-01")
@@ -103,7 +103,7 @@ SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`"
 
 @pytest.mark.parametrize("field", TEXTS)
 def test_html_is_text_like_any_other_and_is_kept_as_it_is(made, field):
-    """The page escapes it (see the tests of the board); here it is neither run nor mended."""
+    """Pages escape it (see the tests of the site); here it is neither run nor changed."""
     edit(made, lambda fields: fields.update({field: SCRIPT}))
     assert failed(made) == {}
     assert getattr(submission.load_form(made), field) == SCRIPT

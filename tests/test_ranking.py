@@ -1,4 +1,4 @@
-"""The order of a table: who is told apart, who shares a rank, what several seeds are."""
+"""Tests of standings: significant differences, shared ranks, several seeds."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -135,7 +135,7 @@ def test_p_values_are_those_of_the_pairs_and_holm_is_over_all_of_them():
 
 
 def test_the_smallest_significant_difference_is_one():
-    """Shifted by a little more than it, a tied entry is told apart; by a little less, not."""
+    """Shifted by a little more than it, a tied entry is separated; by a little less, not."""
     lower = noise(1, 0.5)
     above = noise(2, 0.0, 0.08)
     first = EntryValues("a", (lower + above)[None], 0.5)
@@ -152,7 +152,7 @@ def test_the_smallest_significant_difference_is_one():
 
 
 def test_failures_count_where_entries_describe_different_units(entry):
-    """The few units that it describes it describes as well; of all, it describes too few."""
+    """It describes its few units as well as the other entry, but too few of all units."""
     whole = noise(0, 0.7)
     few = np.where(np.arange(N) < 30, whole, np.nan)
     rows = standings([entry("few", few), entry("whole", whole)], TRACK)
@@ -207,7 +207,7 @@ def test_equal_scores_are_ordered_by_lift_and_then_by_name(entry):
     assert ranked(standings(runs, TRACK)) == [("z", 1), ("a", 1), ("b", 1)]
 
 
-def test_floors_references_and_one_person_have_no_rank(entry):
+def test_floors_references_and_the_human_have_no_rank(entry):
     runs = [
         entry("method", noise(0, 0.6)),
         entry("truth", noise(1, 0.9), kind="reference"),

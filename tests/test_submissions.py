@@ -1,4 +1,4 @@
-"""Submissions: made, checked by name, scored anew; and what is true of the real ones."""
+"""Tests of submissions: writing, named checks, scores; and a real submission."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ REAL = "leave-one-out/resnet152-imagenet"
 
 @pytest.fixture(scope="module")
 def known():
-    """Open the edition once; every check here then takes milliseconds."""
+    """Open the edition once, so that every check takes milliseconds."""
     with submitted.opened_once() as opened:
         yield opened
 
@@ -100,7 +100,7 @@ def test_suspicious_constants_are_a_warning(tmp_path, known, texts, says):
 
 
 def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, capsys):
-    """A tenth of the answers are a person's of five words or more."""
+    """A tenth of the descriptions are copied references of five words or more."""
     said = submitted.answers(known, MINI)
     long = {
         unit: text
@@ -120,7 +120,7 @@ def test_copied_references_are_a_warning_and_never_a_rejection(tmp_path, known, 
 
 
 def test_dealt_to_other_units_of_the_layer_the_same_answers_are_no_leak(known):
-    """What is counted is what shuffling takes away."""
+    """Only what exceeds the shuffled descriptions counts."""
     answers = [texts[0] if texts else None for texts in known.texts]
     scope = np.ones(len(answers), dtype=bool)
     own = leakage.measure_leakage(answers, known, scope)
@@ -135,7 +135,7 @@ def test_dealt_to_other_units_of_the_layer_the_same_answers_are_no_leak(known):
 
 
 def test_leakage_by_hand():
-    """Two units, three people; long texts count, and only those."""
+    """Two units, three humans; only long texts count."""
     long, other = "one two three four five", "six seven eight nine ten"
     known = references.References(
         (Unit("n", "l", 0), Unit("n", "l", 1)),
@@ -154,7 +154,7 @@ def test_leakage_by_hand():
     found = leakage.measure_leakage([long, other], known, scope)
     assert (found.n_same, found.n_shuffled) == (2, 0.0)
     assert found.rate == pytest.approx(2 / 3)
-    assert (found.person, found.error) == (0, 0.5)  # an error of one unit at least
+    assert (found.human, found.error) == (0, 0.5)  # an error of one unit at least
     assert leakage.measure_leakage([None, None], known, scope).n_units == 0
 
 
@@ -179,7 +179,7 @@ def test_what_was_learned_from_is_what_the_condition_allows(tmp_path, trained_on
     made = submission.create_submission(fields, [file], track=track.key, root=tmp_path)
     findings = found(made)
     assert findings["training"].status == status
-    # what needs people's words is skipped and said, where they are not at hand
+    # checks that need references are skipped, and say so, if these are not available
     assert findings["leakage"].status == findings["digests"].status == "skip"
     assert "--data release=FOLDER" in findings["leakage"].message
 
@@ -194,7 +194,7 @@ def test_every_metric_of_the_track_is_computed(made, tmp_path):
     assert tracks.mismatch(record, MINI) is None
 
 
-def test_every_score_is_computed_anew_and_goes_into_a_record(made, tmp_path, monkeypatch):
+def test_every_score_is_computed_again_and_goes_into_a_record(made, tmp_path, monkeypatch):
     short = replace(MINI, metrics=("concept-f1", "rouge-l"))
     monkeypatch.setattr(submission.rescore, "get", lambda key: short)
     out = tmp_path / "records"
@@ -274,7 +274,7 @@ def test_check_prints_json_and_fails_with_one(made, capsys):
 
 @pytest.fixture(scope="module")
 def real_milan(real, tmp_path_factory):
-    """Return a function that submits the real answers of MILAN, changed or not."""
+    """Return a function that submits MILAN's real descriptions, changed or not."""
     folder = tmp_path_factory.mktemp("real")
     annotations = real / "annotations" / "milannotations_resnet152_imagenet.csv"
     published = real / "descriptions" / "milan" / "resnet152_imagenet__milan-places365.csv"
@@ -306,7 +306,7 @@ def test_the_real_milan_file_passes_without_a_leak_warning(real_milan):
     assert "3,904 of 3,904 units described" in findings["coverage"].message
 
 
-def test_with_a_tenth_of_its_rows_from_people_it_is_warned(real_milan):
+def test_with_a_tenth_of_its_rows_from_humans_there_is_a_warning(real_milan):
     known = real_milan.known
 
     def change(rows):

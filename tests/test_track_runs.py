@@ -1,4 +1,4 @@
-"""`milan run --track`: our own rows of a track; and what a form is asked for on a terminal."""
+"""Tests of `milan run --track`, and of questions about a form on a terminal."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ FEW = ScoreConfig(draws=20, seed=3)
 
 
 def shortened(monkeypatch, name, *metrics):
-    """Let a track have these metrics alone: its own need a text model and a minute."""
+    """Give a track only these metrics: its own need a text model and a minute."""
     short = replace(tracks.get(name), metrics=metrics)
     monkeypatch.setattr(tracks, "get", lambda asked: short)
     return short
@@ -35,7 +35,7 @@ def test_a_run_for_a_track_makes_records_of_it(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_floors_on_the_real_annotations(real, tmp_path, monkeypatch):
-    """Text alone: no exemplars are at hand, so floors are all that can run there."""
+    """Without exemplars, only floors can run."""
     source = real / "annotations" / "milannotations_resnet152_imagenet.csv"
     edition = tmp_path / "release"
     annotations.build_edition(source, "resnet152-imagenet", edition)

@@ -1,4 +1,4 @@
-"""Tracks: what may stand in one table, and that a version never changes."""
+"""Tests of tracks: which records are comparable, and that a version never changes."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def test_applications_have_a_track_each():
 
 
 def test_mini_is_the_edition_that_ships():
-    """A mini edition made anew with other units needs a version of its own."""
+    """A mini edition with other units needs a new version."""
     track, known = tracks.get("mini"), references.load("mini")
     assert known.digest == track.edition_digest
     inside, others = track_units.split_units(track, known)
@@ -50,7 +50,7 @@ def test_mini_is_the_edition_that_ships():
 
 
 def test_a_version_does_not_change():
-    """What stands here changes by a new version, and these lines stay."""
+    """A change needs a new version; these lines stay."""
     shown = "\n".join(
         f"{t.key} {t.edition} {t.config} {t.split} {t.condition} {t.task} {t.metrics} "
         f"{t.ranked_by} {t.ties_by} {t.units_digest} {t.edition_digest}"

@@ -86,6 +86,7 @@ def auroc_invert(presence: Floats, activations: Floats) -> Floats:
 def auprc_predictor(presence: Floats, activations: Floats, share: float) -> Floats:
     """Return the average precision of the concept as predictor of an active unit."""
     active = active_samples(activations, share)
+    # Here the roles are exchanged: active samples are the labels, presence is the score.
     return _areas(active.T, presence.T, _average_precision).T
 
 
@@ -164,6 +165,7 @@ def active_samples(activations: Floats, share: float, seed: int = 0) -> Floats:
     """
     active = np.zeros(activations.shape)
     for fitted, counted in _exchanged_halves(len(activations), seed):
+        # The threshold is a value of the fitted half: no sample helps to choose its own threshold.
         active[counted] = activations[counted] > activation_threshold(activations[fitted], share)
     return active
 
@@ -200,11 +202,13 @@ def mad(presence: Floats, activations: Floats) -> Floats:
 
     Kopf et al. 2024, CoSy.
     """
+    # Weighted means over samples, with presence and absence as weights.
     absence = 1 - presence
     n_present, n_absent = presence.sum(1)[:, None], absence.sum(1)[:, None]
     defined = (n_present > 0) & (n_absent > 0)
     difference = (presence @ activations) / np.where(n_present > 0, n_present, 1)
     difference -= (absence @ activations) / np.where(n_absent > 0, n_absent, 1)
+    # A constant unit has no deviation; its difference is 0 as well.
     deviation = activations.std(0)
     return np.where(defined, difference, 0) / np.where(deviation > 0, deviation, 1)
 
@@ -216,6 +220,7 @@ def wpmi(presence: Floats, activations: Floats, share: float, weight: float = 0.
     `MIN_PRESENCE`.
     """
     active = active_samples(activations, share)
+    # A sum of logs over the active samples of every unit, as a matrix product with 0/1 columns.
     log_given_active = np.log(np.maximum(presence, MIN_PRESENCE)) @ active
     log_prior = np.log(np.maximum(presence.mean(1), MIN_PRESENCE))[:, None]
     return log_given_active / np.maximum(active.sum(0), 1) - weight * log_prior
@@ -227,6 +232,7 @@ def top_recall(presence: Floats, activations: Floats, k: int = 10) -> Floats:
     Among equal activations, the sample with the lower index comes first.
     """
     top = np.argsort(-activations, axis=0, kind="stable")[:k]
+    # Weight 1/k for each unit's top samples: the product with presence is their mean.
     weights = np.zeros(activations.shape)
     np.put_along_axis(weights, top, 1 / len(top), axis=0)
     return presence @ weights
@@ -290,6 +296,7 @@ def _average_precision(positives: Floats, retrieved: Floats) -> Floats:
         retrieved: cumulative samples (step,).
     """
     n_positives = positives[:, -1:]
+    # The increase of recall at a step is its new positives over all positives.
     terms = np.diff(positives, axis=1, prepend=0) * (positives / retrieved)
     return terms.sum(1) / np.where(n_positives > 0, n_positives, 1)[:, 0]
 

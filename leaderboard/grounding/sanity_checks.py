@@ -95,6 +95,7 @@ class UnitPool:
         Returns:
             Labels, bool (sample,), the same for all units; activations, float64 (sample, unit).
         """
+        # Rare concepts need more samples, so that some of them are positive.
         n = max(MIN_SAMPLES, round(MIN_POSITIVES / prevalence))
         k = round(prevalence * n)
         rng = np.random.default_rng([seed, n, k])
@@ -166,6 +167,7 @@ def run_sanity_tests(
                 f"Prevalence {prevalence} is out of range; expected above 0, up to .5."
             )
         labels, activations = pool.drawn(prevalence, seed)
+        # The labels are the same for all units, so each change of them is scored for all at once.
         rng = np.random.default_rng([seed, len(labels), 1])
         right = labels.astype(np.float64)
         missing = np.stack([_halve(labels, rng) for _ in range(DRAWS)])
@@ -175,6 +177,7 @@ def run_sanity_tests(
         scores = metric.at(prevalence)(np.vstack([right, missing, extra, random]), activations)
         if not np.isfinite(scores).all():
             raise InputError(f"The metric '{metric.name}' returned values that are not finite.")
+        # Drops are shares of the metric's range, so that metrics of any scale can be compared.
         width = float(scores.max() - scores.min()) or 1.0
         if metric.low is not None and metric.high is not None:
             width = metric.high - metric.low
@@ -273,6 +276,7 @@ def rank_truths(
         varying = activations.max(0) > activations.min(0)
         units = [planted for planted, varies in zip(units, varying, strict=True) if varies]
         activations = activations[:, varying]
+        # Units may share a truth: each distinct phrase is one candidate.
         candidates = list(dict.fromkeys(phrase(planted.formula) for planted in units))
         truth_of = np.array([candidates.index(phrase(planted.formula)) for planted in units])
         scores = function(presences.of(candidates), activations)  # (candidate, unit)
@@ -281,6 +285,7 @@ def rank_truths(
         firsts.append(statistics.best_of_all(scores.T)[columns, truth_of])
         truths.append(scores[truth_of, columns])
         bests.append(scores.max(0))
+        # What a description loses that names only one sense of a polysemantic unit.
         for column, planted in enumerate(units):
             if len(planted.formula.senses) > 1:
                 senses = presences.of([phrase(sense) for sense in planted.formula.senses])

@@ -66,6 +66,7 @@ class Simulation(RowMetric):
         if held_out.grid is not None:
             raise InputError("The metric 'simulation' needs whole images: leave --grid out.")
         self.held_out, self.presences = held_out, presences
+        # The seed alone decides the halves, so every description of a unit sees the same images.
         n = held_out.samples
         shuffled = np.random.default_rng([seed, n]).permutation(n)
         self._fitted, self._measured = np.sort(shuffled[: n // 2]), np.sort(shuffled[n // 2 :])
@@ -121,6 +122,7 @@ class Simulation(RowMetric):
         """
         presence = self.presences.of([text for text, _ in pairs])
         activations = self.held_out.layers[layer][:, [unit for _, unit in pairs]]
+        # One simple regression per pair, in closed form: rows are pairs, columns are images.
         x, y = presence[:, self._fitted], activations[self._fitted].T
         x_mean, y_mean = x.mean(1, keepdims=True), y.mean(1, keepdims=True)
         variation = ((x - x_mean) ** 2).sum(1, keepdims=True)
@@ -149,10 +151,12 @@ class Simulation(RowMetric):
             rounds[number].append(i)
         for indices in rounds:
             units = [pairs[i][1] for i in indices]
+            # All other units stay at their mean levels, which `_changes` never reads.
             levels = self._mean_levels(layer)
             levels[:, units] = predicted[:, indices]
             changes = self._changes(layer, levels, units)
             baseline = self._mean_ablation_changes(layer, units)
+            # Without a baseline change nothing can be undone: such units have no value.
             shares = 1 - changes / np.where(baseline > 0, baseline, 1)
             values[indices] = np.where(baseline > 0, shares, np.nan)
         return values
@@ -190,6 +194,7 @@ class Simulation(RowMetric):
         network, label = layer
         probing = self.held_out.probings[network]
         items: Any = probing.items
+        # Prefer the layer object, which holds the choice of output and axis order, to its name.
         hooked = [candidate for candidate in probing.layers if str(candidate) == label]
         ablator = Ablator(
             probing.model,

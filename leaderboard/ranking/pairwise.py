@@ -153,6 +153,7 @@ class _Difference:
 
     @classmethod
     def of(cls, upper: EntryValues, lower: EntryValues, weights: Floats, seed: int) -> _Difference:
+        # The primary comparison is paired on shared units: failures do not enter it.
         both = upper.described & lower.described
         same_units = bool((upper.described == lower.described).all()) and bool(both.any())
         difference, resampled, p = None, None, float("nan")
@@ -160,6 +161,7 @@ class _Difference:
             difference = upper.mean(both) - lower.mean(both)
             resampled = upper.means(weights, seed, both) - lower.means(weights, seed, both)
             p = statistics.two_sided_p(resampled)
+        # If coverage differs, the entries are compared on all units as well.
         p_all = float("nan")
         if not same_units:
             p_all = statistics.two_sided_p(upper.means(weights, seed) - lower.means(weights, seed))
@@ -170,6 +172,7 @@ class _Difference:
         low = high = detectable = None
         if self.resampled is not None:
             low, high = map(float, statistics.interval(self.resampled))
+            # The resamples' spread is the standard error of the difference.
             detectable = quantile * float(np.nanstd(self.resampled))
         if np.isnan(p_all_holm):
             p_all_holm = p_holm

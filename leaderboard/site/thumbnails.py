@@ -148,6 +148,7 @@ def _write_sheets(paths: list[Path], folder: Path, progress: bool) -> None:
     units: list[list[Any]] = []
     shrunk = _ShrunkImages()
     n_threads = os.cpu_count() or 1
+    # Pillow and the JPEG encoder release the interpreter lock, so threads draw in parallel.
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[None]] = deque()
         sheet: list[UnitImages] = []

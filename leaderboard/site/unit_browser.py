@@ -86,6 +86,7 @@ def read_annotations(edition: str | os.PathLike[str], config: str) -> UnitAnnota
             for row in parquet.read_table(path, columns=columns).to_pylist():
                 unit = Unit(row["network"], row["layer"], row["unit"])
                 rows.append((unit, row["descriptions"], row["truth"], row["unit_kind"]))
+    # Splits are separate files; the browser lists all units of a layer together.
     rows.sort(key=lambda row: row[0])
     return UnitAnnotations(
         [row[0] for row in rows],

@@ -378,18 +378,18 @@ def _check_leakage(submission: SubmissionFiles) -> Seen:
             continue
         rows = [predicted.first(unit) for unit in known.units]
         texts = [normalise(row.description) if row is not None else None for row in rows]
-        found = leakage.measure_leakage(texts, known, track_units.units_in_scope(track, known))
+        leak = leakage.measure_leakage(texts, known, track_units.units_in_scope(track, known))
         human = "simulated annotator" if track.synthetic else "leave-one-out human"
         rate, human_rate, limit = (
-            f"{round(share, 4) + 0.0:.2%}" for share in (found.rate, found.person, found.limit)
+            f"{round(share, 4) + 0.0:.2%}" for share in (leak.rate, leak.human, leak.limit)
         )
         message = (
-            f"{path.name}: {found.n_same:,} of {found.n_units:,} descriptions are, word for word, "
+            f"{path.name}: {leak.n_same:,} of {leak.n_units:,} descriptions are, word for word, "
             f"a reference of their unit with {leakage.MIN_WORDS} words or more, "
-            f"{found.n_shuffled:.1f} expected by chance; rate on matched references {rate}, "
+            f"{leak.n_shuffled:.1f} expected by chance; rate on matched references {rate}, "
             f"{human} {human_rate}, limit {limit}"
         )
-        yield ("warn" if found.warns else "pass"), message
+        yield ("warn" if leak.warns else "pass"), message
 
 
 CHECKS: dict[str, tuple[Callable[[SubmissionFiles], Seen], bool]] = {

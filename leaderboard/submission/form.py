@@ -221,7 +221,7 @@ def load_form(folder: str | os.PathLike[str]) -> Submission:
 
 
 def dumps(submission: Submission) -> str:
-    """Return a form as YAML; fields are in the order in which people read them."""
+    """Return a form as YAML; fields are in reading order, name and authors first."""
     order = ["schema_version", "name", "version", "title", "authors", "contact"]
     fields = submission.model_dump(exclude={"seed"})
     ordered = {name: fields[name] for name in [*order, *(f for f in fields if f not in order)]}
@@ -247,6 +247,7 @@ class _Plain(yaml.BaseLoader):
             self.level -= 1
 
     def _compose(self, parent: Any, index: Any) -> Any:
+        # Look at the next event before the node is built from it.
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.YAMLError(f"an anchor or alias{_at(event)}; write the text out")

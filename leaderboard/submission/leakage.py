@@ -34,21 +34,21 @@ class Leakage:
         n_shuffled: expected number if the layer's descriptions were shuffled.
         rate: (n_same - n_shuffled) / n_units on matched references: each of a unit's references is
             left out in turn, as for the human, and the rates are averaged.
-        person: leave-one-out human's rate on the same units.
-        error: standard error of `person`; at least one unit.
+        human: leave-one-out human's rate on the same units.
+        error: standard error of `human`; at least one unit.
     """
 
     n_units: int
     n_same: int
     n_shuffled: float
     rate: float
-    person: float
+    human: float
     error: float
 
     @property
     def limit(self) -> float:
         """Rate above which there is a warning."""
-        return self.person + STANDARD_ERRORS * self.error
+        return self.human + STANDARD_ERRORS * self.error
 
     @property
     def warns(self) -> bool:
@@ -96,7 +96,7 @@ def measure_leakage(descriptions: Sequence[str | None], known: References, scope
         n_same=int(same.sum()),
         n_shuffled=float(shuffled.sum()),
         rate=float(method.mean()),
-        person=float(human.mean()),
+        human=float(human.mean()),
         error=max(error, 1 / n),
     )
 

@@ -52,6 +52,7 @@ def open_references(track: Track, source: str | os.PathLike[str]) -> References:
 
 def units_in_scope(track: Track, known: References) -> Mask:
     """Return which units of the references (n,) an entry must describe."""
+    # Agreement needs references, or the truth of a synthetic unit.
     answerable = known.has_texts | known.has_truth
     if track.condition:
         test_units = set(_condition_split(track).test)

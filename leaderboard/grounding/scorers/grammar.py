@@ -93,6 +93,7 @@ def regions(meaning: Meaning, maps: Tensor) -> Tensor:
     """
     import torch
 
+    # NEAR holds for any pair of its concepts; AND needs all of them, OR any.
     concepts = sorted(meaning.concepts)
     if meaning.operator == "NEAR":
         parts = [Formula("NEAR", pair).regions(maps) for pair in combinations(concepts, 2)]
@@ -100,6 +101,7 @@ def regions(meaning: Meaning, maps: Tensor) -> Tensor:
         parts = [Formula("IS", (concept,)).regions(maps) for concept in concepts]
     stacked = torch.stack(parts)
     region = stacked.all(0) if meaning.operator == "AND" else stacked.any(0)
+    # A place such as TOP keeps the part where one of the concepts is in that half of the image.
     for place in sorted(meaning.places):
         halves = [Formula(place, (concept,)).regions(maps) for concept in concepts]
         region = region & torch.stack(halves).any(0)

@@ -149,6 +149,7 @@ def _label_presence(probe: Probe, numbers: Sequence[int], grid: int | None) -> F
         return presence.reshape(0, len(probe) * cells)
     wanted = np.array(list(numbers))
     for i in range(len(probe)):
+        # Reading the maps is slow, so only the wanted labels that occur in this image are located.
         maps = probe.labels(i, (side, side))
         for row in np.flatnonzero(np.isin(wanted, np.unique(maps))):
             presence[row, i] = _cell_shares((maps == wanted[row]).any(0), grid)
@@ -159,6 +160,7 @@ def _cell_shares(mask: NDArray[np.bool_], grid: int | None) -> Floats | float:
     """Return the share of pixels that a mask covers in each cell; 1 without a grid."""
     if grid is None:
         return 1.0
+    # (h, w) -> (grid, step, grid, step): a cell is a block of step x step pixels.
     step = len(mask) // grid
     shares: Floats = mask.reshape(grid, step, grid, step).mean((1, 3)).ravel()
     return shares

@@ -18,8 +18,8 @@
     rows.sort(function (a, b) {
       var x = value(a, column, kind), y = value(b, column, kind);
       if (x === null || y === null) return (x === null) - (y === null); // unknown values come last
-      var made = kind === "text" ? x.localeCompare(y) : x - y;
-      return order === "ascending" ? made : -made;
+      var difference = kind === "text" ? x.localeCompare(y) : x - y;
+      return order === "ascending" ? difference : -difference;
     });
     Array.from(table.tHead.rows[0].cells).forEach(function (cell) {
       cell.removeAttribute("aria-sort");

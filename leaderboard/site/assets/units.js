@@ -19,12 +19,12 @@
   var order = [], drawn = 0, opened = null, asked = 0, chosen = [];
 
   function element(name, attributes, children) {
-    var made = document.createElement(name);
-    Object.keys(attributes || {}).forEach(function (key) { made.setAttribute(key, attributes[key]); });
+    var node = document.createElement(name);
+    Object.keys(attributes || {}).forEach(function (key) { node.setAttribute(key, attributes[key]); });
     (children || []).forEach(function (child) {
-      made.appendChild(typeof child === "string" ? document.createTextNode(child) : child);
+      node.appendChild(typeof child === "string" ? document.createTextNode(child) : child);
     });
-    return made;
+    return node;
   }
 
   function digits(value) {
@@ -107,17 +107,17 @@
   function thumbnails(i, first, shown, size, label) {
     var sheet = Math.floor(index.at[i] / index.sheet.rows);
     var rows = sheet === index.sheet.count - 1 ? index.sheet.last : index.sheet.rows;
-    var made = element("span", { "class": "thumb", role: "img", "aria-label": label, "data-sheet": sheet });
+    var node = element("span", { "class": "thumb", role: "img", "aria-label": label, "data-sheet": sheet });
     // Sizes are relative to the element, so that the style sheet can make it smaller.
-    made.style.width = size * shown + "px";
-    made.style.aspectRatio = shown + " / 1";
-    made.style.backgroundSize = 100 * COLUMNS / shown + "% " + 100 * rows + "%";
+    node.style.width = size * shown + "px";
+    node.style.aspectRatio = shown + " / 1";
+    node.style.backgroundSize = 100 * COLUMNS / shown + "% " + 100 * rows + "%";
     var x = COLUMNS === shown ? 0 : 100 * first / (COLUMNS - shown);
     var y = rows === 1 ? 0 : 100 * (index.at[i] % index.sheet.rows) / (rows - 1);
-    made.style.backgroundPosition = x + "% " + y + "%";
-    if (eye) eye.observe(made);
-    else made.style.backgroundImage = 'url("' + address(sheet) + '")';
-    return made;
+    node.style.backgroundPosition = x + "% " + y + "%";
+    if (eye) eye.observe(node);
+    else node.style.backgroundImage = 'url("' + address(sheet) + '")';
+    return node;
   }
 
   function imageCount(i) {
@@ -130,7 +130,7 @@
   }
 
   function marked(text) {
-    var made = element("bdi"), low = text.toLowerCase(), at = 0, sought = words();
+    var node = element("bdi"), low = text.toLowerCase(), at = 0, sought = words();
     if (low.length !== text.length) sought = []; // some letters become longer in lower case, so positions differ: no marks
     while (at < text.length) {
       var begin = -1, word = "";
@@ -139,23 +139,23 @@
         if (place >= 0 && (begin < 0 || place < begin)) { begin = place; word = each; }
       });
       if (begin < 0) break;
-      made.appendChild(document.createTextNode(text.slice(at, begin)));
-      made.appendChild(element("mark", {}, [text.slice(begin, begin + word.length)]));
+      node.appendChild(document.createTextNode(text.slice(at, begin)));
+      node.appendChild(element("mark", {}, [text.slice(begin, begin + word.length)]));
       at = begin + word.length;
     }
-    made.appendChild(document.createTextNode(text.slice(at)));
-    return made;
+    node.appendChild(document.createTextNode(text.slice(at)));
+    return node;
   }
 
   function phrases(texts) {
     if (!Array.isArray(texts)) return element("span", { "class": "dim" }, [STATUS[texts]]);
     if (!texts.length) return element("span", { "class": "dim" }, ["nothing"]);
-    var made = element("span");
+    var node = element("span");
     texts.forEach(function (text, n) {
-      if (n) made.appendChild(element("span", { "class": "between" }, [" | "]));
-      made.appendChild(marked(text));
+      if (n) node.appendChild(element("span", { "class": "between" }, [" | "]));
+      node.appendChild(marked(text));
     });
-    return made;
+    return node;
   }
 
   function fact(what, content) {
@@ -165,18 +165,18 @@
   function card(i) {
     var unit = of(i), n = Math.min(imageCount(i), STRIP), facts = element("dl", { "class": "facts" });
     var button = element("button", { type: "button", "class": "open", "data-unit": i }, [key(i)]);
-    var made = element("li", { "class": "unit" }, [element("h3", {}, [button])]);
-    if (n) made.appendChild(thumbnails(i, 0, n, 60, n + " of " + imageCount(i) + " exemplars of " + key(i)));
+    var node = element("li", { "class": "unit" }, [element("h3", {}, [button])]);
+    if (n) node.appendChild(thumbnails(i, 0, n, 60, n + " of " + imageCount(i) + " exemplars of " + key(i)));
     if (unit.truth !== null) facts.appendChild(fact("Planted", phrases([unit.truth])));
     if (unit.annotations.length) facts.appendChild(fact(index.annotators, phrases(unit.annotations)));
     index.methods.forEach(function (method, k) {
       if (chosen[k]) facts.appendChild(fact(method[0], phrases(unit.descriptions[k])));
     });
-    made.appendChild(facts);
-    made.appendChild(element("p", { "class": "dim" }, [
+    node.appendChild(facts);
+    node.appendChild(element("p", { "class": "dim" }, [
       "disagreement " + digits(index.disagreement[i]) + " · " + index.measure + " " + digits(index.value[i])
     ]));
-    return made;
+    return node;
   }
 
   function draw() {
@@ -185,9 +185,9 @@
     (function next() {
       if (now !== asked) return; // another search replaced this one
       if (number < end) return need(Math.floor(order[number++] / index.part), next);
-      var made = document.createDocumentFragment();
-      for (; drawn < end; drawn++) made.appendChild(card(order[drawn]));
-      list.appendChild(made);
+      var node = document.createDocumentFragment();
+      for (; drawn < end; drawn++) node.appendChild(card(order[drawn]));
+      list.appendChild(node);
       further.disabled = false;
       further.hidden = drawn >= order.length;
     })();
