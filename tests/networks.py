@@ -1,4 +1,4 @@
-"""Networks and pictures for tests of the exemplar engine; a factory file for its command."""
+"""Networks and images for tests of the exemplar engine; a factory file for its command."""
 
 import numpy as np
 import torch
@@ -35,9 +35,9 @@ def exact():
     return Exact().eval()
 
 
-def plain(picture):
-    """Return a picture as numbers from 0 to 1, (3, h, w)."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+def plain(image):
+    """Return an image as numbers from 0 to 1, (3, h, w)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def exact_plain():
@@ -45,17 +45,17 @@ def exact_plain():
 
 
 def noise(count, side=16, seed=0):
-    """Return pictures as numbers from 0 to 1: (count, 3, side, side), multiples of 1 / 255."""
+    """Return images as numbers from 0 to 1: (count, 3, side, side), multiples of 1 / 255."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, side, side), generator=draw).float() / 255
 
 
 def folder(path, count, side=16, seed=0):
-    """Write pictures of noise as PNG files; return the folder."""
+    """Write images of noise as PNG files; return the folder."""
     from PIL import Image
 
     path.mkdir(parents=True)
-    for i, picture in enumerate(noise(count, side, seed)):
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    for i, image in enumerate(noise(count, side, seed)):
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(path / f"{i:04d}.png")
     return path

@@ -1,4 +1,4 @@
-"""Units ablated: the same answers as from whole runs, for maps, tokens and pooled layers."""
+"""Ablated units: the same predictions as complete runs, for maps, tokens and pooled layers."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ RUN = RunConfig(batch_size=4, device="cpu")
 class Noise(torch.utils.data.Dataset):
     def __init__(self, count, side=32, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        self.pictures = torch.rand(count, 3, side, side, generator=generator)
+        self.images = torch.rand(count, 3, side, side, generator=generator)
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
-    def __getitem__(self, place):
-        return self.pictures[place]
+    def __getitem__(self, index):
+        return self.images[index]
 
 
 class Tokens(nn.Module):
@@ -39,7 +39,7 @@ class Tokens(nn.Module):
         self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
         self.norm = nn.LayerNorm(12)
         self.mlp = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Linear(24, 12))
-        self.named = Named()
+        self.named = NamedOutputs()
         self.pool = nn.Linear(12, 9)
         self.head = nn.Linear(9, 5)
 
@@ -53,7 +53,7 @@ class Tokens(nn.Module):
         return {"logits": self.head(nnf.relu_(self.pool(tokens.mean(1))))}
 
 
-class Named(nn.Module):
+class NamedOutputs(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(12, 12)
@@ -85,8 +85,8 @@ def network(name):
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_replayed_runs_give_what_whole_runs_give(name):
     model, layers = network(name)
-    pictures = Noise(6)
-    ablator = Ablator(model, pictures, layers, run=RUN)
+    images = Noise(6)
+    ablator = Ablator(model, images, layers, run=RUN)
     labels = [each.label for each in layers]
     sets = [{}, *({label: [unit]} for label in labels for unit in range(2))]
     sets.append({label: [0, 3] for label in labels})
@@ -100,11 +100,11 @@ def test_replayed_runs_give_what_whole_runs_give(name):
                 hook = by_hand(layer, own, calls)
                 handles.append(model.get_submodule(layer.name).register_forward_hook(hook))
         with torch.no_grad():
-            wanted = model(pictures.pictures)
+            expected = model(images.images)
         for handle in handles:
             handle.remove()
-        wanted = wanted["logits"] if isinstance(wanted, dict) else wanted
-        assert np.allclose(logits, wanted, atol=1e-3 * float(wanted.abs().max())), units
+        expected = expected["logits"] if isinstance(expected, dict) else expected
+        assert np.allclose(logits, expected, atol=1e-3 * float(expected.abs().max())), units
     assert np.abs(found[-1] - found[0]).max() > 0
     assert all(plan.needed is not None for plan in ablator._replay.plans.values())
     assert np.array_equal(ablator.predictions(sets), found.argmax(-1))
@@ -157,42 +157,40 @@ def test_nothing_is_left_behind():
 
 
 def test_mean_and_resample():
-    model, pictures = SubjectNetwork().eval(), Noise(9)
+    model, images = SubjectNetwork().eval(), Noise(9)
     everything = {"layer4": range(96)}
-    mean = Ablator(model, pictures, ["layer2", "layer4"], how="mean", run=RUN)
+    mean = Ablator(model, images, ["layer2", "layer4"], how="mean", run=RUN)
     found = mean.logits([everything])[0]
     with torch.no_grad():
         maps = model.layer4(
-            model.layer3(model.layer2(model.layer1(model.stem(pictures.pictures * 4 - 2))))
+            model.layer3(model.layer2(model.layer1(model.stem(images.images * 4 - 2))))
         )
-        wanted = model.head(maps.mean((0, 2, 3)))
-    assert np.allclose(found, wanted, atol=1e-4)
-    swapped = Ablator(model, pictures, ["layer2", "layer4"], how="resample", run=RUN)
+        expected = model.head(maps.mean((0, 2, 3)))
+    assert np.allclose(found, expected, atol=1e-4)
+    swapped = Ablator(model, images, ["layer2", "layer4"], how="resample", run=RUN)
     whole, moved = swapped.logits([{}, everything])
-    # with all of the last layer from another picture, the answer is the other picture's
+    # with the whole last layer of another image, the scores are those of the other image
     donors = [int(np.abs(whole - each).max(1).argmin()) for each in moved]
     assert sorted(donors) == list(range(9))
-    assert all(donor != place for place, donor in enumerate(donors))
-    again = Ablator(model, pictures, ["layer4"], how="resample", run=RUN)
+    assert all(donor != index for index, donor in enumerate(donors))
+    again = Ablator(model, images, ["layer4"], how="resample", run=RUN)
     assert np.allclose(again.logits([everything])[0], moved, atol=1e-5)
-    other = Ablator(
-        model, pictures, ["layer4"], how="resample", run=RunConfig(batch_size=4, seed=1)
-    )
+    other = Ablator(model, images, ["layer4"], how="resample", run=RunConfig(batch_size=4, seed=1))
     assert not np.allclose(other.logits([everything])[0], moved, atol=1e-5)
 
 
 def test_batches_do_not_change_answers():
-    model, pictures = SubjectNetwork().eval(), Noise(11)
+    model, images = SubjectNetwork().eval(), Noise(11)
     sets = [{"layer2": [0, 5]}, {}, {"layer1": [1], "layer3": [2]}, {"layer2": [5, 0, 5]}]
     one, other = (
-        Ablator(
-            model, pictures, ["layer1", "layer2", "layer3"], run=RunConfig(batch_size=n)
-        ).logits(sets)
+        Ablator(model, images, ["layer1", "layer2", "layer3"], run=RunConfig(batch_size=n)).logits(
+            sets
+        )
         for n in (3, 11)
     )
     assert np.allclose(one, other, atol=1e-4)
     assert np.array_equal(one[0], one[3])
-    assert Ablator(model, pictures, ["layer1"], run=RUN).predictions([]).shape == (0, 11)
+    assert Ablator(model, images, ["layer1"], run=RUN).predictions([]).shape == (0, 11)
 
 
 def test_ablated_lets_gradients_through():
@@ -218,19 +216,19 @@ def test_accuracies_are_counted_by_class():
         accuracy(answers, [0, 1, 0])
 
 
-class Named2:
+class FolderListing:
     def __init__(self, names):
         self.names = names
 
     def __len__(self):
         return len(self.names)
 
-    def source_id(self, place):
-        return self.names[place]
+    def source_id(self, index):
+        return self.names[index]
 
 
 def test_labels_are_the_folders():
-    folder = Named2(["b/1.png", "a/1.png", "b/2.png"])
+    folder = FolderListing(["b/1.png", "a/1.png", "b/2.png"])
     assert class_labels(folder).tolist() == [1, 0, 1]
     assert class_labels(folder, ["b", "x", "a"]).tolist() == [0, 2, 0]
     assert class_labels(folder, 4).tolist() == [1, 0, 1]
@@ -239,20 +237,20 @@ def test_labels_are_the_folders():
     with pytest.raises(InputError, match="2 classes, and the network has 1"):
         class_labels(folder, 1)
     with pytest.raises(InputError, match=r"1\.png lies in no class"):
-        class_labels(Named2(["1.png"]))
+        class_labels(FolderListing(["1.png"]))
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"layer2": [48]}, "Layer 'layer2' has 48 units; unit 48"),
         ({"layer2": [-1]}, "unit -1"),
         ({"layer5": [0]}, "Layer 'layer5' is not among the layers"),
     ],
 )
-def test_units_that_are_not_there(asked, said):
+def test_units_that_are_not_there(asked, message):
     ablator = Ablator(SubjectNetwork(), Noise(2), ["layer2"], run=RUN)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         ablator.predictions([asked])
 
 

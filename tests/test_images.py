@@ -1,4 +1,4 @@
-"""Pictures of folders, data sets and generators, as a network wants them and as it saw them."""
+"""Images of folders, datasets and generators, as a network takes them and as it saw them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def pixels(seed, height=12, width=10):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures in class folders, of many kinds, in an order that is not that of writing."""
+    """Write images of many formats in class folders, in an order other than that of the names."""
     root = tmp_path / "Val Set"
     for seed, (name, mode) in enumerate(
         {
@@ -47,7 +47,7 @@ def folder(tmp_path):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels(seed)).convert(mode).save(path)
-    (root / "dog" / "notes.txt").write_text("no picture")
+    (root / "dog" / "notes.txt").write_text("not an image")
     (root / "empty").mkdir()
     return root
 
@@ -66,7 +66,7 @@ def test_class_folders_are_those_of_torchvision(folder):
         assert np.array_equal(images.pixels(i), theirs.loader(theirs.samples[i][0]))
 
 
-def test_a_flat_folder_and_pictures_beside_class_folders(folder, tmp_path):
+def test_a_flat_folder_and_images_beside_class_folders(folder, tmp_path):
     for name in ("b.png", "A.PNG", "a.jpg"):
         Image.fromarray(pixels(1)).save(folder / name)
     images = open_images(folder, PLAIN)
@@ -114,21 +114,21 @@ def test_limit_spaces_evenly(folder):
 
 
 def test_the_source_is_told_by_names_and_sizes(folder, tmp_path):
-    said = open_images(folder, PLAIN).source
-    assert {k: said[k] for k in ("name", "kind", "images")} == {
+    record = open_images(folder, PLAIN).source
+    assert {k: record[k] for k in ("name", "kind", "images")} == {
         "name": "Val Set",
         "kind": "folder",
         "images": 8,
     }
-    assert str(tmp_path) not in json.dumps(said)
+    assert str(tmp_path) not in json.dumps(record)
     shutil.copytree(folder, tmp_path / "copy" / "Val Set")
-    assert open_images(tmp_path / "copy" / "Val Set", PLAIN).source == said
+    assert open_images(tmp_path / "copy" / "Val Set", PLAIN).source == record
     with open(folder / "dog" / "b.png", "ab") as stream:
         stream.write(b"x")
-    assert open_images(folder, PLAIN).source["sha256"] != said["sha256"]
+    assert open_images(folder, PLAIN).source["sha256"] != record["sha256"]
 
 
-def test_folders_without_pictures(tmp_path, folder):
+def test_folders_without_images(tmp_path, folder):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="it is empty"):
         open_images(tmp_path / "none", PLAIN)
@@ -160,7 +160,7 @@ def damaged(folder):
     return {f"dog/{name}" for name in ("b.png", "c.jpg", "d.jpg", "e.jpg", "f.png", "g.png")}
 
 
-def test_damaged_pictures_are_named(folder):
+def test_damaged_images_are_named(folder):
     expected, found = damaged(folder), {}
     images = open_images(folder, PLAIN)
     for i in range(len(images)):
@@ -182,13 +182,13 @@ def test_damaged_pictures_are_named(folder):
     assert images.source["sha256"]  # a link to nowhere has no size
 
 
-def test_a_damaged_picture_in_a_worker_stays_an_input_error(folder):
+def test_a_damaged_image_in_a_worker_stays_an_input_error(folder):
     damaged(folder)
     with pytest.raises(UnreadableImageError, match=r"b\.png"):
         list(DataLoader(open_images(folder, PLAIN), batch_size=1, num_workers=1))
 
 
-def test_a_program_in_trouble_is_no_damaged_picture(folder, monkeypatch):
+def test_a_program_in_trouble_is_no_damaged_image(folder, monkeypatch):
     def refuse(*_, **__):
         raise OSError(24, "Too many open files")
 
@@ -206,12 +206,12 @@ def test_workers(folder, context):
     assert torch.equal(torch.cat(list(loader)), torch.stack([images[i] for i in range(8)]))
 
 
-def test_many_pictures_at_once_are_the_same_in_order(folder):
+def test_many_images_at_once_are_the_same_in_order(folder):
     images = open_images(folder, Preprocessing.imagenet(16))
     ids = [7, 0, 3, 3, 5] * 4
     for workers in (1, 3):
-        for i, picture in zip(ids, images.iter_pixels(ids, workers), strict=True):
-            assert np.array_equal(picture, images.pixels(i))
+        for i, image in zip(ids, images.iter_pixels(ids, workers), strict=True):
+            assert np.array_equal(image, images.pixels(i))
     assert list(images.iter_pixels([])) == []
     expected = damaged(folder)
     images = open_images(folder, PLAIN)
@@ -258,17 +258,17 @@ def check(images):
     assert images.pixels(0).shape == (12, 10, 3)  # orientation is passed over
     assert np.array_equal(images.pixels(1), pixels(1))
     assert images.source_id(2) == "2"
-    said = images.source
-    assert (said["kind"], said["column"]) == ("dataset", "image")
-    json.dumps(said)
-    return said
+    record = images.source
+    assert (record["kind"], record["column"]) == ("dataset", "image")
+    json.dumps(record)
+    return record
 
 
 def test_a_saved_data_set(table, tmp_path):
     table.save_to_disk(tmp_path / "saved")
-    said = check(open_images(tmp_path / "saved", PLAIN))
-    assert said["name"] == "saved"
-    assert len(said["sha256"]) == 64
+    record = check(open_images(tmp_path / "saved", PLAIN))
+    assert record["name"] == "saved"
+    assert len(record["sha256"]) == 64
     images = open_images(str(tmp_path / "saved"), PLAIN, limit=2)
     assert [images.source_id(i) for i in range(2)] == ["0", "1"]
     assert np.array_equal(pickle.loads(pickle.dumps(images)).pixels(1), images.pixels(1))
@@ -289,7 +289,7 @@ def test_parquet(table, tmp_path):
         open_images(tmp_path / "set", PLAIN, split="tset")
 
 
-def test_data_sets_in_memory(table):
+def test_datasets_in_memory(table):
     import datasets
 
     check(open_images(table, PLAIN))
@@ -302,7 +302,7 @@ def test_data_sets_in_memory(table):
         open_images(table.select([]), PLAIN)
 
 
-def test_which_column_is_the_picture(table):
+def test_which_column_is_the_image(table):
     two = table.add_column("other", table["label"]).rename_column("image", "photo")
     assert open_images(two, PLAIN).source["column"] == "photo"
     import datasets
@@ -336,7 +336,7 @@ def test_names_on_the_hub_say_why_not():
         open_images("nobody/nothing", PLAIN)
 
 
-def test_the_embedded_edition_has_lists_of_pictures(tmp_path):
+def test_the_embedded_edition_has_lists_of_images(tmp_path):
     from milannotations import load
 
     with pytest.raises(InputError, match=r"images \(List\)"):
@@ -357,13 +357,13 @@ class Listed:
         return self.items[i]
 
 
-def test_python_data_sets_of_pictures():
+def test_python_datasets_of_images():
     shown = pixels(0)
-    picture, tensor = Image.fromarray(shown), torch.from_numpy(shown)
+    image, tensor = Image.fromarray(shown), torch.from_numpy(shown)
     items = [
-        picture,
-        (picture, 3),
-        {"image": picture},
+        image,
+        (image, 3),
+        {"image": image},
         {"pixel_values": shown, "label": 1},
         tensor,
         tensor.permute(2, 0, 1),
@@ -372,13 +372,13 @@ def test_python_data_sets_of_pictures():
     images = open_images(Listed(items), Preprocessing.imagenet(None))
     for i in range(len(items)):
         assert np.array_equal(images.pixels(i), shown), i
-        assert torch.equal(images[i], images.transform(picture))
+        assert torch.equal(images[i], images.transform(image))
     assert images.source == {"name": "Listed", "kind": "python", "images": 7, "sha256": None}
-    grey = open_images([picture.convert("L"), shown[:, :, :1]], PLAIN)
+    grey = open_images([image.convert("L"), shown[:, :, :1]], PLAIN)
     assert [grey.pixels(i).shape for i in range(2)] == [(12, 10, 3)] * 2
 
 
-def test_python_data_sets_of_what_the_network_sees():
+def test_python_datasets_of_what_the_network_sees():
     prepared = Preprocessing.imagenet(None)
     seen = prepared(Image.fromarray(pixels(0)))
     images = open_images(TensorDataset(seen[None]), prepared)
@@ -391,7 +391,7 @@ def test_python_data_sets_of_what_the_network_sees():
     assert plain.preprocessing == {"transform": "none: tensors as given"}
 
 
-def test_python_data_sets_name_their_pictures():
+def test_python_datasets_name_their_images():
     class Named(Listed):
         def source_id(self, i):
             return f"n{i}.png"
@@ -401,7 +401,7 @@ def test_python_data_sets_name_their_pictures():
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "message"),
     [
         ("a.png", "is a str; expected a PIL image"),
         ({"photo": 1}, "is a dict with a NoneType"),
@@ -410,14 +410,14 @@ def test_python_data_sets_name_their_pictures():
         (np.zeros((4, 4, 2), np.uint8), "uint8, (4, 4, 2)"),
     ],
 )
-def test_items_that_are_no_pictures(item, said):
+def test_items_that_are_no_images(item, message):
     with pytest.raises(InputError) as caught:
         open_images([item], PLAIN)[0]
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not isinstance(caught.value, UnreadableImageError)
 
 
-def test_faults_of_python_data_sets():
+def test_faults_of_python_datasets():
     class Faulty(Listed):
         def __getitem__(self, i):
             raise [OSError("image file is truncated"), KeyError("a bug")][i]
@@ -429,8 +429,8 @@ def test_faults_of_python_data_sets():
         images[1]
     with pytest.raises(InputError, match="no preprocessing was given"):
         open_images([pixels(0)])[0]
-    for wrong, said in (([], "empty"), (7, "a folder")):
-        with pytest.raises(InputError, match=said):
+    for wrong, message in (([], "empty"), (7, "a folder")):
+        with pytest.raises(InputError, match=message):
             open_images(wrong, PLAIN)
 
 
@@ -475,7 +475,7 @@ def test_latents_that_are_none(tmp_path):
         Latents(tmp_path / "none")
     with pytest.raises(InputError, match="it holds nothing"):
         Latents(tmp_path)
-    for content, said in (
+    for content, message in (
         ((torch.zeros(3, 2), torch.zeros(4)), "3, 4 rows"),
         ((torch.zeros(3, 2), "y"), "holds str"),
         (torch.zeros(0, 2), "without rows"),
@@ -483,7 +483,7 @@ def test_latents_that_are_none(tmp_path):
         ({"z": nn.Linear(1, 1)}, "Linear"),
     ):
         torch.save(content, tmp_path / "x.pth")
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             Latents(tmp_path)
 
 
@@ -510,7 +510,7 @@ def latents():
     )
 
 
-def test_generated_pictures(latents):
+def test_generated_images(latents):
     model = Small()
     made = GeneratedImages(model, latents, batch_size=8)
     assert len(made) == 50
@@ -522,10 +522,10 @@ def test_generated_pictures(latents):
     with torch.no_grad():
         whole = model.eval()(*latents[:])
     expected = ((whole * 0.5 + 0.5) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    for i, picture in zip(ids, shown, strict=True):
-        assert picture.dtype == np.uint8
-        assert np.abs(picture.astype(int) - expected[i]).max() <= 1
-        assert np.array_equal(made.pixels(i), picture)
+    for i, image in zip(ids, shown, strict=True):
+        assert image.dtype == np.uint8
+        assert np.abs(image.astype(int) - expected[i]).max() <= 1
+        assert np.array_equal(made.pixels(i), image)
     assert list(made.iter_pixels([])) == []
 
 
@@ -538,7 +538,7 @@ def test_a_generator_is_its_own_data_set(latents):
     json.dumps(made.preprocessing)
 
 
-def test_outputs_are_made_pictures(latents):
+def test_outputs_are_made_images(latents):
     class Pair(Small):
         def forward(self, z, y):
             return {"sample": super().forward(z, y) * 0.5 + 0.5}
@@ -555,7 +555,7 @@ def test_outputs_are_made_pictures(latents):
 
 
 class Golden(nn.Module):
-    """The generator of the kit's README."""
+    """Generator of the kit's README."""
 
     def __init__(self):
         super().__init__()
@@ -571,7 +571,7 @@ class Golden(nn.Module):
 
 
 def formula(model):
-    """Fill a model with the weights that the kit's README gives the formula of."""
+    """Fill a model with weights by the formula in the kit's README."""
     state = model.state_dict()
     for index, (name, entry) in enumerate(state.items()):
         k = np.arange(1, entry.numel() + 1, dtype=np.uint64)
@@ -610,7 +610,7 @@ def test_the_kits_generator(parity, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_pictures_as_fast_as_torchvision(real):
+def test_real_images_as_fast_as_torchvision(real):
     folder = real / "images" / "imagenet-sample"
     prepare = Preprocessing.imagenet()
     theirs, images = ImageFolder(folder, transform=prepare.transform), open_images(folder, prepare)

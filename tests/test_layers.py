@@ -1,4 +1,4 @@
-"""Layers by name, what they give out as maps, and where a network may be stopped."""
+"""Layers by name, their activation maps, and where a network can be stopped."""
 
 from collections import OrderedDict, namedtuple
 
@@ -13,7 +13,7 @@ from milannotations.exemplars.hooks.reader import LayerReader
 
 
 class Counting(nn.Module):
-    """A layer that counts how often it ran."""
+    """Layer that counts its runs."""
 
     def __init__(self, inner):
         super().__init__()
@@ -177,10 +177,10 @@ def test_a_module_that_forward_does_not_call_is_named(network):
         reader.run(X)
 
 
-# ---- what layers give out
+# ---- outputs of layers
 
 
-def test_a_tensor_is_picked_out_of_what_a_module_gives():
+def test_a_tensor_is_selected_from_the_output_of_a_module():
     a, b = torch.zeros(1, 2), torch.ones(1, 2)
     pair = namedtuple("Pair", "h ys")
     assert select_tensor(a, Layer("x")) is a

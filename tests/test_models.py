@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's, timm's, transformers', files of one's own; their weights."""
+"""Networks by name, of torchvision, timm, transformers and users' files, and their weights."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_every_byte_comes_back(mean, std):
 
 
 def test_imagenet_is_that_of_2022():
-    picture = noise(300)
+    image = noise(300)
     made = Preprocessing.imagenet()
     theirs = transforms.Compose(
         [
@@ -97,11 +97,11 @@ def test_imagenet_is_that_of_2022():
             transforms.Normalize(MEAN, STD),
         ]
     )
-    assert torch.equal(made(picture), theirs(picture))
-    assert torch.equal(made(picture), parse_preprocessing("imagenet:224")(picture))
+    assert torch.equal(made(image), theirs(image))
+    assert torch.equal(made(image), parse_preprocessing("imagenet:224")(image))
     assert Preprocessing.imagenet(64).blank().shape == (3, 64, 64)
     assert np.array_equal(
-        (plain := parse_preprocessing("imagenet:as-is")).undo(plain(picture)), picture
+        (plain := parse_preprocessing("imagenet:as-is")).undo(plain(image)), image
     )
 
 
@@ -124,7 +124,7 @@ def test_normalise_is_found_however_it_is_nested():
 
 def test_mean_and_std_are_measured_where_nothing_declares_them():
     to_tensor = transforms.ToTensor()
-    made = Preprocessing.from_transform(lambda picture: to_tensor(picture) * 2 - 1)
+    made = Preprocessing.from_transform(lambda image: to_tensor(image) * 2 - 1)
     assert (made.mean, made.std) == ((0.5,) * 3, (0.5,) * 3)
     made = Preprocessing.from_transform(to_tensor)
     assert (made.mean, made.std) == ((0.0,) * 3, (1.0,) * 3)
@@ -132,30 +132,30 @@ def test_mean_and_std_are_measured_where_nothing_declares_them():
     twice = transforms.Compose(
         [to_tensor, transforms.Normalize(MEAN, STD), transforms.Normalize((1, 1, 1), (2, 2, 2))]
     )
-    made, picture = Preprocessing.from_transform(twice), noise(224)
-    assert np.array_equal(made.undo(made(picture)), np.asarray(picture))
+    made, image = Preprocessing.from_transform(twice), noise(224)
+    assert np.array_equal(made.undo(made(image)), np.asarray(image))
 
 
 @pytest.mark.parametrize(
-    ("transform", "said"),
+    ("transform", "message"),
     [
         (transforms.Compose([transforms.RandomCrop(8), transforms.ToTensor()]), "at random"),
         (transforms.PILToTensor(), r"ToDtype\(torch.float32, scale=True\)"),
-        (lambda picture: picture, "ToTensor"),
-        (lambda picture: transforms.ToTensor()(picture) ** 2, "Preprocessing(transform, mean"),
-        (lambda picture: transforms.ToTensor()(picture)[:2], "(2, 224, 224)"),
-        (lambda picture: 1 / 0, "ZeroDivisionError"),
+        (lambda image: image, "ToTensor"),
+        (lambda image: transforms.ToTensor()(image) ** 2, "Preprocessing(transform, mean"),
+        (lambda image: transforms.ToTensor()(image)[:2], "(2, 224, 224)"),
+        (lambda image: 1 / 0, "ZeroDivisionError"),
         ("imagenet", "callable"),
     ],
 )
-def test_preprocessing_that_is_none(transform, said):
+def test_preprocessing_that_is_none(transform, message):
     with pytest.raises(InputError) as caught:
         Preprocessing.from_transform(transform)
-    assert said.replace("\\", "") in str(caught.value)
+    assert message.replace("\\", "") in str(caught.value)
 
 
 def test_preprocessing_given_by_hand_is_believed():
-    made = Preprocessing(lambda picture: transforms.ToTensor()(picture) ** 2, MEAN, STD)
+    made = Preprocessing(lambda image: transforms.ToTensor()(image) ** 2, MEAN, STD)
     assert made.mean == MEAN
     with pytest.raises(InputError, match="three numbers"):
         Preprocessing(transforms.ToTensor(), (0.5,), (0.5,))
@@ -167,9 +167,9 @@ def test_preprocessing_is_described_without_addresses():
         Preprocessing.from_transform(lambda p: transforms.ToTensor()(p)),
         declared_preprocessing("torchvision:resnet18"),
     ):
-        said = json.dumps(each.describe())
-        assert "0x" not in said
-        assert "\\n" not in said
+        record = json.dumps(each.describe())
+        assert "0x" not in record
+        assert "\\n" not in record
 
 
 def test_preprocessing_by_words(tmp_path):
@@ -224,7 +224,7 @@ def test_torchvision_prefix_and_no_fetched_backbone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("torchvision:resnet19", "Did you mean 'resnet18'"),
         ("torchvision:resnet18@IMAGENET1K_V9", "Known: IMAGENET1K_V1, DEFAULT"),
@@ -236,10 +236,10 @@ def test_torchvision_prefix_and_no_fetched_backbone(monkeypatch):
         ("nowhere.py:build", "No such file: nowhere.py"),
     ],
 )
-def test_no_such_model(spec, said):
+def test_no_such_model(spec, message):
     with pytest.raises(InputError) as caught:
         load_model(spec)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_torchvision_weights_by_name_out_of_the_cache(tmp_path, monkeypatch, squeeze):
@@ -338,7 +338,7 @@ def test_a_tied_entry_is_not_missing():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda s: {"x.y": torch.zeros(2), "z.w": torch.zeros(1)}, "holds no weights of this"),
         (lambda s: {**s, "9.weight": torch.zeros(2)}, "which has no 9.weight; 2 of the file's 3"),
@@ -346,11 +346,11 @@ def test_a_tied_entry_is_not_missing():
         (lambda s: {**s, "0.weight": s["0.weight"].to(torch.int8)}, "quantised"),
     ],
 )
-def test_weights_that_do_not_fit(change, said):
+def test_weights_that_do_not_fit(change, message):
     network = nn.Sequential(nn.Linear(3, 2))
     with pytest.raises(InputError) as caught:
         load_into(network, change(network.state_dict()), "mine.pth")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "mine.pth" in str(caught.value)
 
 
@@ -364,38 +364,38 @@ def test_a_beginning_is_put_off_or_on():
 
 
 class Odd:
-    """A class that no weights file should hold."""
+    """Class that no file of weights should hold."""
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"state_dict": {"a": torch.zeros(1)}, "args": Odd()}, "Odd"),
         ({"state_dict": {"a": torch.zeros(1)}, "best": np.float64(0.5)}, "multiarray.scalar"),
         (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
     ],
 )
-def test_a_pickle_of_more_than_tensors_is_refused(tmp_path, content, said):
+def test_a_pickle_of_more_than_tensors_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError) as caught:
         read(tmp_path / "w.pth")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "safetensors" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"teacher": {"a": torch.zeros(1)}, "student": {"a": torch.zeros(1)}}, "teacher, student"),
         ({"epoch": 1}, "a dict of epoch"),
         ([torch.zeros(1)], "a list"),
     ],
 )
-def test_a_file_without_one_state(tmp_path, content, said):
+def test_a_file_without_one_state(tmp_path, content, message):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError) as caught:
         read(tmp_path / "w.pth")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_files_that_are_no_weights(tmp_path, write_file):
@@ -494,7 +494,7 @@ def test_a_file_that_changed_is_read_anew(own):
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         (SMALL, "bild", "Did you mean 'build'"),
         (SMALL, "", "my_net.py:build"),
@@ -515,10 +515,10 @@ def test_a_file_that_changed_is_read_anew(own):
         ),
     ],
 )
-def test_files_that_give_no_network(own, content, name, said):
+def test_files_that_give_no_network(own, content, name, message):
     with pytest.raises(InputError) as caught:
         load_model(f"{own(content)}:{name}".rstrip(":"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_module_itself_and_a_class(own):
@@ -530,8 +530,8 @@ def test_a_module_itself_and_a_class(own):
 def test_preprocessing_of_a_file_reaches_another_process(own, tmp_path):
     path = own(
         "import sizes\nfrom torchvision.transforms.functional import to_tensor\n"
-        "class Prepare:\n    def __call__(self, picture):\n"
-        "        return to_tensor(picture.resize((sizes.SIDE, sizes.SIDE)))\n"
+        "class Prepare:\n    def __call__(self, image):\n"
+        "        return to_tensor(image.resize((sizes.SIDE, sizes.SIDE)))\n"
         "prepare = Prepare()\n"
     )
     own("SIDE = 9\n", "sizes.py")
@@ -583,7 +583,7 @@ def test_default_names_are_names_of_configs():
 
 @pytest.fixture(scope="module")
 def hf(tmp_path_factory):
-    """Write tiny models in the true format: config, safetensors, preprocessor_config."""
+    """Write tiny models in the real format: config, safetensors, preprocessor_config."""
     import transformers as t
 
     t.utils.logging.disable_progress_bar()
@@ -648,9 +648,9 @@ def test_hf_folders(hf, name, prefix, trunk):
     assert made.name == name.lower()
     assert str(hf.root) not in json.dumps(made.source)
     assert made.source["weights"]["files"] == ["model.safetensors"]
-    theirs, picture = trunk(hf.models[name]).eval(), noise(48)
-    seen = made.preprocessing(picture)
-    given = hf.processors[name](images=picture, return_tensors="pt")["pixel_values"][0]
+    theirs, image = trunk(hf.models[name]).eval(), noise(48)
+    seen = made.preprocessing(image)
+    given = hf.processors[name](images=image, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(seen, given)
     with torch.no_grad():
         mine, yours = made.model(seen[None]), theirs(seen[None])
@@ -738,7 +738,7 @@ def test_hf_folders_that_are_none(hf, tmp_path):
         load_model(str(hf.root / "swin"))
 
 
-def test_hf_networks_that_take_no_pictures_or_hide_some(tmp_path):
+def test_hf_networks_that_take_no_images_or_hide_some(tmp_path):
     import transformers as t
 
     t.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
@@ -870,7 +870,7 @@ def test_real_resnet20_through_a_file(real, own):
     folder = real / "images" / "cifar10-test"
     names = sorted(each.name for each in folder.iterdir() if each.is_dir())
     images = open_images(folder, loaded.preprocessing, limit=300)
-    # .917 on the original pictures; these are JPEG copies of 32 pixels
+    # .917 on the original images; these are JPEG copies of 32 pixels
     assert accuracy(loaded, images, names) > 0.75
 
 
