@@ -82,7 +82,7 @@ def build(
         folders: folders of records, at any depth; `shipped` means the records that ship, which
             are also the default.
         editions: folders of editions that records name; embedded ones are always available.
-        real: folder of published descriptions (see `site.published_rows`), whose rows are added.
+        real: folder of published descriptions of resnet152-imagenet, whose rows are added.
         cache: cache folder for thumbnails and for scores of published rows.
         tell: called with each line of progress.
         progress: show progress bars.
