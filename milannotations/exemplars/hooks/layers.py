@@ -181,6 +181,8 @@ def replace_tensor(output: Any, layer: Layer, tensor: Tensor) -> Any:
     old = select_tensor(output, layer)
     if output is old:
         return tensor
+    # Tuples cannot be changed, so they are built anew (a named tuple takes its parts one by one).
+    # Everything else is a shallow copy, in which an object may hold the tensor several times.
     if isinstance(output, tuple):
         parts = [tensor if part is old else part for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

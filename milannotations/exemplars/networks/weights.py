@@ -156,13 +156,15 @@ def match_names(state: StateDict, names: Iterable[str]) -> StateDict:
         >>> sorted(match_names({"module.a.w": 1, "module.b.w": 2}, ["a.w", "b.w", "c.w"]))
         ['a.w', 'b.w']
     """
+    # The names alone decide, not a list of known wrappers, so that any wrapper works. A module that
+    # is really called `model` keeps its name: without it fewer names would be the network's.
     expected = set(names)
     best, best_count = state, len(expected & set(state))
     for old in _common_prefixes(state):
         for new in _common_prefixes(expected):
             renamed = {new + key[len(old) :]: value for key, value in state.items()}
             count = len(expected & set(renamed))
-            if count > best_count:
+            if count > best_count:  # strictly, so that the shortest exchange wins
                 best, best_count = renamed, count
     return best
 
@@ -174,7 +176,7 @@ def _common_prefixes(names: Iterable[str]) -> list[str]:
     """
     paths = [name.split(".")[:-1] for name in names]
     common = []
-    for parts in zip(*paths, strict=False):
+    for parts in zip(*paths, strict=False):  # ends with the shortest name
         if len(set(parts)) > 1:
             break
         common.append(parts[0])
