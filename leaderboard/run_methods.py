@@ -87,7 +87,7 @@ def run(
         methods: names or paths (default: all that need nothing but the edition).
         fast: of those, only floors, references, `nearest` and `milan`.
         config: config of the edition; optional if there is only one.
-        split: split to describe and score; None means all of them.
+        split: split to describe and score, such as test or train+test.
         metrics: names or sets (default: `synthetic` if the truth is known, else `default`).
         settings: random seed and numbers of draws.
         subject: the network with a probe dataset, for methods that need activations.

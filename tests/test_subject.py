@@ -65,6 +65,8 @@ def test_a_network_of_ones_own_is_described(place, tmp_path, capsys):
     words = ["describe", place / "edition", "--method", "netdissect", "--subject", FACTORY,
              "--probe", f"segments:{place}/segments", "--cache", cache, "--out", out]  # fmt: skip
     run(*words)
+    # nobody annotated these units, so the next command scores on activations
+    assert f"--ground {FACTORY} --images DIR" in capsys.readouterr().out
     with open(out, newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["layer"] for row in rows] == ["conv1"] * 6 + ["conv2"] * 8

@@ -167,3 +167,12 @@ def test_order_of_merit_on_other_worlds(tmp_path, seed):
         assert found["truth"].lift_low > found["nearest"].lift_high + MARGIN
         assert found["nearest"].lift_low > found["random-description"].lift_high + MARGIN
         assert abs(found["constant"].lift) < 1e-12
+
+
+def test_a_metric_that_was_asked_for_is_shown(capsys):
+    with pytest.raises(SystemExit):
+        main.main(
+            ["run", "--methods", "constant", "--metrics", "concept-f1", "length", "--draws", "10"]
+        )
+    head = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("method"))
+    assert "length" in head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,9 +103,22 @@ def describe(
     counts = ", ".join(f"{n:,} {status}" for status, n in units.status.value_counts().items())
     print(f"{out}: {len(predictions):,} units ({counts})")
     words = ["milan", "score", out, "--data", edition]
+    if not _has_annotations(edition, selection):
+        words += ["--ground", subject or "MODEL", "--images", "DIR"]
     for option in ("config", "split"):
         if selection.get(option):
             words += [f"--{option}", selection[option]]
     if selection.get("network") or selection.get("layers"):
         words.append("--allow-missing")
     print(f"Score it: {shlex.join(words)}")
+
+
+def _has_annotations(edition: str, selection: Mapping[str, Any]) -> bool:
+    """Return whether any unit of the config is annotated; else scores need the network."""
+    import milannotations
+
+    column = milannotations.load(
+        edition, selection.get("config"), split=selection.get("split"), columns=["descriptions"]
+    )
+    parts = column.values() if isinstance(column, dict) else [column]
+    return any(texts for part in parts for texts in part["descriptions"])

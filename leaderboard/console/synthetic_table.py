@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.console.cells import WIDE, digits, short, value_of
+from leaderboard.metrics import SYNTHETIC as SYNTHETIC_METRICS
 from leaderboard.metrics import left_out
 from leaderboard.record_format.score_record import HUMAN
 from milannotations.errors import InputError
@@ -220,6 +221,13 @@ def _score_columns(metrics: Mapping[str, str], wide: bool, incomplete: bool) -> 
         ("abstained\ntrue/false", lambda row: _shares(row.abstention)),
         *with_lift("retrieval\nAUC", "retrieval-tfidf-auc"),
         *with_lift("ROUGE-L", "rouge-l"),
+        # what was asked for beyond the metrics of synthetic editions: nothing asked for is hidden
+        *(
+            column
+            for base in metrics
+            if base not in SYNTHETIC_METRICS
+            for column in with_lift(base.replace("-", "-\n"), base)
+        ),
     ]
 
 

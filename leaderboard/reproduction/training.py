@@ -47,7 +47,7 @@ def train(
         sizes: `2022` or `small` (default: small with the encoder of the mini world).
         settings: fields of `milan.config.TrainingConfig` that differ from those of the sizes.
         lam: lambda, the weight of log p(d) (default: chosen on the held-out units).
-        track: see `milan.training.train`.
+        track: tracker that the training curves are sent to as well: trackio or wandb.
         progress: show progress.
 
     Raises:

@@ -52,7 +52,8 @@ def report(
             named by the file.
         out: path of the page, `.html`.
         config: config of the edition; optional if there is only one.
-        network, layer: network and layer of files without these columns.
+        network: network of files without this column.
+        layer: layer of files without this column.
         settings: random seed and numbers of draws of the scores.
         cache: cache folder for thumbnails.
         tell: called with each line of progress.
