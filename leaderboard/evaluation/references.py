@@ -94,12 +94,12 @@ class References:
 
     @cached_property
     def synthetic(self) -> bool:
-        """Whether every unit is synthetic: annotators are simulated, truths are known."""
+        """True if every unit is synthetic: annotators are simulated, truths are known."""
         return all(kind == "synthetic" for kind in self.unit_kinds)
 
     @cached_property
     def formulas(self) -> tuple[Formula | None, ...]:
-        """What each unit responds to, as a formula; None if unknown.
+        """Formula that each unit responds to; None if unknown.
 
         Raises:
             InputError: a truth is no formula; a unit and its duplicate have different truths.

@@ -224,7 +224,7 @@ def _double(labels: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True)
 class TruthRanking:
-    """How well a metric separates the truth of a unit from the truths of other units.
+    """Separation by a metric of the truth of a unit from the truths of other units.
 
     Attributes:
         metric: name of the metric.

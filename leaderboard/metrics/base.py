@@ -67,7 +67,7 @@ class MetricSpec:
 
     @property
     def reads_formulas(self) -> bool:
-        """Whether references are formulas, which must not be normalised like text."""
+        """True if references are formulas, which must not be normalised like text."""
         return self.against in ("formula", "senses")
 
     def to_dict(self) -> dict[str, Any]:

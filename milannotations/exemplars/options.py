@@ -1,4 +1,4 @@
-"""How a network and its images are opened, beside their names: the options of many commands."""
+"""Options for opening a network and its images, shared by many commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which images of a folder or dataset are used.
+    """Selection of the images of a folder or dataset.
 
     Attributes:
         limit: number of images, spaced evenly over the folder or dataset (default: all).

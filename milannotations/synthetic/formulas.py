@@ -109,7 +109,7 @@ class Formula(NamedTuple):
 
     @property
     def means_something(self) -> bool:
-        """Whether the formula depends on concepts: False for RANDOM and DEAD."""
+        """True if the formula depends on concepts: False for RANDOM and DEAD."""
         return self.operator not in MEANINGLESS
 
     @property

@@ -118,7 +118,7 @@ class Meaning(NamedTuple):
 
     @property
     def parsed(self) -> bool:
-        """Whether anything was understood."""
+        """True if anything was understood."""
         return bool(self.operator)
 
     @property

@@ -101,7 +101,7 @@ class MiniNetwork:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the network is, with a digest, for the record."""
+        """Origin of the network, with a digest, for the record."""
         from milannotations.exemplars.networks.digest import network_digest
 
         return {

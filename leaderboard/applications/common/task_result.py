@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What the record of a task says about the run, besides settings and results."""
+    """Facts about a run, for the record of a task: everything besides settings and results."""
 
     method: str = "descriptions"
     """Name, or name@version, of the method that described the units."""

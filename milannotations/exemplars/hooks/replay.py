@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 @dataclass
 class ReplayPlan:
-    """How to run the network from one layer on.
+    """Plan for running the network from one layer on.
 
     Attributes:
         skipped: calls that return their recorded output, in the order in which they finished.

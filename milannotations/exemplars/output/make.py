@@ -1,4 +1,4 @@
-"""From a network and images to a config of an edition, as `milan exemplars` does."""
+"""Exemplars of a network, written as a config of an edition: what `milan exemplars` does."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How exemplars are written.
+    """Options for writing exemplars.
 
     Attributes:
         masks: masks beyond an image's edge: clamped, or 2022 (zeros); see
