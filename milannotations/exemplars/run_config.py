@@ -22,7 +22,9 @@ def _print_to_stderr(line: str) -> None:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings of a pass of images through a network. Results depend on `read`, `dtype` and `seed` alone.
+    """Settings of a pass of images through a network.
+
+    Results depend on `read`, `dtype` and `seed` alone.
 
     Attributes:
         batch_size: images that go through the network together. Networks are not invariant to it

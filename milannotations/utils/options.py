@@ -93,31 +93,33 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(function, include_extras=True)
     sources: dict[str, OptionsOf] = {}
-    parameters: dict[str, inspect.Parameter] = {}
+    parameters: dict[str, inspect.Parameter] = {}  # the command's own come first in its help
     for name, parameter in inspect.signature(function).parameters.items():
-        found = [each for each in get_args(hints[name])[1:] if isinstance(each, OptionsOf)]
-        if not found:
+        source = next((each for each in get_args(hints[name]) if isinstance(each, OptionsOf)), None)
+        if source is not None:
+            sources[name] = source
+        else:
             parameters[name] = parameter.replace(
                 annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY
             )
-            continue
-        sources[name] = found[0]
-        for option in found[0].parameters().values():
+    own = tuple(parameters)
+    options = {name: source.parameters() for name, source in sources.items()}
+    for declared in options.values():
+        for option in declared.values():
             parameters.setdefault(option.name, option)
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
-        arguments: dict[str, Any] = {}
-        for name, options in sources.items():
+        arguments: dict[str, Any] = {name: values[name] for name in own}
+        for name, declared in options.items():
             keywords = {}
-            for parameter, option in options.parameters().items():
+            for parameter, option in declared.items():
                 value = values[option.name]
-                if value is not None and not (isinstance(value, list) and not value):
+                if value is not None and value != []:  # else the source's own default
                     keywords[parameter] = tuple(value) if isinstance(value, list) else value
             wants_dict = get_origin(get_args(hints[name])[0]) is dict
-            arguments[name] = keywords if wants_dict else options.source(**keywords)
-        own = inspect.signature(function).parameters.keys() - sources.keys()
-        function(**arguments, **{name: values[name] for name in own})
+            arguments[name] = keywords if wants_dict else sources[name].source(**keywords)
+        function(**arguments)
 
     # typer reads these; without __wrapped__, or it would look through to `function`
     del command.__dict__["__wrapped__"]
