@@ -24,6 +24,9 @@ Labels = NDArray[np.int32]
 MAX_LABEL = 0xFFFF
 """Largest number in a label map."""
 
+SIZE_SAMPLE = 16
+"""Images, spaced evenly over a probe, on which the size of a network's input is measured."""
+
 MODULES = {
     "broden": "broden",
     "coco": "coco",
@@ -80,9 +83,12 @@ class ProbeItems:
 
     Args:
         probe: images and label maps.
-        preprocessing: of the network; its mean, standard deviation and input side are used.
+        preprocessing: of the network; its mean, standard deviation and input size are used.
         size: (height, width) of label maps.
-        side: of the network's input, in pixels; None takes it from `preprocessing`.
+        side: side of a square input, in pixels; None measures the input size, see `input_size`.
+
+    Raises:
+        InputError: see `input_size`.
     """
 
     def __init__(
@@ -93,9 +99,11 @@ class ProbeItems:
         side: int | None = None,
     ) -> None:
         self.probe, self.size = probe, size
-        self.side = side or int(preprocessing.blank().shape[-1])
+        self.input_size = (side, side) if side else input_size(probe, preprocessing)
         self.mean, self.std = preprocessing.mean, preprocessing.std
-        self.source = {"probe": probe.source, "size": list(size), "side": self.side}
+        height, width = self.input_size
+        shape: int | list[int] = width if height == width else [height, width]
+        self.source = {"probe": probe.source, "size": list(size), "side": shape}
 
     def __len__(self) -> int:
         return len(self.probe)
@@ -108,9 +116,34 @@ class ProbeItems:
         import torch
         from torchvision.transforms import functional as transforms
 
-        image = self.probe.image(i).resize((self.side, self.side), resample=2)  # bilinear
+        height, width = self.input_size
+        image = self.probe.image(i).resize((width, height), resample=2)  # bilinear
         tensor = transforms.normalize(transforms.to_tensor(image), list(self.mean), list(self.std))
         return {"image": tensor, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
+
+
+def input_size(probe: Probe, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (height, width) of a network's input, measured on images of the probe.
+
+    A preprocessing without a resize step (CIFAR networks, `imagenet:as-is`) leaves images at their
+    size, so the size of its output for any made-up image says nothing.
+
+    Raises:
+        InputError: the images come out in different sizes.
+    """
+    step = max(len(probe) // SIZE_SAMPLE, 1)
+    sizes = {
+        tuple(preprocessing(probe.image(i)).shape[-2:]): probe.source_id(i)
+        for i in range(0, len(probe), step)
+    }
+    if len(sizes) > 1:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise InputError(
+            f"The preprocessing leaves images at their own size, and {probe.name} has several: "
+            f"{one} gives {first[0]} x {first[1]} pixels, {other} {second[0]} x {second[1]}. "
+            "Give the network's input size: --preprocess imagenet:SIDE or path/to/file.py:name."
+        )
+    return next(iter(sizes)) if sizes else tuple(preprocessing.blank().shape[-2:])
 
 
 def stack_planes(masks: Mapping[int, NDArray[np.bool_]], size: tuple[int, int]) -> Labels:
