@@ -185,6 +185,11 @@ def _loaded(
         "prefix": loaded.prefix,
     }
     if preprocessing is not None:
+        if preprocessing.order != (0, 1, 2):
+            raise InputError(
+                f"{backbone} takes its channels in another order than red, green, blue, which the "
+                "encoder does not. Give a network that takes RGB."
+            )
         options |= {"mean": preprocessing.mean, "std": preprocessing.std}
         if loaded.prefix is not None:
             # a transformer has position embeddings for one input size alone

@@ -83,7 +83,8 @@ class ProbeItems:
 
     Args:
         probe: images and label maps.
-        preprocessing: of the network; its mean, standard deviation and input size are used.
+        preprocessing: of the network; its mean, standard deviation, order of channels and input
+            size are used.
         size: (height, width) of label maps.
         side: side of a square input, in pixels; None measures the input size, see `input_size`.
 
@@ -101,6 +102,7 @@ class ProbeItems:
         self.probe, self.size = probe, size
         self.input_size = (side, side) if side else input_size(probe, preprocessing)
         self.mean, self.std = preprocessing.mean, preprocessing.std
+        self.order = list(preprocessing.order)
         height, width = self.input_size
         shape: int | list[int] = width if height == width else [height, width]
         self.source = {"probe": probe.source, "size": list(size), "side": shape}
@@ -118,7 +120,8 @@ class ProbeItems:
 
         height, width = self.input_size
         image = self.probe.image(i).resize((width, height), resample=2)  # bilinear
-        tensor = transforms.normalize(transforms.to_tensor(image), list(self.mean), list(self.std))
+        tensor = transforms.to_tensor(image)[self.order]
+        tensor = transforms.normalize(tensor, list(self.mean), list(self.std))
         return {"image": tensor, "concepts": torch.from_numpy(self.probe.labels(i, self.size))}
 
 

@@ -174,7 +174,8 @@ def without_resizing(preprocessing: Preprocessing) -> Preprocessing:
     from torchvision import transforms
 
     from milannotations.exemplars import Preprocessing
+    from milannotations.exemplars.networks.normalization import ChannelOrder
 
-    mean, std = preprocessing.mean, preprocessing.std
-    steps = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    return Preprocessing(transforms.Compose(steps), mean, std)
+    mean, std, order = preprocessing.mean, preprocessing.std, preprocessing.order
+    steps = [transforms.ToTensor(), ChannelOrder(order), transforms.Normalize(mean, std)]
+    return Preprocessing(transforms.Compose(steps), mean, std, order)

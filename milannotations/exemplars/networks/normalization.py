@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milannotations.errors import InputError
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the three channels, for values from 0 to 1."""
+
+
+RGB = (0, 1, 2)
+"""Order of the channels of an image: red, green, blue."""
+
+
+@dataclass(frozen=True)
+class ChannelOrder:
+    """Step of a transform: put the channels of an RGB tensor in another order."""
+
+    order: tuple[int, ...]
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        return tensor[list(self.order)]
 
 
 def iter_steps(transform: Any) -> Iterator[Any]:
@@ -65,22 +80,7 @@ def measure_scale(transform: Callable[[Image.Image], Tensor]) -> Scale:
     Raises:
         InputError: the transform fails, or is not such a map.
     """
-    from PIL import Image
-
-    results = []
-    for value in (0, 100, 255):
-        image = Image.new("RGB", (224, 224), (value,) * 3)
-        try:
-            result = transform(image)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                "The preprocessing fails on an image of 224 x 224 pixels: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        results.append(result[:, result.shape[1] // 2, result.shape[2] // 2].double())
-    low, middle, high = results
+    low, middle, high = (_centre(transform, (value,) * 3) for value in (0, 100, 255))
     span = high - low
     # The third image tells a linear map from a gamma correction, for instance; one grey level of
     # tolerance. A span of 0 would be a channel that does not depend on the image.
@@ -92,6 +92,52 @@ def measure_scale(transform: Callable[[Image.Image], Tensor]) -> Scale:
             "network saw cannot be recovered from it. State the mean and std that undo it: "
             "Preprocessing(transform, mean, std)."
         )
-    # measured in float32: the seventh digit is noise; adding 0.0 turns -0.0 into 0.0
     mean, std = (-low / span).tolist(), (1 / span).tolist()
-    return tuple(round(value, 6) + 0.0 for value in mean), tuple(round(value, 6) for value in std)
+    return tuple(map(_round, mean)), tuple(map(_round, std))
+
+
+def _round(value: float) -> float:
+    """Return a value measured in float32 without its noise, which starts at the seventh digit.
+
+    Digits count from the first one: the std of networks that take values up to 255 is .00392157.
+    """
+    return round(float(f"{value:.6g}"), 9) + 0.0  # adding 0.0 turns -0.0 into 0.0
+
+
+def measure_order(transform: Callable[[Image.Image], Tensor]) -> tuple[int, ...]:
+    """Measure which colour each channel of a transform's result holds, with three plain images.
+
+    A channel holds the colour whose image moves it most, away from black. A grey image says
+    nothing here: networks of Caffe, and processors with `do_flip_channel_order`, take blue, green,
+    red, and look right in grey.
+
+    Returns:
+        Index of the colour (red, green, blue) of each channel; `RGB` for a transform that mixes
+        colours, such as one to greyscale, whose channels are what the network saw.
+
+    Raises:
+        InputError: the transform fails.
+    """
+    black = _centre(transform, (0, 0, 0))
+    moves = [
+        (_centre(transform, tuple(255 * (index == colour) for index in RGB)) - black).abs()
+        for colour in RGB
+    ]
+    order = tuple(max(RGB, key=lambda colour: float(moves[colour][channel])) for channel in RGB)
+    return order if sorted(order) == list(RGB) else RGB
+
+
+def _centre(transform: Callable[[Image.Image], Tensor], colour: tuple[int, ...]) -> Tensor:
+    """Return the centre pixel of a transform's result for an image of one colour: (channel,)."""
+    from PIL import Image
+
+    try:
+        result = transform(Image.new("RGB", (224, 224), colour))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The preprocessing fails on an image of 224 x 224 pixels: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return result[:, result.shape[1] // 2, result.shape[2] // 2].double()

@@ -40,9 +40,11 @@ class Preprocessing:
             same tensor.
         mean: of the three channels, for values from 0 to 1.
         std: likewise.
+        order: index of the colour (red, green, blue) in each channel of the tensor; (2, 1, 0) for
+            networks that take BGR.
 
     Raises:
-        InputError: not three numbers, or a standard deviation of 0.
+        InputError: not three numbers, or a standard deviation of 0; no order of three channels.
 
     Example:
         >>> from PIL import Image
@@ -55,8 +57,12 @@ class Preprocessing:
     transform: Callable[[Image.Image], Tensor]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    order: tuple[int, ...] = normalization.RGB
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "order", tuple(self.order))
+        if sorted(self.order) != list(normalization.RGB):
+            raise InputError(f"An order of {self.order} was given; expected one of 0, 1 and 2.")
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3 or (name == "std" and 0 in values):
@@ -104,6 +110,8 @@ class Preprocessing:
             for values in (self.mean, self.std)
         )
         values = tensor.detach().to("cpu", torch.float32) * std + mean
+        if len(values) == 3:  # channel i holds the colour order[i]
+            values = values[list(np.argsort(self.order))]
         pixels = (values * 255).round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
@@ -120,16 +128,19 @@ class Preprocessing:
             >>> Preprocessing.imagenet().describe()["mean"]
             [0.485, 0.456, 0.406]
         """
-        return {
+        record: dict[str, Any] = {
             "mean": [*self.mean],
             "std": [*self.std],
             "transform": describe_transform(self.transform),
         }
+        if self.order != normalization.RGB:
+            record["channels"] = "".join("rgb"[colour] for colour in self.order)
+        return record
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A transform may be an object of a user's file, which is not importable by name. So its
         # pickle is nested: the process that loads it imports the user's files first.
-        state = pickle.dumps((self.transform, self.mean, self.std))
+        state = pickle.dumps((self.transform, self.mean, self.std, self.order))
         return _unpickle, (python_file.loaded_files(), state)
 
     # ---- where preprocessing comes from
@@ -167,8 +178,9 @@ class Preprocessing:
     ) -> Preprocessing:
         """Return the preprocessing of a callable: a torchvision `Compose`, or any other.
 
-        Mean and standard deviation are measured with grey images. If a `Normalize` step declares
-        values that agree, those are taken, since they are exact.
+        Mean and standard deviation are measured with grey images, the order of the channels with
+        red, green and blue ones. If a `Normalize` step declares values that agree, those are
+        taken, since they are exact.
 
         Args:
             transform: RGB image -> float (3, height, width): of torchvision's v1 or v2, or a
@@ -193,15 +205,17 @@ class Preprocessing:
                     f"The preprocessing draws at random ({type(step).__name__}), as in training. "
                     "Give the preprocessing for testing: an image must look the same each time."
                 )
+        plain = cls(transform, (0, 0, 0), (1, 1, 1))
+        order = normalization.measure_order(plain)
         if mean is not None and std is not None:
-            return cls(transform, tuple(mean), tuple(std))
-        measured = normalization.measure_scale(cls(transform, (0, 0, 0), (1, 1, 1)))
+            return cls(transform, tuple(mean), tuple(std), order)
+        measured = normalization.measure_scale(plain)
         # The declared values are exact, but may be only part of the map: another step may scale
         # the values before or after.
         declared = normalization.read_declared_scale(transform)
         if declared is not None and np.allclose(declared, measured, rtol=1e-3, atol=1e-3):
-            return cls(transform, *declared)
-        return cls(transform, *measured)
+            return cls(transform, *declared, order)
+        return cls(transform, *measured, order)
 
     @classmethod
     def from_torchvision(cls, weights: Any) -> Preprocessing:
