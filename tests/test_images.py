@@ -357,6 +357,14 @@ class Listed:
         return self.items[i]
 
 
+def test_datasets_with_a_transform_or_a_format(table):
+    """The network's preprocessing stands for a transform; formats change nothing."""
+    check(open_images(table.with_format("numpy"), PLAIN))
+    with pytest.warns(UserWarning, match="transform of the dataset is not applied"):
+        images = open_images(table.with_transform(lambda rows: {"other": [0]}), PLAIN)
+    check(images)
+
+
 def test_python_datasets_of_images():
     shown = pixels(0)
     image, tensor = Image.fromarray(shown), torch.from_numpy(shown)

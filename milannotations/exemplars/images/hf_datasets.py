@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,15 @@ class HfDatasetSource:
         import datasets
 
         self.column = _image_column(dataset.features, column)
+        if dataset.format["type"] is not None:
+            # set by `with_transform` and `with_format`: rows would come as something else
+            if dataset.format["type"] == "custom":
+                warnings.warn(
+                    "The transform of the dataset is not applied: its images go through the "
+                    "network's preprocessing.",
+                    stacklevel=2,
+                )
+            dataset = dataset.with_format(None)
         encoded = dataset.select_columns([self.column])
         self.rows = encoded.cast_column(self.column, datasets.Image(decode=False))
         if not len(self.rows):
