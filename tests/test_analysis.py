@@ -432,6 +432,26 @@ def test_the_command(classes, capsys, monkeypatch):
     assert "lacks the classes b" in capsys.readouterr().err
 
 
+def test_one_layer_of_a_file_of_two_on_fewer_images_than_classes(classes, capsys):
+    """Layers are chosen from the file; classes are listed before images are left out."""
+    for name, left in (("r", 2), ("g", 1), ("b", 4)):  # the two images are of r and b, not of g
+        folder = classes / "test" / name
+        for path in sorted(folder.iterdir())[left:]:
+            path.unlink()
+        folder.rename(folder.with_name(f"{'rgb'.index(name)}-{name}"))
+    described().write(classes / "said.csv")
+    common = (
+        "analyze", str(classes / "said.csv"), "--model", f"{classes}/net.py:build", "--images",
+        str(classes / "test"), "--language", "mini", "--step", ".1", "--limit", "2",
+    )  # fmt: skip
+    assert run(*common, "--layer", "two", "--out", str(classes / "out")) == 0
+    record = application_record.load(classes / "out")
+    assert record.networks["known"]["accuracy"] == 1.0
+    capsys.readouterr()
+    assert run(*common, "--layer", "three", "--out", str(classes / "x")) == 1
+    assert "layers one, two, and none is of 'three'" in capsys.readouterr().err
+
+
 def test_a_test_set_with_classes_that_the_network_lacks(classes, capsys):
     described().write(classes / "said.csv")
     common = (

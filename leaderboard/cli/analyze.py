@@ -108,6 +108,7 @@ def analyze(
             f"--model {model} needs --images DIR (one folder per class) and --layer NAME."
         )
     assert predictions is not None  # check_source refuses a model without files
+    predictions = predictions.of_layers(layer)
     counter = open_language(language)
     opened = open_network(
         predictions,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.evaluation.file_formats import recognise
 from leaderboard.metrics.text import normalise
 from milannotations import catalog
-from milannotations.errors import InputError, some
+from milannotations.errors import InputError, did_you_mean, some
 from milannotations.published.annotations import has_words
 from milannotations.schema import Unit
 from milannotations.utils.files import TextTable, begins_with, check_is_file, replacing, sha256
@@ -91,6 +91,21 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self._first)
+
+    def of_layers(self, layers: Sequence[str]) -> Predictions:
+        """Return the predictions for units of these layers; those of other layers are left out.
+
+        Raises:
+            InputError: a layer without predictions.
+        """
+        present = list(dict.fromkeys(unit.layer for unit in self.units))
+        for layer in layers:
+            if layer not in present:
+                raise InputError(
+                    f"The predictions are of layers {', '.join(present)}, and none is of '{layer}'."
+                    f"{did_you_mean(layer, present)}"
+                )
+        return replace(self, rows=tuple(row for row in self.rows if row.unit.layer in layers))
 
     @property
     def units(self) -> list[Unit]:

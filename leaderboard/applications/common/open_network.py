@@ -62,9 +62,10 @@ def open_network(
         )
     loaded = load_model(model, weights=weights, random=random, preprocess=preprocess)
     preprocessing = loaded.preprocessing or Preprocessing.imagenet()
-    dataset = open_images(images, preprocessing, limit=limit)
+    everything = open_images(images, preprocessing)  # class folders are listed before the limit
+    folders = sorted({everything.source_id(i).partition("/")[0] for i in range(len(everything))})
+    dataset = everything if limit is None else open_images(images, preprocessing, limit=limit)
     outputs, widths = _measure_sizes(loaded.model, dataset, layers, run or RunConfig())
-    folders = sorted({dataset.source_id(i).partition("/")[0] for i in range(len(dataset))})
     if classes is None:
         if len(folders) < outputs:
             raise InputError(
@@ -80,7 +81,9 @@ def open_network(
                 f"--classes names {len(class_names):,} classes, and the network has {outputs:,} "
                 "output classes."
             )
-    labels = class_labels(dataset, class_names if classes is not None else outputs)
+    if classes is None:
+        class_labels(everything, outputs)  # raises unless the folders are the network's classes
+    labels = class_labels(dataset, class_names)
     source = {**dataset.source, "preprocessing": dataset.preprocessing}
     return AblatedNetwork(
         names[0],
