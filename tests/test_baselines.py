@@ -476,6 +476,12 @@ def test_the_guide_names_every_method():
     assert not missing, f"{GUIDE.name} has no row for {', '.join(missing)}"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_documented(name):
+    for option in registry.options(name):
+        assert len(option.help) > 10, f"{name}: {option.name}"
+
+
 # descriptions that break the contract ----------------------------------------------------------
 
 

@@ -347,3 +347,13 @@ def test_doctor_says_when_a_folder_shadows_a_package(tmp_path):
     assert done.returncode == 1
     assert str(tmp_path) in checks["package milan"]["says"]
     assert checks["package leaderboard"]["ok"]
+
+
+def test_list_methods_shows_their_options(milan):
+    status, out, _ = milan("list", "methods")
+    assert status == 0
+    row = next(line for line in out.splitlines() if line.split()[:2] == ["netdissect", "threshold"])
+    assert row.split()[2:4] == ["0.04", "IoU"]
+    status, out, _ = milan("list", "methods", "--json")
+    methods = {method["name"]: method for method in json.loads(out)}
+    assert {"name": "beam", "default": "5"}.items() <= methods["compexp"]["options"][1].items()

@@ -15,12 +15,14 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from baselines.framework.method import Kind, Method, MethodSpec
 from milannotations.errors import InputError, did_you_mean
+from milannotations.utils.options import help_sentence, parameter_docs
 
 ENTRY_POINT_GROUP = "milan.methods"
 """Group of the entry points of other packages: modules, or objects with SPEC and create."""
@@ -75,6 +77,42 @@ def get(name: str, /, **options: Any) -> Method:
             "'spec' (the module's SPEC) and 'describe(units, context)'."
         )
     return method
+
+
+@dataclass(frozen=True)
+class MethodOption:
+    """An option of a method: a parameter of its `create`.
+
+    Attributes:
+        name: name for `--set NAME=VALUE`.
+        default: value if it is not given.
+        help: meaning, from the documentation of `create`.
+    """
+
+    name: str
+    default: Any
+    help: str
+
+
+def options(name: str) -> list[MethodOption]:
+    """Return the options of a method, in the order of its `create`.
+
+    Args:
+        name: name or path of the method; see `get`.
+
+    Raises:
+        InputError: see `get`.
+
+    Example:
+        >>> [option.name for option in options("netdissect")]
+        ['detectors_only', 'quantile', 'threshold']
+    """
+    create = _find(name).create
+    texts = parameter_docs(create)
+    return [
+        MethodOption(option, parameter.default, help_sentence(texts.get(option, "")))
+        for option, parameter in inspect.signature(create).parameters.items()
+    ]
 
 
 def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:

@@ -174,18 +174,40 @@ def list_tracks(as_json: Json = False) -> None:
 
 @app.command("methods", epilog=examples("milan list methods", "milan list methods --json"))
 def list_methods(as_json: Json = False) -> None:
-    """List the methods that can describe units, floors first."""
+    """List the methods that can describe units, floors first, and their options."""
     import baselines
+    from baselines.framework import registry
 
     specs = baselines.specs()
+    options = {spec.name: registry.options(spec.name) for spec in specs}
     if as_json:
-        print_json([spec.to_dict() for spec in specs])
+        print_json(
+            [
+                {
+                    **spec.to_dict(),
+                    "options": [
+                        {**vars(option), "default": str(option.default)}
+                        for option in options[spec.name]
+                    ],
+                }
+                for spec in specs
+            ]
+        )
         return
     print_table(
         ("method", "kind", "describes a unit by", "needs", "source"),
         [
             (spec.name, spec.kind, spec.title, ", ".join(spec.requires) or "-", spec.paper or "-")
             for spec in specs
+        ],
+    )
+    print("\nOptions, with --set NAME=VALUE (--model for model):")
+    print_table(
+        ("method", "option", "default", "meaning"),
+        [
+            (name, option.name, "" if option.default is None else str(option.default), option.help)
+            for name, listed in options.items()
+            for option in listed
         ],
     )
     print("\nYour own method: milan describe EDITION --method path/to/file.py")

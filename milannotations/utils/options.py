@@ -64,7 +64,7 @@ class OptionsOf:
                 not one that a command line can give.
         """
         declared = inspect.signature(self.source).parameters
-        texts = _documentation(self.source)
+        texts = parameter_docs(self.source)
         unknown = {*self.only, *self.without, *self.names, *self.help} - declared.keys()
         if unknown:
             raise TypeError(f"{self.source.__qualname__} has no parameter {sorted(unknown)}")
@@ -135,7 +135,7 @@ def _option(
     annotation, bounds = _bounds(annotation)
     kind, is_list = _plain(name, annotation)
     spelling = spelling or f"--{name.replace('_', '-')}"
-    extras: dict[str, Any] = {"help": _sentence(text), **bounds}
+    extras: dict[str, Any] = {"help": help_sentence(text), **bounds}
     declaration = spelling
     if kind is bool and default:  # a flag that can only be taken back
         declaration = f"{spelling}/--no-{spelling[2:]}"
@@ -206,7 +206,7 @@ def _plain(name: str, annotation: Any) -> tuple[type, bool]:
 
 
 @functools.cache
-def _documentation(source: Callable[..., Any]) -> dict[str, str]:
+def parameter_docs(source: Callable[..., Any]) -> dict[str, str]:
     """Return the documentation of each parameter or field."""
     texts = {}
     # base classes first, so that a class may say more of a field than they do; `object` has none
@@ -240,7 +240,7 @@ def _annotation(source: Callable[..., Any], name: str) -> Any:
     return get_type_hints(holder, globalns=namespace, include_extras=True)[name]
 
 
-def _sentence(text: str) -> str:
+def help_sentence(text: str) -> str:
     """Return documentation as a help text: one line, a capital, a full stop."""
     line = " ".join(text.replace("`", "").split())
     line = line[:1].upper() + line[1:]
