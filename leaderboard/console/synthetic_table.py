@@ -166,6 +166,10 @@ def render_methods(records: Mapping[str, Record] | Sequence[Record], width: int 
     if len(slice_columns) > 1 and all(part in fullest.slices for part in SEEN):
         parts += [Text("\nFormulas seen in training, and unseen ones\n", style="bold")]
         parts += [_table(slice_columns, rows)]
+    others = [base for base in metrics if base not in SYNTHETIC_METRICS]
+    if others:  # nothing that was asked for is hidden
+        parts += [Text("\nOther metrics\n", style="bold")]
+        parts += [_table(_other_columns(metrics, others, wide), rows)]
     notes = [
         "Each score is followed by its lift: the score above that of the same descriptions "
         "shuffled within each layer. A constant has lift 0.",
@@ -221,13 +225,6 @@ def _score_columns(metrics: Mapping[str, str], wide: bool, incomplete: bool) -> 
         ("abstained\ntrue/false", lambda row: _shares(row.abstention)),
         *with_lift("retrieval\nAUC", "retrieval-tfidf-auc"),
         *with_lift("ROUGE-L", "rouge-l"),
-        # what was asked for beyond the metrics of synthetic editions: nothing asked for is hidden
-        *(
-            column
-            for base in metrics
-            if base not in SYNTHETIC_METRICS
-            for column in with_lift(base.replace("-", "-\n"), base)
-        ),
     ]
 
 
@@ -247,6 +244,19 @@ def _slice_columns(metrics: Mapping[str, str], wide: bool) -> list[_Column]:
             for title, name in titles.items()
             for part in SEEN
         ),
+    ]
+
+
+def _other_columns(metrics: Mapping[str, str], bases: Sequence[str], wide: bool) -> list[_Column]:
+    """Return the columns of the table of metrics that are not made for synthetic editions."""
+    places = 3 if wide else 2
+
+    def cell(name: str) -> Callable[[_Row], str]:
+        return lambda row: _with_lift(row.scores.get(name), places)
+
+    return [
+        ("method", lambda row: row.name),
+        *((base.replace("-", "-\n"), cell(metrics[base])) for base in bases),
     ]
 
 
