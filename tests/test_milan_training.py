@@ -724,7 +724,7 @@ def test_two_processes_make_one_model(tmp_path, edition, data):
 
 KILLED = """
 import os, signal, sys
-from milan import training
+from milan import training_loop
 save, left = training_loop.TrainingLoop._save, [int(sys.argv.pop(1))]
 def die(self, *given):
     save(self, *given)
@@ -732,8 +732,8 @@ def die(self, *given):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
 training_loop.TrainingLoop._save = die
-from leaderboard import cli
-cli.main(sys.argv[1:])
+from leaderboard.cli.main import main
+main(sys.argv[1:])
 """
 
 
