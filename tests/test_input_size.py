@@ -96,3 +96,20 @@ def test_images_of_several_sizes_need_to_be_told_one(folder):
     with pytest.raises(InputError, match=r"32 x 32 pixels, .* 40 x 40\. Give .* --preprocess"):
         ProbeItems(probe, Preprocessing.imagenet(None))
     assert ProbeItems(probe, Preprocessing.imagenet(32)).input_size == (32, 32)
+
+
+def test_preprocessing_is_said_or_given_in_every_command(folder, tmp_path, capsys):
+    images, network = folder("images", (32, 32)), tmp_path / "net.py"
+    network.write_text(NETWORK.replace("return network, keep", "return network"))
+    model = f"{network}:build"
+    given = ["--preprocess", "imagenet:as-is"]
+    run("exemplars", model, "--layer", "1", "--images", images, "--out", tmp_path / "edition",
+        *given)  # fmt: skip
+    describe = ["describe", tmp_path / "edition", "--method", "invert", "--subject", model,
+                "--probe", f"images:{images}", "--set", "length=1"]  # fmt: skip
+    run(*describe, *given, "--out", tmp_path / "given.csv")
+    assert "declares no preprocessing" not in capsys.readouterr().err
+    with open(tmp_path / "given.csv", newline="") as stream:
+        assert next(csv.DictReader(stream))["description"] == "checker"
+    run(*describe, "--out", tmp_path / "default.csv")
+    assert "declares no preprocessing" in capsys.readouterr().err

@@ -58,8 +58,7 @@ class Subject:
             InputError: units of several networks; unknown network, weights or probe dataset.
         """
         from milannotations.exemplars import RunConfig
-        from milannotations.exemplars.networks.loading import load_model
-        from milannotations.exemplars.networks.preprocessing import Preprocessing
+        from milannotations.exemplars.networks.loading import load_model, resolve_preprocessing
         from milannotations.probes import ProbeItems, open_probe
 
         networks = list(dict.fromkeys(unit.network for unit in units))
@@ -76,7 +75,7 @@ class Subject:
         probe = open_probe(self.probe)
         if sampling is not None:
             probe = sampling(probe)
-        items = ProbeItems(probe, loaded.preprocessing or Preprocessing.imagenet())
+        items = ProbeItems(probe, resolve_preprocessing(loaded))
         run = RunConfig(
             batch_size=self.batch_size,
             device=self.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,7 @@ def edit(
         ),
     ],
     cue: Annotated[Cue, CUE_OPTIONS],
-    opening: Annotated[dict[str, Any], OptionsOf(NetworkOptions, only=("weights", "random"))],
+    opening: Annotated[NetworkOptions, OptionsOf(NetworkOptions)],
     roles: Annotated[dict[str, Any], OptionsOf(write_roles, only=("limit",))],
     run: Annotated[dict[str, Any], RunOptions],
     files: PredictionFiles = None,
@@ -163,7 +164,7 @@ def _edit_network(
     settings: EditConfig,
     run: RunConfig,
     model: str,
-    opening: dict[str, Any],
+    opening: NetworkOptions,
     images: str,
     layers: list[str],
     classes: str | None,
@@ -195,7 +196,7 @@ def _edit_network(
         if len(networks) != 1:
             raise InputError(f"The predictions are of {len(networks)} networks; expected one.")
         name = networks[0]
-    loaded = load_model(model, **opening)
+    loaded = load_model(model, **asdict(opening))
     with tempfile.TemporaryDirectory(prefix="milan-edit-") as temporary:
         work = Path(cache or temporary)
         written = write_roles(

@@ -158,10 +158,11 @@ def _describe_network(
 ) -> tuple[AblatedNetwork, Predictions]:
     """Compute the exemplars of a trained network, and let the method describe its units."""
     from leaderboard.applications.edit import real_networks
+    from milannotations.exemplars.networks.loading import resolve_preprocessing
     from milannotations.exemplars.output.make import make_edition
 
     tell(f"{name}: exemplars")
-    images = roles.load("shown", real_networks.preprocessing_of(loaded)).images
+    images = roles.load("shown", resolve_preprocessing(loaded)).images
     edition = folder / "exemplars"
     computed = make_edition(loaded, images, layers, edition, name, run=run, overwrite=True)
     assert computed is not None

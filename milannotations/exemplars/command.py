@@ -118,15 +118,8 @@ def exemplars(
     from milannotations.exemplars.output.make import make_edition
 
     loaded = loading.load_model(model, **asdict(network))
-    preprocessing = loaded.preprocessing
-    if preprocessing is None:
-        preprocessing = Preprocessing.imagenet()
-        if not latents:
-            print(
-                f"{model} declares no preprocessing: images are resized to 256, cropped to 224 "
-                "and normalised as for ImageNet. Another: --preprocess",
-                file=sys.stderr,
-            )
+    # a generator is given latents, which are not preprocessed
+    preprocessing = Preprocessing.imagenet() if latents else loading.resolve_preprocessing(loaded)
     autoencoder = loading.build_module(sae) if sae else None
     layers = [
         Layer.parse(

@@ -51,8 +51,9 @@ def open_network(
         InputError: predictions of several networks; no such network, layer or image; other
             classes than the network's outputs.
     """
-    from milannotations.exemplars import Preprocessing, RunConfig, load_model, open_images
+    from milannotations.exemplars import RunConfig, load_model, open_images
     from milannotations.exemplars.images.class_labels import class_labels
+    from milannotations.exemplars.networks.loading import resolve_preprocessing
 
     names = list(dict.fromkeys(unit.network for unit in predictions.units))
     if len(names) != 1:
@@ -61,7 +62,7 @@ def open_network(
             "Give the files of one."
         )
     loaded = load_model(model, weights=weights, random=random, preprocess=preprocess)
-    preprocessing = loaded.preprocessing or Preprocessing.imagenet()
+    preprocessing = resolve_preprocessing(loaded)
     everything = open_images(images, preprocessing)  # class folders are listed before the limit
     folders = sorted({everything.source_id(i).partition("/")[0] for i in range(len(everything))})
     dataset = everything if limit is None else open_images(images, preprocessing, limit=limit)

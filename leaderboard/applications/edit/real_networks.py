@@ -54,6 +54,7 @@ def prepare_network(
             classes.
     """
     from milannotations.exemplars import compute
+    from milannotations.exemplars.networks.loading import resolve_preprocessing
     from milannotations.exemplars.run_config import RunConfig
 
     if loaded.missing:
@@ -61,7 +62,7 @@ def prepare_network(
             f"The weights of {name} lack {some(loaded.missing)}, so its predictions would be "
             "meaningless. Give a file with all weights: --weights FILE."
         )
-    preprocessing = preprocessing_of(loaded)
+    preprocessing = resolve_preprocessing(loaded)
     cued = CuedImages(roles, preprocessing)
     run = replace(run or RunConfig(), prefix=loaded.prefix)
     computed = computed or compute(loaded.model, cued.images, layers, run=run)
@@ -100,9 +101,10 @@ def write_exemplars(
     run: RunConfig | None = None,
 ) -> NetworkExemplars | None:
     """Write exemplars of the images of role `shown`, to be described, as a config of an edition."""
+    from milannotations.exemplars.networks.loading import resolve_preprocessing
     from milannotations.exemplars.output.make import make_edition
 
-    images = roles.load("shown", preprocessing_of(loaded)).images
+    images = roles.load("shown", resolve_preprocessing(loaded)).images
     return make_edition(loaded, images, layers, out, name, run=run)
 
 
@@ -183,13 +185,6 @@ def measure_mask_shares(
             for unit, share in zip(layer.units.tolist(), means, strict=True)
         }
     return shares
-
-
-def preprocessing_of(loaded: LoadedNetwork) -> Preprocessing:
-    """Return a network's own preprocessing, or that of ImageNet."""
-    from milannotations.exemplars import Preprocessing
-
-    return loaded.preprocessing or Preprocessing.imagenet()
 
 
 def _count_outputs(loaded: LoadedNetwork, labelled: LabelledImages) -> int:

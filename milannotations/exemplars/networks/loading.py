@@ -7,6 +7,7 @@ and a record of what both were made of.
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,18 @@ def declared_preprocessing(spec: str) -> Preprocessing:
     if preprocessing is None:
         raise InputError(f"{spec} declares no preprocessing (no preprocessor_config.json).")
     return preprocessing
+
+
+def resolve_preprocessing(loaded: LoadedNetwork) -> Preprocessing:
+    """Return a network's preprocessing; that of ImageNet, with a note, if it declares none."""
+    if loaded.preprocessing is not None:
+        return loaded.preprocessing
+    print(
+        f"{loaded.name} declares no preprocessing: images are resized to 256, cropped to 224 and "
+        "normalised as for ImageNet. Another: --preprocess",
+        file=sys.stderr,
+    )
+    return Preprocessing.imagenet()
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
