@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from leaderboard.cli.options import (
     OptionsOf,
     examples,
     print_json,
+    print_note,
     progress_wanted,
     with_options,
 )
@@ -187,7 +187,7 @@ def prepare(
         archive = archives.get(name) or published.fetch(
             name,
             os.path.expanduser(downloads),
-            tell=_print_error_line,
+            tell=print_note,
             progress=progress_wanted(),
             **source,
         )
@@ -238,7 +238,7 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Make a public repository.")] = False,
 ) -> None:
     """Push an edition to the Hugging Face hub, by default without its images."""
-    print(hub.push(edition, repository, private=not public, tell=_print_error_line, **options))
+    print(hub.push(edition, repository, private=not public, tell=print_note, **options))
 
 
 @app.command(
@@ -289,7 +289,3 @@ def _archives(names: Sequence[str], zips: Sequence[str], download: bool) -> dict
             f"No archive of {missing[0]}: give --zip PATH for each network, or --download."
         )
     return {name: by_name[catalog.canonical(name)] for name in names if name not in missing}
-
-
-def _print_error_line(line: str) -> None:
-    print(line, file=sys.stderr)

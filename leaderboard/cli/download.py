@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from leaderboard.cli.options import (
     OptionsOf,
     Overwrite,
     examples,
+    print_note,
     progress_wanted,
     with_options,
 )
@@ -56,7 +56,7 @@ def download_model(
         folder=downloads,
         encoder_weights=encoder_weights,
         overwrite=overwrite,
-        tell=lambda line: print(line, file=sys.stderr),
+        tell=print_note,
         progress=progress_wanted(),
         **source,
     )

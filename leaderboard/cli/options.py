@@ -27,6 +27,7 @@ __all__ = [
     "method_options",
     "print_json",
     "print_line",
+    "print_note",
     "print_table",
     "progress_wanted",
     "with_options",
@@ -71,10 +72,15 @@ def progress_wanted() -> bool:
     return sys.stderr.isatty()
 
 
+def print_note(line: str) -> None:
+    """Print a line for the user beside the output of a command."""
+    print(line, file=sys.stderr)
+
+
 def print_line(line: str) -> None:
     """Print a line of progress where somebody watches."""
     if progress_wanted():
-        print(line, file=sys.stderr)
+        print_note(line)
 
 
 def file_names(files: Sequence[str] | None) -> list[str]:
